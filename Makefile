@@ -1,0 +1,66 @@
+# Thin: every target hands over to one tool. `make help` lists them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+# Set on some machines, it makes every import compile from source again.
+unexport PYTHONDONTWRITEBYTECODE
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# uv does not read pip's find-links, where a CPU build of torch may lie.
+LOCAL_WHEELS := $(shell python3 -m pip config get global.find-links 2>/dev/null || printenv PIP_FIND_LINKS)
+ifneq ($(LOCAL_WHEELS),)
+export UV_FIND_LINKS := $(LOCAL_WHEELS)
+endif
+LATEX := latexmk texlive-latex-base texlive-latex-recommended texlive-fonts-recommended
+
+.PHONY: help setup latex reproduce test lint paper bench lock restore clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/ready latex ## install everything that is missing
+
+.venv/ready: pyproject.toml requirements.lock.txt
+	@echo "setting up .venv (about a minute)"
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geomem needs Python 3.11 or newer")'
+	@python3 -m venv .venv || { echo "error: 'python3 -m venv' fails; on Debian: apt-get install python3-venv"; exit 1; }
+	@python -m pip install -q --disable-pip-version-check uv
+	@uv pip install -q --python .venv/bin/python -c requirements.lock.txt -e ".[dev]"
+	@touch .venv/ready
+
+# Where it may be installed it is; where not, everything but the PDF is made and one line says so.
+latex:
+	@command -v latexmk >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { \
+	    echo "installing LaTeX (about a minute)"; \
+	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $(LATEX) >/dev/null; }; } \
+	|| echo "no LaTeX: all but the PDF will be made; for it: sudo apt-get install $(LATEX)"
+
+reproduce: setup ## the main job at the default scale: table 2, figures, PDF
+	snakemake --quiet rules
+
+test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
+	pytest -q -n 2 --dist worksteal
+
+lint: .venv/ready ## ruff, mypy, snakefmt, codespell, snakemake --lint
+	ruff check . && ruff format --check . && mypy && codespell
+	snakefmt --check -l 100 Snakefile workflow/rules
+	snakemake --lint
+
+paper: setup ## the PDF from the results that are there
+	snakemake --quiet rules -- paper/main.pdf
+
+bench: .venv/ready ## speed of the renderer on this machine
+	python benchmarks/render.py
+
+restore: .venv/ready ## fetch tracked results and put their time stamps in order
+	dvc pull --allow-missing
+	geomem restore
+
+lock: .venv/ready ## renew requirements.lock.txt from pyproject.toml
+	env -u UV_FIND_LINKS -u PIP_FIND_LINKS uv pip compile -q --universal --python-version 3.11 \
+	  --all-extras pyproject.toml -o requirements.lock.txt
+
+clean: ## remove what the workflow made at every scale; tracked files stay
+	rm -rf data/*/clips data/*/features data/*/training_state logs benchmarks/jobs

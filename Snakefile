@@ -1,0 +1,27 @@
+"""From rendered scenes to the paper's tables: see docs/workflow.md."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    input:
+        paper_products(),
+        checkpoints(),
+        MIRROR,
+    default_target: True
+
+
+include: "workflow/rules/clips.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/rollouts.smk"
+include: "workflow/rules/scores.smk"
+include: "workflow/rules/paper.smk"

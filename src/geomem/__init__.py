@@ -1,0 +1,1 @@
+"""Geometry as memory for long video generation."""

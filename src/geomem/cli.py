@@ -1,0 +1,90 @@
+"""What all commands share (arguments, one-line errors, progress), and the `geomem` command."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from geomem.config import Config, load_config
+from geomem.formats import InputError, digest
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def job_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the arguments of every workflow job."""
+    parser.add_argument("--root", default=".", help="root of the project (default: here)")
+    parser.add_argument("--scale", help="scale (default: the one config/config.yaml names)")
+    parser.add_argument(
+        "--expect", help="digest of the settings the workflow planned this job with"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    return parser
+
+
+def job_config(args: argparse.Namespace) -> Config:
+    """Load the configuration of a job and limit its threads."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(args.threads)
+    return load_config(args.root, scale=args.scale)
+
+
+def checked(settings: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Return `settings` if they are those the workflow planned the job with.
+
+    Raises:
+        InputError: If the configuration was edited after the workflow had started.
+    """
+    if args.expect and digest(settings) != args.expect:
+        raise InputError(
+            "the configuration changed while the workflow was running; start the workflow again"
+        )
+    return settings
+
+
+def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> None:
+    """Parse `argv`, run the chosen command and end faults of the user's making in one line."""
+    args = parser.parse_args(argv)
+    try:
+        args.command(args)
+    except InputError as error:
+        raise SystemExit(f"{parser.prog}: error: {error}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SystemExit(
+            f"{parser.prog}: error: no space left on the disk that holds {error.filename or '.'}; "
+            "free some and run again: finished files are kept"
+        ) from None
+
+
+def progress(
+    items: Iterable[Any], *, label: str, total: int | None = None, initial: int = 0
+) -> Any:
+    """Iterate with a progress bar on a terminal, silently elsewhere."""
+    from tqdm import tqdm
+
+    return tqdm(
+        items,
+        desc=label,
+        total=total,
+        initial=initial,
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+        leave=False,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the `geomem` command."""
+    from geomem import housekeeping, tracking, verification
+
+    parser = argparse.ArgumentParser(
+        prog="geomem", description="Look after the project's results and files."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for module in (verification, tracking, housekeeping):
+        module.add_commands(commands)
+    run_command(parser, argv)

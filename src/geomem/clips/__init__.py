@@ -1,0 +1,1 @@
+"""Stage `clips`: scenes and sources become clip stores and plans."""

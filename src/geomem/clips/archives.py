@@ -1,0 +1,106 @@
+"""Fetch a published archive in parts, and unpack them without trusting it."""
+
+import gzip
+import io
+import tarfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from geomem.formats import InputError, atomic_directory
+
+Fetch = Callable[..., str]
+
+
+def download_parts(
+    repository: str, files: Sequence[str], folder: Path, *, fetch: Fetch | None = None
+) -> list[Path]:
+    """Fetch files of a hub repository into `folder`; a stopped download goes on where it stopped.
+
+    Args:
+        repository: `owner/name` on the Hugging Face hub.
+        files: Paths inside it.
+        folder: Where they go, under the same paths.
+        fetch: `huggingface_hub.hf_hub_download` or a stand-in.
+
+    Raises:
+        InputError: If the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
+
+    # a full disk is an OSError as well, but the command line has its own words for that
+    faults = (HTTPError, HFValidationError, XetDownloadError, FileNotFoundError, ConnectionError)
+    paths = []
+    for file in files:
+        try:
+            path = (fetch or hf_hub_download)(repository, file, local_dir=folder)
+        except faults as error:
+            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+            raise InputError(
+                f"{file} of {repository} cannot be fetched ({reason}); connect to the network and "
+                f"run again (it resumes), or put the file at {folder / file}"
+            ) from None
+        paths.append(Path(path))
+    return paths
+
+
+class PartStream(io.RawIOBase):
+    """Files read one after the other as if they were one."""
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        """Remember the parts; each is opened when its turn comes."""
+        self._waiting = list(parts)
+        self._open: IO[bytes] | None = None
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the current part, or the next one where it has ended."""
+        while self._open or self._waiting:
+            self._open = self._open or self._waiting.pop(0).open("rb")
+            chunk = self._open.read(len(buffer))
+            if chunk:
+                buffer[: len(chunk)] = chunk
+                return len(chunk)
+            self._open.close()
+            self._open = None
+        return 0
+
+
+def unpack_parts(parts: Sequence[Path], folder: Path) -> None:
+    """Unpack a .tar.gz that was cut into parts; `folder` appears when all is unpacked.
+
+    Raises:
+        InputError: If a part is missing, the archive is truncated, or a member would leave
+            `folder` or is no plain file, folder or inner link.
+    """
+    missing = [str(part) for part in parts if not part.is_file()]
+    if missing:
+        raise InputError(f"{missing[0]} is missing; download the archive first")
+    names = " + ".join(part.name for part in parts)
+    stream = io.BufferedReader(PartStream(parts), buffer_size=1 << 20)
+    with atomic_directory(folder) as temporary:
+        try:
+            # tarfile takes a stream that ends early for a short archive; gzip does not, if it is
+            # read to its end
+            with (
+                gzip.open(stream) as unzipped,
+                tarfile.open(fileobj=unzipped, mode="r|") as archive,
+            ):
+                archive.extractall(temporary, filter="data")
+                while unzipped.read(1 << 20):
+                    pass
+        except tarfile.FilterError as error:
+            raise InputError(
+                f"{names}: refused, a member would be written outside or is no plain file "
+                f"({error}); fetch the archive again from its publisher"
+            ) from None
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(
+                f"{names} is truncated or no .tar.gz ({error}); delete the last part, "
+                "download again"
+            ) from None

@@ -1,0 +1,1 @@
+"""Stage `features`: clips become cached features of the frozen teacher."""

@@ -1,0 +1,196 @@
+"""Fit the basis of the teacher's features and cache them for the windows of a plan.
+
+Shape suffixes: W windows, K frames of a set, C channels, h, w patch grid, S pixels.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geomem.features.teacher import read_sets
+from geomem.formats import (
+    ClipStore,
+    InputError,
+    Plan,
+    Window,
+    mirror_cameras,
+    quantise,
+    sha256_file,
+    write_feature_part,
+    write_tensors,
+)
+from geomem.formats.teachers import read_basis
+from geomem.geometry.cameras import camera_centres, split_cameras
+from geomem.geometry.scale import solve_scale
+from geomem.memory.reconstruction import (
+    FeatureBasis,
+    fit_basis,
+    patch_tokens,
+    reconstruct,
+    teacher_images,
+)
+from geomem.memory.selection import select_by_time
+from geomem.models.vggt import VGGT, pose_encoding_to_cameras
+
+WINDOW_KIND = "window"
+MIN_BASELINE = 0.1  # metres
+
+
+def frames_of(window: Window, kind: str) -> list[int]:
+    """Return the frames of a plan's window that a kind of cache (`window`, `memory4`) holds."""
+    if kind == WINDOW_KIND:
+        return list(window.frames)
+    return select_by_time(window.history, int(kind.removeprefix("memory")))
+
+
+def read_windows(
+    store: ClipStore, windows: list[Window], frames: list[list[int]]
+) -> tuple[Tensor, Tensor]:
+    """Read images (W, K, 3, S, S) in [0, 1] and cameras (W, K, 16), mirrored where planned."""
+    sets = [(window.clip, chosen) for window, chosen in zip(windows, frames, strict=True)]
+    images, cameras, _ = read_sets(store, sets, depth=False)
+    for row, window in enumerate(windows):
+        if window.flip:
+            images[row] = images[row].flip(-1)
+            cameras[row] = torch.from_numpy(mirror_cameras(cameras[row].numpy()))
+    return images, cameras
+
+
+@torch.no_grad()
+def write_basis(
+    path: Path, teacher: VGGT, store: ClipStore, plan: Plan, settings: dict[str, Any]
+) -> None:
+    """Fit PCA and scale prior on the first windows of a plan and write them.
+
+    The scale prior is the median, over windows whose cameras move, of the metres that one unit of
+    the teacher stands for.
+
+    Raises:
+        InputError: If no camera of the sample moves.
+    """
+    sample = list(plan.windows[: settings["basis_windows"]])
+    images, cameras = read_windows(store, sample, [list(window.frames) for window in sample])
+    tokens, scales = [], []
+    grid = teacher.config.image_size // teacher.config.patch_size
+    for rows in range(0, len(sample), settings["batch"]):
+        chunk = slice(rows, rows + settings["batch"])
+        output = teacher(teacher_images(images[chunk], teacher))
+        kept = patch_tokens(output.tokens[settings["layer"]], grid)
+        tokens.append(kept.flatten(0, -2))
+        side = teacher.config.image_size
+        predicted = pose_encoding_to_cameras(output.pose_enc[-1], height=side, width=side)
+        pairs = zip(split_cameras(predicted)[1], split_cameras(cameras[chunk])[1], strict=True)
+        scales += [solve_scale(p, g, prior=1.0, prior_weight=1e-6) for p, g in pairs if _moves(g)]
+    if not scales:
+        raise InputError(f"no camera of the {len(sample)} windows moves; raise `basis_windows`")
+    mean, components = fit_basis(torch.cat(tokens), settings["channels"])
+    write_tensors(
+        path,
+        {"mean": mean, "components": components, "scale_prior": torch.tensor(scales).median()},
+        {"layer": settings["layer"], "channels": settings["channels"]},
+    )
+
+
+def _moves(w2c: Tensor) -> bool:
+    """Whether the centres of cameras (K, 3, 4) lie far enough apart to tell a scale."""
+    centres = camera_centres(w2c)
+    return bool((centres - centres[:1]).norm(dim=-1).max() > MIN_BASELINE)
+
+
+def cache_part(
+    part: Path,
+    number: int,
+    *,
+    kind: str,
+    teacher: VGGT,
+    store: ClipStore,
+    plan_path: Path,
+    basis_path: Path,
+    teacher_sha256: str,
+    settings: dict[str, Any],
+    progress: Callable[..., Any],
+) -> None:
+    """Write one part of a cache; finished shards of an interrupted run are kept."""
+    plan, basis = Plan.read(plan_path), read_basis(basis_path)
+    plan.check_against(store, plan_path)
+    total, parts = len(plan.windows), settings["features"]["shards"]
+    windows = range(total * number // parts, total * (number + 1) // parts)
+    key = {
+        "plan": sha256_file(plan_path),
+        "basis": sha256_file(basis_path),
+        "teacher": teacher_sha256,
+        "kind": kind,
+        "settings": settings,
+        "quantisation": "int8 per window and channel",
+    }
+
+    def compute(rows: range) -> dict[str, Tensor]:
+        return _shard(
+            [plan.windows[row] for row in rows],
+            kind,
+            teacher,
+            store,
+            basis,
+            batch=settings["features"]["batch"],
+            prior_weight=settings["scale_prior_weight"],
+        )
+
+    write_feature_part(part, windows, key, compute, progress=progress)
+
+
+def _shard(
+    windows: list[Window],
+    kind: str,
+    teacher: VGGT,
+    store: ClipStore,
+    basis: FeatureBasis,
+    *,
+    batch: int,
+    prior_weight: float,
+) -> dict[str, Tensor]:
+    """Reconstruct windows in batches of equal numbers of frames: padding never reaches the teacher."""
+    chosen = [frames_of(window, kind) for window in windows]
+    width = max(len(frames) for frames in chosen)
+    rows: dict[int, dict[str, Tensor]] = {}
+    for count in sorted({len(frames) for frames in chosen}):
+        members = [row for row, frames in enumerate(chosen) if len(frames) == count]
+        for start in range(0, len(members), batch):
+            some = members[start : start + batch]
+            images, cameras = read_windows(
+                store, [windows[r] for r in some], [chosen[r] for r in some]
+            )
+            made = reconstruct(teacher, images, cameras, basis=basis, prior_weight=prior_weight)
+            for position, row in enumerate(some):
+                rows[row] = _padded(
+                    {
+                        "frames": torch.tensor(chosen[row]),
+                        "depth": made.depth[position].half(),
+                        "confidence": made.confidence[position].half(),
+                        "features": made.features[position],
+                    },
+                    width,
+                )
+    stacked = {name: torch.stack([rows[r][name] for r in sorted(rows)]) for name in rows[0]}
+    return {**stacked, **quantise(stacked["features"]), **_fidelity(stacked["features"], basis)}
+
+
+def _padded(row: dict[str, Tensor], width: int) -> dict[str, Tensor]:
+    missing = width - len(row["frames"])
+    if not missing:
+        return row
+    return {
+        name: torch.cat([t, t.new_full((missing, *t.shape[1:]), -1 if name == "frames" else 0)])
+        for name, t in row.items()
+    }
+
+
+def _fidelity(features: Tensor, basis: FeatureBasis) -> dict[str, Tensor]:
+    """Return per window the mean cosine between stored and unquantised tokens."""
+    stored = quantise(features)
+    back = stored["features"].float() * stored["features_step"]
+    exact, kept = (basis.restore(f.movedim(-3, -1)) for f in (features, back))
+    cosine = torch.nn.functional.cosine_similarity(exact, kept, dim=-1)
+    return {"fidelity": cosine.flatten(1).mean(1)}

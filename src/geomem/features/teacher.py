@@ -1,0 +1,163 @@
+"""Train and measure the teacher."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomem.formats import ClipStore
+from geomem.formats.states import load_state, save_state
+from geomem.formats.teachers import teacher_config
+from geomem.geometry.cameras import split_cameras
+from geomem.models.vggt import VGGT, pose_encoding_to_cameras
+from geomem.models.vggt_evaluation import (
+    depth_metrics,
+    identity_poses,
+    mean_depth,
+    pose_metrics,
+)
+from geomem.models.vggt_losses import normalise_scene, vggt_loss
+
+SAVE_EVERY = 500
+MAX_STRIDE = 8
+
+
+def read_sets(
+    store: ClipStore, sets: list[tuple[int, list[int]]], *, depth: bool = True
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Read sets of frames of equal length: images (B, K, 3, S, S) in [0, 1], cameras, depth."""
+    rgb = np.stack([store.rgb(clip, frames) for clip, frames in sets])
+    cameras = torch.from_numpy(np.stack([store.cameras(clip, frames) for clip, frames in sets]))
+    images = torch.from_numpy(rgb).permute(0, 1, 4, 2, 3).float() / 255
+    distances = None
+    if depth:
+        distances = torch.from_numpy(np.stack([store.depth(c, frames) for c, frames in sets]))
+    return images, cameras, distances
+
+
+def draw_sets(
+    store: ClipStore, rng: np.random.Generator, *, count: int, frames: int
+) -> list[tuple[int, list[int]]]:
+    """Draw sets of frames for training: a clip each, frames at random in random order of time."""
+    length = store.frames_per_clip
+    sets = []
+    for clip in rng.integers(0, len(store), count).tolist():
+        stride = int(rng.integers(1, MAX_STRIDE + 1))
+        reach = min(length, 1 + (frames - 1) * stride)
+        start = int(rng.integers(0, length - reach + 1))
+        chosen = np.linspace(start, start + reach - 1, frames).round().astype(int)
+        sets.append((clip, (chosen[::-1] if rng.random() < 0.5 else chosen).tolist()))
+    return sets
+
+
+@torch.no_grad()
+def start_as_matcher(model: VGGT) -> None:
+    """Give keys the queries' weights in global attention, so that it starts by matching alike tokens.
+
+    Correspondence between frames otherwise has to be found by chance, which takes short trainings
+    most of their steps.
+    """
+    for block in model.aggregator.global_blocks:
+        weight, bias = block.attn.qkv.weight, block.attn.qkv.bias
+        width = weight.shape[1]
+        weight[width : 2 * width] = weight[:width]
+        bias[width : 2 * width] = bias[:width]
+
+
+def train_teacher(
+    store: ClipStore,
+    settings: dict[str, Any],
+    *,
+    state_folder: Path,
+    progress: Callable[..., Any],
+) -> tuple[VGGT, list[dict[str, float]]]:
+    """Train a small VGGT with true depth, points and cameras; resumes where a run had stopped."""
+    training = settings["teacher"]["training"]
+    torch.manual_seed(training["seed"])
+    model = VGGT(teacher_config(settings["teacher"]["architecture"]))
+    start_as_matcher(model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=training["learning_rate"], weight_decay=0.05
+    )
+    averages = [p.detach().clone() for p in model.parameters()]
+    modules = {"teacher": model}
+    kept: dict[str, Any] = {
+        "modules": modules,
+        "optimizer": optimizer,
+        "averages": averages,
+        "key": settings,
+    }
+    done, log = load_state(state_folder, **kept)
+    steps = training["steps"]
+    for step in progress(range(done, steps), total=steps, initial=done):
+        rng = np.random.default_rng([training["seed"], step])
+        frames = int(rng.integers(1, training["max_frames"] + 1))
+        sets = draw_sets(store, rng, count=training["batch"], frames=frames)
+        images, cameras, depth = read_sets(store, sets)
+        assert depth is not None
+        factor = min(
+            1.0,
+            (step + 1) / max(1, training["warmup_steps"]),
+            (steps - step) / max(1, training["cooldown_steps"]),
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = training["learning_rate"] * factor
+        losses = vggt_loss(model(images), normalise_scene(depth, cameras))
+        optimizer.zero_grad()
+        losses.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        decay = min(0.999, (1 + step) / (10 + step))
+        torch._foreach_lerp_(averages, [p.detach() for p in model.parameters()], 1 - decay)
+        log.append(
+            {
+                "step": float(step),
+                **{name: float(value.detach()) for name, value in vars(losses).items()},
+                "gradient_norm": float(norm),
+            }
+        )
+        if (step + 1) % SAVE_EVERY == 0:
+            save_state(state_folder, step + 1, log=log, **kept)
+    with torch.no_grad():
+        for parameter, average in zip(model.parameters(), averages, strict=True):
+            parameter.copy_(average)
+    return model.eval(), log
+
+
+@torch.no_grad()
+def evaluate_teacher(
+    teacher: VGGT, store: ClipStore, *, frames: int = 4, stride: int = 5
+) -> dict[str, Any]:
+    """Measure depth and pose errors on held-out clips beside predictions that know nothing.
+
+    Every clip gives one set of `frames` frames, `stride` apart.
+
+    Returns:
+        `depth` and `pose`, each with the teacher's numbers and the baseline's.
+    """
+    sets = [(clip, list(range(0, frames * stride, stride))) for clip in range(len(store))]
+    images, cameras, depth = read_sets(store, sets)
+    assert depth is not None
+    targets = normalise_scene(depth, cameras)
+    output = teacher(images)
+    side = teacher.config.image_size
+    predicted = pose_encoding_to_cameras(output.pose_enc[-1], height=side, width=side)
+    poses, truth = split_cameras(predicted)[1], split_cameras(cameras)[1]
+    valid = targets.valid
+    return {
+        "clips": len(store),
+        "frames": frames,
+        "stride": stride,
+        "depth": {
+            "teacher": asdict(depth_metrics(output.depth, depth, valid)),
+            "mean_depth": asdict(depth_metrics(mean_depth(depth, valid), depth, valid)),
+        },
+        "pose": {
+            "teacher": asdict(pose_metrics(poses, truth)),
+            "identity": asdict(pose_metrics(identity_poses(truth), truth)),
+        },
+    }

@@ -1,0 +1,101 @@
+"""Checkpoints: one diffusers folder a module below `model/`, beside a record of where it came from."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from geomem.formats.files import (
+    InputError,
+    atomic_directory,
+    atomic_path,
+    check_sha256,
+    read_json,
+    sha256_file,
+    write_json,
+)
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def write_checkpoint(
+    folder: Path, modules: Mapping[str, Any], record: Mapping[str, Any], log: list[dict[str, float]]
+) -> None:
+    """Write `model/<name>/`, `curves.csv` and last `checkpoint.json` below `folder`.
+
+    Args:
+        folder: `results/<scale>/checkpoints/<variant>/seed<k>`.
+        modules: diffusers models by name.
+        record: Provenance; hashes of the weights are added.
+        log: One entry a step.
+    """
+    with atomic_directory(folder / "model") as temporary:
+        for name, module in modules.items():
+            module.save_pretrained(temporary / name)
+            _drop_path(temporary / name / "config.json")
+    weights = {name: sha256_file(folder / "model" / name / WEIGHTS) for name in modules}
+    columns = list(dict.fromkeys(name for entry in log for name in entry))
+    with atomic_path(folder / "curves.csv") as temporary:
+        rows = (
+            ",".join(f"{entry[name]:.6g}" if name in entry else "" for name in columns)
+            for entry in log
+        )
+        temporary.write_text("\n".join([",".join(columns), *rows]) + "\n", encoding="utf-8")
+    write_json(folder / "checkpoint.json", {**record, "weights": weights})
+
+
+def _drop_path(config: Path) -> None:
+    # diffusers records where a model was loaded from, which differs from machine to machine
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content.pop("_name_or_path", None)
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """Return the record of a checkpoint after comparing its weights' checksums.
+
+    Raises:
+        InputError: If the record or a weight file is missing or damaged.
+    """
+    record = read_json(folder / "checkpoint.json")
+    for name, expected in record["weights"].items():
+        check_sha256(folder / "model" / name / WEIGHTS, expected)
+    return record
+
+
+def load_module(cls: Any, folder: Path, name: str) -> Any:
+    """Load one module of a checkpoint, refusing any missing, unexpected or reshaped weight.
+
+    Args:
+        cls: The diffusers model class.
+        folder: The checkpoint.
+        name: Module name below `model/`.
+
+    Raises:
+        InputError: If the folder is missing or keys do not fit.
+    """
+    path = folder / "model" / name
+    if not (path / WEIGHTS).is_file():
+        raise InputError(f"{path / WEIGHTS} is missing; run the training stage for it")
+    model = cls.from_config(cls.load_config(path))
+    check_keys(path / WEIGHTS, model)
+    return cls.from_pretrained(path, low_cpu_mem_usage=False)
+
+
+def check_keys(path: Path, model: Any) -> None:
+    """Raise InputError unless the file holds exactly the model's tensors, in name and shape."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{path} is truncated ({error}); train it again") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    wrong = sorted(set(expected.items()) ^ set(found.items()))
+    if wrong:
+        shown = ", ".join(dict.fromkeys(name for name, _ in wrong[:3]))
+        raise InputError(
+            f"{path}: {len(wrong)} missing, extra or reshaped weights ({shown}, ...); it was made "
+            "for another model configuration: train it again or restore that configuration"
+        )

@@ -1,0 +1,157 @@
+"""The clip store: what every data set is brought to, embedded or real.
+
+Shape suffixes: N clips, T frames, H rows, W columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomem.formats.files import (
+    InputError,
+    atomic_directory,
+    canonical_json,
+    check_sha256,
+    read_json,
+    sha256_file,
+)
+
+CLIP_ARRAYS = {"rgb": "uint8", "cam": "float32", "depth": "float16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipInfo:
+    """What the index keeps of one clip."""
+
+    clip_id: str
+    scene: str
+    trajectory: str
+
+
+class ClipStore:
+    """Clips of one split: `shard-*/rgb.npy, cam.npy[, depth.npy], index.json`, memory-mapped.
+
+    Frames are uint8 (T, H, W, 3), cameras float32 (T, 16) (normalised fx fy cx cy, then the 3x4
+    world-to-camera matrix, OpenCV axes, row-major), depth float16 (T, H, W) planar z in metres,
+    infinite where there is no surface.
+    """
+
+    def __init__(self, directory: Path | str, *, verify: bool = False) -> None:
+        """Open a split; with `verify` every array's checksum is read and compared.
+
+        Raises:
+            InputError: If a shard is missing, truncated, of the wrong type or fails its checksum.
+        """
+        self.directory = Path(directory)
+        shards = sorted(self.directory.glob("shard-*"))
+        if not shards:
+            raise InputError(f"{self.directory} holds no clip shards; run the clips stage first")
+        self._arrays: list[dict[str, np.ndarray]] = []
+        self._place: list[tuple[int, int]] = []
+        self.clips: list[ClipInfo] = []
+        for number, shard in enumerate(shards):
+            index = read_json(shard / "index.json")
+            self._arrays.append(_open_shard(shard, index, verify=verify))
+            for row, clip in enumerate(index["clips"]):
+                self.clips.append(ClipInfo(**clip))
+                self._place.append((number, row))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def frames_per_clip(self) -> int:
+        """Number of frames T of every clip."""
+        return int(self._arrays[0]["rgb"].shape[1])
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether every shard stores true depth."""
+        return all("depth" in arrays for arrays in self._arrays)
+
+    def _rows(self, name: str, clip: int, frames: Sequence[int] | slice) -> np.ndarray:
+        shard, row = self._place[clip]
+        if name not in self._arrays[shard]:
+            raise InputError(f"{self.directory} stores no {name}; this data set has none")
+        chosen = self._arrays[shard][name][row]
+        return np.ascontiguousarray(chosen[frames if isinstance(frames, slice) else list(frames)])
+
+    def rgb(self, clip: int, frames: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """Return uint8 (T, H, W, 3)."""
+        return self._rows("rgb", clip, frames)
+
+    def cameras(self, clip: int, frames: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """Return float32 (T, 16)."""
+        return self._rows("cam", clip, frames)
+
+    def depth(self, clip: int, frames: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """Return float32 (T, H, W), metres."""
+        return self._rows("depth", clip, frames).astype(np.float32)
+
+
+def _open_shard(shard: Path, index: dict[str, Any], *, verify: bool) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, expected in index["arrays"].items():
+        path = shard / f"{name}.npy"
+        remedy = "delete its folder and run the clips stage again"
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing; {remedy}") from None
+        except (ValueError, EOFError, OSError) as error:
+            raise InputError(f"{path} is truncated or no array ({error}); {remedy}") from None
+        if list(array.shape) != expected["shape"] or str(array.dtype) != expected["dtype"]:
+            raise InputError(
+                f"{path} is {array.dtype} {array.shape}, its index says {expected['dtype']} "
+                f"{tuple(expected['shape'])}; {remedy}"
+            )
+        if verify:
+            check_sha256(path, expected["sha256"])
+        arrays[name] = array
+    return arrays
+
+
+def write_clip_shard(
+    shard: Path | str,
+    *,
+    rgb: np.ndarray,
+    cam: np.ndarray,
+    depth: np.ndarray | None,
+    clips: Sequence[ClipInfo],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write one shard directory atomically.
+
+    Args:
+        shard: `.../shard-000`.
+        rgb: uint8 (N, T, H, W, 3).
+        cam: float32 (N, T, 16).
+        depth: float16 (N, T, H, W) or None.
+        clips: What each row is.
+        provenance: Settings and version that made it.
+
+    Raises:
+        ValueError: If shapes or types disagree.
+    """
+    arrays = {"rgb": rgb, "cam": cam} | ({} if depth is None else {"depth": depth})
+    for name, array in arrays.items():
+        if str(array.dtype) != CLIP_ARRAYS[name] or array.shape[:2] != (len(clips), rgb.shape[1]):
+            raise ValueError(f"{name} is {array.dtype} {array.shape} for {len(clips)} clips")
+    with atomic_directory(shard) as temporary:
+        entries = {}
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+            entries[name] = {
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "sha256": sha256_file(temporary / f"{name}.npy"),
+            }
+        index = {
+            "arrays": entries,
+            "clips": [asdict(clip) for clip in clips],
+            "provenance": dict(provenance),
+        }
+        (temporary / "index.json").write_text(canonical_json(index), encoding="utf-8")

@@ -1,0 +1,164 @@
+"""Files of every format: atomic writing, canonical JSON, checksums, tensors.
+
+Files appear under their final name only when they are complete: they are written beside it, flushed
+to disk and renamed. JSON is canonical (sorted keys, no time stamps, no random ids), so equal content
+is equal bytes.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class InputError(ValueError):
+    """Something the user can mend: the message names what, where and the remedy in one line."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes private files; results are for the whole group
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary directory beside `path`; on success it takes the place of `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        temporary.chmod(0o755)
+        if path.exists():
+            outdated = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            path.replace(outdated / "outdated")
+            temporary.replace(path)
+            shutil.rmtree(outdated)
+        else:
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path | str) -> Iterator[None]:
+    """Hold `directory` for this process alone.
+
+    Raises:
+        InputError: If another process works in it.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{directory} is in use by another run; wait for it to end or stop it first"
+            ) from None
+        yield
+
+
+def canonical_json(value: Any) -> str:
+    """Return `value` as JSON with sorted keys and one final newline; NaN is refused."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as canonical JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(canonical_json(value), encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        InputError: If the file is missing, truncated or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run the workflow to make it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is not readable JSON ({error}); delete it and run the workflow again"
+        ) from None
+
+
+def sha256_file(path: Path | str) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run the workflow to make it") from None
+
+
+def digest(value: Any) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def check_sha256(path: Path | str, expected: str) -> None:
+    """Raise InputError unless the file has the expected SHA-256."""
+    actual = sha256_file(path)
+    if actual != expected:
+        raise InputError(
+            f"{path} fails its checksum (SHA-256 {actual[:12]}..., expected {expected[:12]}...); "
+            "delete it and run the workflow again"
+        )
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """Write tensors as safetensors with a JSON `metadata` entry, atomically; return the SHA-256."""
+    from safetensors.torch import save_file
+
+    header = {"metadata": json.dumps(metadata, sort_keys=True)}
+    with atomic_path(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, header)
+        return sha256_file(temporary)
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (tensors by name, metadata) of a safetensors file.
+
+    Raises:
+        InputError: If the file is missing or truncated.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise InputError(f"{path} is missing; run the workflow to make it")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(
+            f"{path} is truncated or no safetensors file ({error}); delete it and run again"
+        ) from None

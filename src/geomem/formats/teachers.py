@@ -1,0 +1,42 @@
+"""The frozen teacher on disk: its weights, and the basis that compresses its features."""
+
+from pathlib import Path
+from typing import Any
+
+from geomem.formats.files import InputError, check_sha256, read_tensors
+from geomem.memory.reconstruction import FeatureBasis
+from geomem.models.vggt import VGGT, VGGT_1B, VGGTConfig
+from geomem.models.vggt_weights import load_vggt
+
+
+def teacher_config(architecture: dict[str, Any]) -> VGGTConfig:
+    """Return the sizes of the teacher; those of VGGT-1B where none are given."""
+    if not architecture:
+        return VGGT_1B
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in architecture.items()}
+    return VGGTConfig(**tuples)
+
+
+def load_teacher(weights: Path, architecture: dict[str, Any], *, sha256: str = "") -> VGGT:
+    """Load the teacher, frozen, after comparing its checksum where one is given.
+
+    Raises:
+        InputError: If the file is missing, damaged or for other sizes.
+    """
+    if sha256:
+        check_sha256(weights, sha256)
+    try:
+        return load_vggt(weights, teacher_config(architecture)).requires_grad_(False)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def read_basis(path: Path) -> FeatureBasis:
+    """Read the basis that the features stage fitted."""
+    tensors, metadata = read_tensors(path)
+    return FeatureBasis(
+        layer=metadata["layer"],
+        mean=tensors["mean"],
+        components=tensors["components"],
+        scale_prior=float(tensors["scale_prior"]),
+    )

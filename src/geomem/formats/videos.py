@@ -1,0 +1,54 @@
+"""Generated videos: lossless frames of one variant, seed and protocol.
+
+Shape suffixes: N clips, T frames, H rows, W columns.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geomem.formats.files import (
+    InputError,
+    atomic_path,
+    check_sha256,
+    read_json,
+    sha256_file,
+    write_json,
+)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy, atomically."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Map an array of a .npy file into memory.
+
+    Raises:
+        InputError: If the file is missing, truncated or no array.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run the workflow to make it") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(
+            f"{path} is truncated or no array ({error}); delete it, run again"
+        ) from None
+
+
+def write_videos(folder: Path, rgb: np.ndarray, record: Mapping[str, Any]) -> None:
+    """Write `rgb.npy` uint8 (N, T, H, W, 3), then `rollout.json` with its checksum."""
+    save_array(folder / "rgb.npy", rgb)
+    write_json(folder / "rollout.json", {**record, "sha256": sha256_file(folder / "rgb.npy")})
+
+
+def read_videos(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the frames uint8 (N, T, H, W, 3) and the record, after comparing the checksum."""
+    record = read_json(folder / "rollout.json")
+    check_sha256(folder / "rgb.npy", record["sha256"])
+    return load_array(folder / "rgb.npy"), record

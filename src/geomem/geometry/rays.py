@@ -1,0 +1,68 @@
+"""Camera rays and their 180-channel NeRF encoding, the camera condition of the video model.
+
+Shape suffixes: B clips, T frames, H rows, W columns (H = W = resolution).
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from geomem.geometry.cameras import camera_centres, relative_to_first, split_cameras
+from geomem.geometry.points import camera_directions
+
+NUM_FREQUENCIES = 15
+RAY_CHANNELS = 6 * 2 * NUM_FREQUENCIES
+
+
+def camera_rays(cameras: Tensor, resolution: int) -> Tensor:
+    """Return per-pixel rays relative to the first frame of the window (METHOD 4).
+
+    Args:
+        cameras: Cameras (B, T, 16).
+        resolution: Rows and columns of the (square) ray image; centres at +0.5.
+
+    Returns:
+        (B, T, H, W, 6): origin (camera centre), then unnormalised direction (unit z in the
+        camera's axes), both in the axes of the first frame's camera.
+    """
+    intrinsics, w2c = split_cameras(cameras)
+    relative = relative_to_first(w2c)
+    local = camera_directions(intrinsics, resolution, resolution)
+    # R^T d as a row vector is d R.
+    directions = (local.flatten(-3, -2) @ relative[..., :3]).unflatten(-2, (resolution, resolution))
+    origins = camera_centres(relative)[..., None, None, :].expand_as(directions)
+    return torch.cat([origins, directions], dim=-1)
+
+
+def pluecker_rays(cameras: Tensor, resolution: int) -> Tensor:
+    """Return Pluecker rays (B, T, H, W, 6): unit direction d, then moment origin x d.
+
+    Same arguments and frame of reference as `camera_rays`.
+    """
+    origins, directions = camera_rays(cameras, resolution).chunk(2, dim=-1)
+    directions = directions / directions.norm(dim=-1, keepdim=True)
+    return torch.cat([directions, torch.linalg.cross(origins, directions)], dim=-1)
+
+
+def encode_rays(rays: Tensor) -> Tensor:
+    """Encode rays (B, T, H, W, 6) with 15 + 15 NeRF frequencies into (B, T, 180, H, W).
+
+    Origin and direction are encoded apart, 90 channels each: sin(pi 2^k x) for x, y, z (slow) and
+    k = 0..14 (fast), then the 45 cosines in the same order. The cosine is taken as
+    sin(. + pi / 2): in float32 the two differ by 5e-3 at k = 14, and the reference, to which public
+    checkpoints are bound, does it so (golden `camera_rays`).
+    """
+    frequencies = math.pi * 2.0 ** torch.arange(NUM_FREQUENCIES, device=rays.device)
+    phase = rays[..., None] * frequencies.to(rays.dtype)
+    phase = rearrange(phase, "b t h w (part xyz) k -> b t part (xyz k) h w", part=2)
+    encoded = torch.sin(torch.cat([phase, phase + math.pi / 2], dim=3))
+    return rearrange(encoded, "b t part c h w -> b t (part c) h w")
+
+
+def encode_cameras(cameras: Tensor, resolution: int) -> Tensor:
+    """Return the camera condition (B, T, 180, H, W) of cameras (B, T, 16), in float32."""
+    # Autocast would round poses to bfloat16, and 2^14 pi times that error is noise.
+    with torch.autocast(cameras.device.type, enabled=False):
+        return encode_rays(camera_rays(cameras.float(), resolution))

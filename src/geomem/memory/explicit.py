@@ -1,0 +1,121 @@
+"""Explicit memory: a fixed-budget map of world points with colours and features (METHOD 7).
+
+Shape suffixes: K memory frames, C feature channels, N points, T target cameras.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from geomem.geometry.points import unproject
+from geomem.geometry.splat import splat
+from geomem.geometry.voxels import fit_voxel_size, voxel_downsample
+
+_RGB = 3
+_COVERAGE_AND_DEPTH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplicitMemory:
+    """Points that render into any camera; the size is bounded whatever the history's length.
+
+    Attributes:
+        points: World points (N, 3).
+        values: Colour in [-1, 1] and features of each point (N, 3 + C).
+        radius: Distance of each point from its neighbours on the surface (N,), world units.
+    """
+
+    points: Tensor
+    values: Tensor
+    radius: Tensor
+
+    @property
+    def channels(self) -> int:
+        """Channels of a rendered map: rgb, features, coverage, inverse depth."""
+        return self.values.shape[1] + _COVERAGE_AND_DEPTH
+
+    @classmethod
+    def build(
+        cls,
+        frames: Tensor,
+        cameras: Tensor,
+        depth: Tensor,
+        confidence: Tensor,
+        features: Tensor,
+        *,
+        budget: int,
+        voxel_size: float,
+        confidence_quantile: float,
+    ) -> "ExplicitMemory":
+        """Build the memory of K frames.
+
+        Args:
+            frames: Images (K, 3, H, W) in [0, 1].
+            cameras: Cameras (K, 16).
+            depth: Planar depth (K, H, W) in the cameras' unit; infinite = no surface.
+            confidence: Positive confidence of the depth (K, H, W).
+            features: Features (K, C, h, w), resampled bilinearly to the frames; C may be 0.
+            budget: Largest number of points kept.
+            voxel_size: Smallest voxel edge, in the cameras' unit; doubled until the budget holds.
+            confidence_quantile: Share in [0, 1) of least confident pixels that is dropped.
+
+        Raises:
+            ValueError: If frames, depth and confidence differ in size, or the budget, voxel size,
+                confidences or quantile are out of range.
+        """
+        size = (len(frames), *frames.shape[-2:])
+        if depth.shape != size or confidence.shape != size:
+            raise ValueError(
+                f"frames {tuple(frames.shape)}, depth {tuple(depth.shape)} and confidence "
+                f"{tuple(confidence.shape)} differ in size"
+            )
+        kept = _trusted(depth, confidence, confidence_quantile)
+        values = torch.cat([2 * frames - 1, _resample(features, frames.shape[-2:])], dim=1)
+        points = unproject(depth, cameras)[kept]
+        # The width of a pixel on a surface that faces the camera. Wider footprints on slanted
+        # surfaces close few more holes and blur: 31.2 dB fell to 30.6 at up to twice the width.
+        radius = (depth / (cameras[:, 0, None, None] * depth.shape[-1]))[kept]
+        values = rearrange(values, "k c h w -> k h w c")[kept]
+        voxel_size = fit_voxel_size(points, budget=budget, voxel_size=voxel_size)
+        points, merged, _ = voxel_downsample(
+            points,
+            torch.cat([values, radius[:, None]], dim=1),
+            confidence[kept],
+            budget=budget,
+            voxel_size=voxel_size,
+        )
+        # Merged points lie about one voxel apart.
+        radius = merged[:, -1].clamp_min(voxel_size)
+        return cls(points=points, values=merged[:, :-1], radius=radius)
+
+    def render(self, cameras: Tensor, size: int) -> Tensor:
+        """Render the memory into cameras (T, 16).
+
+        Returns:
+            (T, 3 + C + 2, size, size): rgb in [-1, 1], features, coverage in {0, 1}, inverse
+            planar depth; all channels are exactly zero where nothing is known.
+        """
+        maps, coverage, depth = splat(self.points, self.values, cameras, size, radius=self.radius)
+        inverse = torch.where(coverage > 0, 1 / depth, 0.0)
+        return torch.cat([maps, coverage, inverse], dim=1)
+
+
+def _trusted(depth: Tensor, confidence: Tensor, quantile: float) -> Tensor:
+    """Return the mask (K, H, W) of pixels with a surface and enough confidence."""
+    if not 0 <= quantile < 1:
+        raise ValueError(f"confidence quantile must be in [0, 1), got {quantile}")
+    surface = depth.isfinite() & (depth > 0)
+    if not surface.any():
+        return surface
+    known = confidence[surface].sort().values
+    return surface & (confidence >= known[int(quantile * len(known))])
+
+
+def _resample(features: Tensor, size: torch.Size) -> Tensor:
+    """Resample features (K, C, h, w) bilinearly to (K, C, *size)."""
+    if features.shape[1] == 0:
+        return features.new_zeros(*features.shape[:2], *size)
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,130 @@
+"""Metric geometry and compressed features of a few frames, from the frozen teacher.
+
+Shape suffixes: B sets of frames, K frames of a set, C feature channels, h, w patch grid, S pixels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from geomem.geometry.cameras import split_cameras
+from geomem.geometry.scale import solve_scale
+from geomem.models.vggt import NUM_SPECIAL, VGGT, pose_encoding_to_cameras
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBasis:
+    """PCA of the teacher's patch tokens, and its unit of length.
+
+    Attributes:
+        layer: Backbone layer of the tokens.
+        mean: (D,).
+        components: (D, C), orthonormal columns.
+        scale_prior: Metres per unit of the teacher, where the cameras have no baseline.
+    """
+
+    layer: int
+    mean: Tensor
+    components: Tensor
+    scale_prior: float
+
+    def compress(self, tokens: Tensor) -> Tensor:
+        """Project tokens (..., D) to (..., C)."""
+        return (tokens - self.mean) @ self.components
+
+    def restore(self, features: Tensor) -> Tensor:
+        """Return the tokens (..., D) that compressed features (..., C) stand for."""
+        return features @ self.components.T + self.mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What the memory is built from.
+
+    Attributes:
+        depth: (B, K, S, S) planar z, metres.
+        confidence: (B, K, S, S), at least 1.
+        features: (B, K, C, h, w).
+        scale: (B,) metres per unit of the teacher.
+    """
+
+    depth: Tensor
+    confidence: Tensor
+    features: Tensor
+    scale: Tensor
+
+
+def fit_basis(tokens: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Return mean (D,) and the first `channels` principal components (D, C) of tokens (N, D).
+
+    Signs are fixed (largest entry positive), so that equal tokens give equal bases.
+    """
+    mean = tokens.mean(0)
+    centred = (tokens - mean).double()
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    components = vectors.flip(-1)[:, :channels]
+    peak = components.gather(0, components.abs().argmax(0, keepdim=True))
+    return mean, (components * peak.sign()).float()
+
+
+def patch_tokens(tokens: Tensor, grid: int) -> Tensor:
+    """Drop the special ones of tokens (B, K, N, D) and lay the rest out as (B, K, h, w, D)."""
+    return rearrange(tokens[:, :, NUM_SPECIAL:], "b k (h w) d -> b k h w d", h=grid)
+
+
+def teacher_images(images: Tensor, teacher: VGGT) -> Tensor:
+    """Resize images (B, K, 3, S, S) in [0, 1] to the side the teacher was trained on, bilinear."""
+    size = teacher.config.image_size
+    if images.shape[-1] == size:
+        return images
+    flat = F.interpolate(images.flatten(0, 1), size=(size, size), mode="bilinear", antialias=True)
+    return flat.unflatten(0, images.shape[:2]).clamp(0, 1)
+
+
+@torch.no_grad()
+def reconstruct(
+    teacher: VGGT,
+    images: Tensor,
+    cameras: Tensor,
+    *,
+    basis: FeatureBasis,
+    prior_weight: float,
+) -> Reconstruction:
+    """Run the teacher on sets of frames and bring its depth to metres by the given cameras.
+
+    Args:
+        teacher: The frozen model.
+        images: (B, K, 3, S, S) in [0, 1]; every frame counts, there is no padding.
+        cameras: The frames' cameras (B, K, 16), metres.
+        basis: Compression of the tokens.
+        prior_weight: Weight of the basis' scale prior in the least-squares fit.
+    """
+    size = images.shape[-1]
+    output = teacher(teacher_images(images, teacher))
+    side = teacher.config.image_size
+    predicted = split_cameras(
+        pose_encoding_to_cameras(output.pose_enc[-1], height=side, width=side)
+    )[1]
+    given = split_cameras(cameras)[1]
+    scale = images.new_tensor(
+        [
+            solve_scale(p, g, prior=basis.scale_prior, prior_weight=prior_weight)
+            for p, g in zip(predicted, given, strict=True)
+        ]
+    )
+    grid = side // teacher.config.patch_size
+    features = basis.compress(patch_tokens(output.tokens[basis.layer], grid))
+    return Reconstruction(
+        depth=_resize(output.depth, size) * scale[:, None, None, None],
+        confidence=_resize(output.depth_conf, size),
+        features=rearrange(features, "b k h w c -> b k c h w"),
+        scale=scale,
+    )
+
+
+def _resize(maps: Tensor, size: int) -> Tensor:
+    # Nearest: a mean of two depths would put points into the empty space between surfaces.
+    return maps if maps.shape[-1] == size else F.interpolate(maps, size=(size, size))

@@ -1,0 +1,1 @@
+"""Networks: video diffusion backbones, the memory branch, projectors, VGGT."""

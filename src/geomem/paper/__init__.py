@@ -1,0 +1,1 @@
+"""Stage `paper`: numbers become tables, figures and the PDF."""

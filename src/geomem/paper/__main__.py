@@ -1,0 +1,140 @@
+"""Commands of the paper stage."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from geomem.cli import checked, job_config, job_parser, run_command
+from geomem.formats import InputError, atomic_path, read_json, sha256_file, write_json
+
+
+def table(args: argparse.Namespace) -> None:
+    """Render a table of scores as CSV and LaTeX, with the provenance of every cell."""
+    config = job_config(args)
+    _choose("tables", args.name, config.tables)
+    settings = checked(config.table_settings(args.name), args)
+    from geomem.paper.collect import Scores
+    from geomem.paper.results import score_table
+
+    made, provenance = score_table(args.name, settings, Scores(args.scores), args.checkpoints)
+    _write_table(args, made, provenance)
+
+
+def teacher_table(args: argparse.Namespace) -> None:
+    """Render the table of the teacher's errors as CSV and LaTeX."""
+    config = job_config(args)
+    settings = checked(config.teacher_table_settings(), args)
+    from geomem.formats import digest
+    from geomem.paper.results import teacher_table as build
+
+    metrics = read_json(args.metrics)
+    source = {
+        "path": args.metrics.as_posix(),
+        "sha256": sha256_file(args.metrics),
+        "weights": metrics["weights"],
+        "settings": digest(metrics["settings"]),
+        "version": metrics["version"],
+    }
+    record = {"settings": digest(settings), "metrics": source}
+    _write_table(args, build(settings, metrics), record)
+
+
+def figure(args: argparse.Namespace) -> None:
+    """Draw a figure as PDF and PNG."""
+    config = job_config(args)
+    _choose("figures", args.name, config.figures)
+    settings = checked(config.figure_settings(args.name), args)
+    from geomem.paper.collect import Scores
+    from geomem.paper.drawings import frame_curves, strip
+    from geomem.paper.figures import save_figure
+    from geomem.paper.version import VERSION
+
+    if settings["figure"]["kind"] == "strip":
+        if not (args.rollouts and args.clips):
+            raise InputError(f"{args.name} shows videos: give --rollouts and --clips")
+        drawn, provenance = strip(settings, args.rollouts, args.clips)
+    else:
+        if not (args.scores and args.checkpoints):
+            raise InputError(f"{args.name} shows scores: give --scores and --checkpoints")
+        drawn, provenance = frame_curves(
+            settings, Scores(args.scores), args.checkpoints, scale=config.scale
+        )
+    save_figure(drawn, args.pdf)
+    save_figure(drawn, args.png)
+    write_json(args.provenance, {**provenance, "version": VERSION})
+
+
+def pdf(args: argparse.Namespace) -> None:
+    """Compile the paper."""
+    from geomem.paper.latex import compile_paper
+
+    compile_paper(args.source, args.output)
+
+
+def _choose(group: str, name: str, choices: dict[str, Any]) -> None:
+    if name not in choices:
+        raise InputError(f"{name!r} is none of the {group} {sorted(choices)}")
+
+
+def _write_table(args: argparse.Namespace, made: Any, provenance: dict[str, Any]) -> None:
+    from geomem.paper.tables import table_csv, table_latex
+    from geomem.paper.version import VERSION
+
+    for path, text in ((args.csv, table_csv(made)), (args.tex, table_latex(made))):
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    write_json(args.provenance, {**provenance, "version": VERSION})
+
+
+def main() -> None:
+    """Run a command of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m geomem.paper", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = job_parser(commands.add_parser("table", help=table.__doc__))
+    command.add_argument("name", help="a table of config/experiments.yaml")
+    _score_arguments(command, required=True)
+    _table_outputs(command)
+    command.set_defaults(command=table)
+
+    command = job_parser(commands.add_parser("teacher-table", help=teacher_table.__doc__))
+    command.add_argument("metrics", type=Path, help="teacher_metrics.json")
+    _table_outputs(command)
+    command.set_defaults(command=teacher_table)
+
+    command = job_parser(commands.add_parser("figure", help=figure.__doc__))
+    command.add_argument("name", help="a figure of config/experiments.yaml")
+    _score_arguments(command, required=False)
+    command.add_argument("--rollouts", type=Path, nargs="+", help="video folders; strips alone")
+    command.add_argument("--clips", type=Path, help="directory of their split; strips alone")
+    command.add_argument("--pdf", type=Path, required=True)
+    command.add_argument("--png", type=Path, required=True)
+    command.add_argument("--provenance", type=Path, required=True)
+    command.set_defaults(command=figure)
+
+    command = commands.add_parser("pdf", help=pdf.__doc__)
+    command.add_argument("output", type=Path, help="PDF to write")
+    command.add_argument("--source", type=Path, default=Path("paper/main.tex"))
+    command.set_defaults(command=pdf)
+    run_command(parser)
+
+
+def _score_arguments(command: argparse.ArgumentParser, *, required: bool) -> None:
+    command.add_argument("--scores", type=Path, nargs="+", required=required, help="score files")
+    command.add_argument(
+        "--checkpoints",
+        type=Path,
+        nargs="+",
+        required=required,
+        help="checkpoint.json of every run behind the scores",
+    )
+
+
+def _table_outputs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--csv", type=Path, required=True)
+    command.add_argument("--tex", type=Path, required=True)
+    command.add_argument("--provenance", type=Path, required=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The table model of the paper, and its two faces: CSV for readers of data, LaTeX for the paper.
+
+Numbers are formatted here, with booktabs and graphicx as the only packages asked of the document.
+The bytes are a function of the table alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import jinja2
+import pandas as pd
+
+Direction = Literal["up", "down", "none"]
+MISSING = "--"
+_ARROWS = {"up": r"\,$\uparrow$", "down": r"\,$\downarrow$", "none": ""}
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    '"': "''",
+    # At the start of a row these two would be read as arguments of the preceding line end.
+    "[": "{[}",
+    "*": "{*}",
+} | {character: "\\" + character for character in "&%$#_{}"}
+
+
+class Latex(str):
+    """Text that is LaTeX already and is not escaped again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One metric.
+
+    Attributes:
+        key: Name of the cell in a row and of the column in the CSV.
+        label: Heading; text, or `Latex`.
+        direction: Which way is better; `none` is not ranked.
+        precision: Decimals shown.
+        unit: Shown after the heading, in brackets.
+        group: Heading shared with neighbouring columns of the same group.
+    """
+
+    key: str
+    label: str
+    direction: Direction = "none"
+    precision: int = 2
+    unit: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A value, its interval where known, and whether it differs significantly from the base row."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    dagger: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method.
+
+    Attributes:
+        label: Name; text, or `Latex`.
+        cells: By column key; a missing one is shown as a dash.
+        bound: An upper bound (it was given the truth): set in italics and not ranked.
+        rule_above: Whether a thin line separates it from the row above.
+    """
+
+    label: str
+    cells: dict[str, Cell]
+    bound: bool = False
+    rule_above: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with its caption and notes (text, or `Latex`).
+
+    Attributes:
+        label: Name for \\ref, without the prefix `tab:`.
+        corner: Heading of the row labels.
+        wide: Whether it spans both columns of the page (`table*`).
+    """
+
+    label: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    notes: Sequence[str] = field(default_factory=tuple)
+    corner: str = "Method"
+    wide: bool = False
+
+    def __post_init__(self) -> None:
+        keys = [column.key for column in self.columns]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"column keys repeat in {keys}")
+        for row in self.rows:
+            unknown = sorted(row.cells.keys() - set(keys))
+            if unknown:
+                raise ValueError(f"row {row.label!r} has cells of no column: {unknown}")
+
+
+def escape_latex(text: str) -> str:
+    """Return plain text with LaTeX's special characters escaped; `Latex` passes as it is.
+
+    Raises:
+        ValueError: If the text is not ASCII: write the LaTeX for it.
+    """
+    if isinstance(text, Latex):
+        return text
+    if not text.isascii():
+        raise ValueError(f"not ASCII, write it as Latex(...): {text!r}")
+    return "".join(_ESCAPES.get(character, character) for character in text)
+
+
+def format_number(value: float, precision: int) -> str:
+    """Return a number with fixed decimals; no negative zero; a dash for NaN and infinity."""
+    if not math.isfinite(value):
+        return MISSING
+    text = f"{value:.{precision}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def column_ranks(table: Table, column: Column) -> list[int | None]:
+    """Return each row's rank in a column: 0 best, 1 second, None for all others.
+
+    Values are ordered unrounded, but those that print alike share a rank: no reader can tell them
+    apart. Bounds, missing cells and columns without a direction have no rank, nor has a lone row.
+    """
+    candidates = {
+        index: row.cells[column.key].value
+        for index, row in enumerate(table.rows)
+        if not row.bound and column.key in row.cells and math.isfinite(row.cells[column.key].value)
+    }
+    ranks: list[int | None] = [None] * len(table.rows)
+    if column.direction == "none" or len(candidates) < 2:
+        return ranks
+    order = sorted(candidates, key=candidates.__getitem__, reverse=column.direction == "up")
+    by_text = groupby(order, key=lambda index: format_number(candidates[index], column.precision))
+    for rank, (_, indices) in enumerate(by_text):
+        for index in indices:
+            ranks[index] = rank if rank < 2 else None
+    return ranks
+
+
+def table_frame(table: Table) -> pd.DataFrame:
+    """Return the table unrounded, a row for each method: value, _low, _high, _significant."""
+    records = []
+    for row in table.rows:
+        record: dict[str, object] = {"row": str(row.label), "bound": row.bound}
+        for column in table.columns:
+            cell = row.cells.get(column.key)
+            record[column.key] = cell.value if cell else None
+            record[f"{column.key}_low"] = cell.low if cell else None
+            record[f"{column.key}_high"] = cell.high if cell else None
+            record[f"{column.key}_significant"] = cell.dagger if cell else None
+        records.append(record)
+    return pd.DataFrame.from_records(records)
+
+
+def table_csv(table: Table) -> str:
+    """Return `table_frame` as CSV text; numbers keep all their digits."""
+    return str(table_frame(table).to_csv(index=False, lineterminator="\n"))
+
+
+def table_latex(table: Table) -> str:
+    r"""Return a LaTeX table that can be \input.
+
+    The best of a column is bold, the second underlined, intervals stand small below the values.
+    Where the table is wider than the text it is scaled down to it.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("table.tex.j2").render(
+        environment="table*" if table.wide else "table",
+        label=table.label,
+        caption=escape_latex(table.caption),
+        alignment="l" + "c" * len(table.columns),
+        groups=_groups(table),
+        headings=[_heading(column) for column in table.columns],
+        corner=escape_latex(table.corner),
+        rows=_body(table),
+        notes=[escape_latex(note) for note in table.notes],
+    )
+
+
+def _heading(column: Column) -> str:
+    unit = f" [{escape_latex(column.unit)}]" if column.unit else ""
+    return escape_latex(column.label) + unit + _ARROWS[column.direction]
+
+
+def _groups(table: Table) -> list[dict[str, object]]:
+    """Return the spans of the group headings; empty if no column is in a group."""
+    if not any(column.group for column in table.columns):
+        return []
+    spans: list[dict[str, object]] = []
+    first = 2  # column 1 holds the row labels
+    for group, members in groupby(table.columns, key=lambda column: column.group):
+        last = first + len(list(members)) - 1
+        spans.append({"label": escape_latex(group), "first": first, "last": last})
+        first = last + 1
+    return spans
+
+
+def _body(table: Table) -> list[dict[str, object]]:
+    ranks = [column_ranks(table, column) for column in table.columns]
+    body = []
+    for index, row in enumerate(table.rows):
+        label = escape_latex(row.label)
+        cells = [row.cells.get(column.key) for column in table.columns]
+        intervals = [_interval(c, k.precision) for c, k in zip(cells, table.columns, strict=True)]
+        body.append(
+            {
+                "label": rf"\textit{{{label}}}" if row.bound else label,
+                "values": [
+                    _value(cell, column.precision, rank[index])
+                    for cell, column, rank in zip(cells, table.columns, ranks, strict=True)
+                ],
+                "intervals": intervals if any(intervals) else [],
+                "rule_above": row.rule_above and index > 0,
+            }
+        )
+    return body
+
+
+def _value(cell: Cell | None, precision: int, rank: int | None) -> str:
+    if cell is None:
+        return MISSING
+    number = format_number(cell.value, precision)
+    if number == MISSING:
+        return MISSING
+    number = number.replace("-", "$-$")
+    if rank is not None:
+        number = rf"\textbf{{{number}}}" if rank == 0 else rf"\underline{{{number}}}"
+    # The mark takes no width, so that centred numbers stay in line.
+    return number + (r"\rlap{$^{\dagger}$}" if cell.dagger else "")
+
+
+def _interval(cell: Cell | None, precision: int) -> str:
+    if cell is None or cell.low is None or cell.high is None:
+        return ""
+    low, high = (format_number(bound, precision) for bound in (cell.low, cell.high))
+    return rf"{{\scriptsize [{low}, {high}]}}".replace("-", "$-$")

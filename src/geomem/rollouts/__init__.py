@@ -1,0 +1,1 @@
+"""Stage `rollouts`: checkpoints become long videos."""

@@ -1,0 +1,1 @@
+"""Deterministic ray-caster of procedural worlds with exact depth and cameras."""

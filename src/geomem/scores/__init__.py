@@ -1,0 +1,1 @@
+"""Stage `scores`: videos become numbers."""

@@ -1,0 +1,262 @@
+"""Score the generated videos of one variant, seed and protocol.
+
+Legend: C clips, T frames, S samples per clip, D feature width, H rows, W columns.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geomem.formats import ClipStore, InputError, digest, read_videos, sha256_file
+from geomem.scores.frechet import frechet_distance, frechet_infinite, kernel_distance
+from geomem.scores.metrics import (
+    clip_mean,
+    psnr_per_frame,
+    psnr_pooled,
+    ssim,
+    unit_frames,
+)
+from geomem.scores.networks import (
+    LPIPS,
+    Perceptual,
+    VideoFeatures,
+    available_perceptual,
+    load_perceptual,
+    load_video_features,
+)
+from geomem.scores.revisit import Distance, revisit_pairs, revisit_scores
+from geomem.statistics import bootstrap_set_draws
+
+# Fewer clips make no line to extrapolate along.
+EXTRAPOLATED_CLIPS = 8
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The networks that judge."""
+
+    perceptual: Perceptual
+    video: VideoFeatures
+
+
+def load_networks(settings: dict[str, Any]) -> Networks:
+    """Load the networks that the settings name; `auto` is the best that can run here.
+
+    Raises:
+        InputError: If a named network, or any at all, is not installed.
+    """
+    name = settings["perceptual"]
+    weights = Path(settings["i3d_weights"])
+    wanted = settings["frechet"] == "i3d" or (settings["frechet"] == "auto" and weights.is_file())
+    try:
+        chosen = available_perceptual() if name == "auto" else name
+        return Networks(
+            perceptual=load_perceptual(chosen),
+            video=load_video_features(weights if wanted else None),
+        )
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        remedy = "perceptual" if name == LPIPS else "scores"
+        raise InputError(f"{error} (pip install geomem[{remedy}])") from None
+
+
+def score_videos(
+    rollout: Path,
+    clips: Path,
+    settings: dict[str, Any],
+    networks: Networks,
+    *,
+    progress: Callable[..., Any],
+) -> dict[str, Any]:
+    """Score every clip of a rollout, and the rollout as a set.
+
+    Context frames are given, so they are left out of all frame metrics and replaced by the truth
+    wherever a whole clip is looked at.
+
+    Args:
+        rollout: Folder of the generated videos.
+        clips: Directory of the split they were generated for.
+        settings: `Config.scores_settings`.
+        networks: Of `load_networks`.
+        progress: Wraps the iteration over clips.
+
+    Raises:
+        InputError: If the videos were made for other clips, another protocol or another context.
+    """
+    scores, context = settings["scores"], settings["context"]
+    store = ClipStore(clips)
+    rgb, record = read_videos(rollout)
+    check_rollout(rollout, rgb.shape, record, store, settings)
+    made, repeated, curves, features = [], [], [], []
+    for clip in progress(range(len(store)), total=len(store)):
+        truth = unit_frames(torch.from_numpy(np.array(store.rgb(clip))))
+        generated = unit_frames(torch.from_numpy(np.array(rgb[clip])))
+        generated[:context] = truth[:context]
+        cameras = torch.from_numpy(np.array(store.cameras(clip)))
+        distance = networks.perceptual.distance
+        made.append(clip_scores(generated, truth, cameras, context, scores, distance))
+        repeated.append(repeat_scores(truth, context, scores, distance))
+        curves.append(psnr_per_frame(generated, truth)[context:])
+        pair = torch.stack([truth, generated])[:, :: scores["frechet_stride"]]
+        features.append(networks.video.features(pair).numpy())
+    coverage = [row[context:] for row in record["coverage"]]
+    real, fake = np.stack(features, axis=1)
+    return {
+        "variant": record["variant"],
+        "seed": record["seed"],
+        "protocol": record["protocol"],
+        "labels": {"perceptual": networks.perceptual.label, "frechet": networks.video.label},
+        "networks": {
+            "perceptual": networks.perceptual.details,
+            "frechet": networks.video.details,
+        },
+        "clips": record["clips"],
+        "frames": store.frames_per_clip,
+        "context": context,
+        "per_clip": {
+            **_columns(made),
+            "coverage": [_mean_known(row) for row in coverage],
+        },
+        "repeat_context": _columns(repeated),
+        "per_frame": {
+            "psnr": [[round(x, 4) for x in row.tolist()] for row in curves],
+            "coverage": coverage,
+        },
+        "sets": set_scores(real, fake, resamples=scores["set_bootstrap"]),
+        "inputs": {
+            "rollout": {
+                "sha256": sha256_file(rollout / "rollout.json"),
+                "version": record["version"],
+                "settings": digest(record["settings"]),
+                "checkpoint": record["checkpoint"],
+            },
+            "clips": {
+                path.parent.name: sha256_file(path)
+                for path in sorted(clips.glob("shard-*/index.json"))
+            },
+        },
+    }
+
+
+def clip_scores(
+    generated: Tensor,
+    truth: Tensor,
+    cameras: Tensor,
+    context: int,
+    scores: dict[str, Any],
+    distance: Distance,
+) -> dict[str, float | None]:
+    """Return all metrics of one clip; those of revisits are None where nothing is revisited.
+
+    Args:
+        generated: (T, 3, H, W) in [0, 1]; the context is the truth.
+        truth: (T, 3, H, W) in [0, 1].
+        cameras: (T, 16).
+        context: Number of given frames.
+        scores: `perceptual_stride`, `revisit_gap`.
+        distance: Perceptual distance between (N, 3, H, W) sets.
+    """
+    values = frame_scores(generated, truth, context, scores, distance)
+    pairs = revisit_pairs(cameras, minimum_gap=scores["revisit_gap"])
+    pairs = pairs[pairs[:, 1] >= context]
+    if len(pairs):
+        revisits = revisit_scores(generated, truth, pairs, context=context, distance=distance)
+        values |= asdict(revisits)
+    return values
+
+
+def frame_scores(
+    generated: Tensor, truth: Tensor, context: int, scores: dict[str, Any], distance: Distance
+) -> dict[str, float | None]:
+    """Return the metrics of one clip's generated frames against the truth, frame by frame."""
+    scored = torch.arange(len(truth)) >= context
+    some = slice(context, None, scores["perceptual_stride"])
+    return {
+        "psnr": float(psnr_pooled(generated, truth, scored)),
+        "psnr_frame_mean": float(clip_mean(psnr_per_frame(generated, truth), scored)),
+        "ssim": float(ssim(generated, truth, scored)),
+        "perceptual": float(distance(generated[some], truth[some]).double().mean()),
+    }
+
+
+def repeat_scores(
+    truth: Tensor, context: int, scores: dict[str, Any], distance: Distance
+) -> dict[str, float | None]:
+    """Return the metrics of repeating the last context frame: what knowing nothing else scores.
+
+    Those of revisits are left out: a still picture of the very place that is revisited is perfect.
+    """
+    still = truth[context - 1 : context].expand_as(truth)
+    return frame_scores(still, truth, context, scores, distance)
+
+
+def set_scores(
+    real: np.ndarray, fake: np.ndarray, *, resamples: int
+) -> dict[str, dict[str, Any] | None]:
+    """Return the distances between two sets of features (C, S, D), with draws for intervals.
+
+    The unbiased and the extrapolated distance are None where there are too few clips for them.
+    """
+    clips = len(real)
+    if clips < 2:
+        return {"frechet": None, "kernel_distance": None, "frechet_infinite": None}
+    result: dict[str, dict[str, Any] | None] = {"frechet_infinite": None}
+    for name, statistic in (("frechet", frechet_distance), ("kernel_distance", kernel_distance)):
+        draws = bootstrap_set_draws(real, fake, statistic, seed=BOOTSTRAP_SEED, resamples=resamples)
+        low, high = np.quantile(draws, (0.025, 0.975))
+        result[name] = {
+            "value": _digits(statistic(real, fake)),
+            "low": _digits(low),
+            "high": _digits(high),
+            "clips": clips,
+            "draws": [_digits(x) for x in draws],
+        }
+    if clips >= EXTRAPOLATED_CLIPS:
+        value = frechet_infinite(real, fake, seed=BOOTSTRAP_SEED)
+        result["frechet_infinite"] = {"value": _digits(value), "clips": clips}
+    return result
+
+
+def check_rollout(
+    folder: Path,
+    shape: tuple[int, ...],
+    record: dict[str, Any],
+    store: ClipStore,
+    settings: dict[str, Any],
+) -> None:
+    """Raise InputError unless the videos were made for these clips, protocol and context."""
+    expected = [clip.clip_id for clip in store.clips]
+    frame = store.rgb(0, [0]).shape[1:]
+    faults = {
+        "other clips": record["clips"] != expected,
+        "another protocol": record["protocol"] != settings["protocol"],
+        "another context": record["settings"]["rollouts"]["context"] != settings["context"],
+        "another size": shape != (len(store), store.frames_per_clip, *frame),
+    }
+    found = [fault for fault, present in faults.items() if present]
+    if found:
+        raise InputError(
+            f"{folder} was generated for {' and '.join(found)} than {store.directory} and the "
+            "configuration have now; delete it and run the workflow again"
+        )
+
+
+def _columns(rows: list[dict[str, float | None]]) -> dict[str, list[float | None]]:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    values = {name: [row.get(name) for row in rows] for name in names}
+    return {name: [None if x is None else _digits(x) for x in v] for name, v in values.items()}
+
+
+def _mean_known(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _digits(float(np.mean(known))) if known else None
+
+
+def _digits(value: float) -> float:
+    # What lies beyond differs from machine to machine.
+    return float(f"{value:.6g}")

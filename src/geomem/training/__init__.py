@@ -1,0 +1,1 @@
+"""Stage `training`: plans and features become checkpoints."""

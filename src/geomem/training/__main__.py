@@ -1,0 +1,98 @@
+"""Commands of the training stage."""
+
+import argparse
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from geomem.cli import checked, job_config, job_parser, progress, run_command
+from geomem.formats import exclusive, sha256_file
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train one variant with one seed."""
+    config = job_config(args)
+    settings = checked(config.training_settings(args.variant, args.seed), args)
+    recipe = config.settings.recipes[config.variants[args.variant].recipe]
+    import torch
+
+    from geomem.training.build import build_model
+    from geomem.training.data import open_dataset
+    from geomem.training.loop import train as run
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    memory = settings.get("memory")
+    dataset = open_dataset(
+        args.clips,
+        args.plan,
+        memory=memory and {**memory, **settings["variant"]["memory"]},
+        memory_cache=args.memory_features,
+        window_cache=args.window_features,
+    )
+    with exclusive(args.state):
+        model = build_model(settings, dataset, initial=args.initial)
+        log = run(
+            model,
+            dataset,
+            settings,
+            state_folder=args.state,
+            checkpoint_steps=recipe.checkpoint_steps,
+            workers=recipe.workers,
+            progress=partial(progress, label=f"training {args.variant}"),
+        )
+        _write(args, model.trained_modules(), settings, log)
+        for state in args.state.glob("step-*.safetensors"):
+            state.unlink()
+    shutil.rmtree(args.state, ignore_errors=True)
+
+
+def _write(
+    args: argparse.Namespace,
+    modules: dict[str, Any],
+    settings: dict[str, Any],
+    log: list[dict[str, float]],
+) -> None:
+    from geomem.formats import write_checkpoint
+    from geomem.training.version import VERSION
+
+    inputs = {
+        "plan": args.plan,
+        "initial": args.initial and args.initial / "checkpoint.json",
+        "memory_features": args.memory_features and args.memory_features / "part-000.json",
+        "window_features": args.window_features and args.window_features / "part-000.json",
+    }
+    record = {
+        "variant": args.variant,
+        "seed": args.seed,
+        "settings": settings,
+        "version": VERSION,
+        "parameters": {
+            name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()
+        },
+        "inputs": {name: sha256_file(path) for name, path in inputs.items() if path},
+    }
+    write_checkpoint(args.output, modules, record, log)
+
+
+def main() -> None:
+    """Run a command of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m geomem.training", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    command = job_parser(commands.add_parser("train", help=train.__doc__))
+    command.add_argument("output", type=Path, help="checkpoint folder to make")
+    command.add_argument("--variant", required=True)
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--clips", type=Path, required=True, help="directory of the split")
+    command.add_argument("--plan", type=Path, required=True)
+    command.add_argument("--initial", type=Path, help="checkpoint folder to start from")
+    command.add_argument("--memory-features", type=Path, help="cache of the memory frames")
+    command.add_argument("--window-features", type=Path, help="cache of the windows")
+    command.add_argument("--state", type=Path, required=True, help="folder of resumable states")
+    command.set_defaults(command=train)
+    run_command(parser)
+
+
+if __name__ == "__main__":
+    main()

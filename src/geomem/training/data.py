@@ -1,0 +1,107 @@
+"""Training windows in plan order.
+
+Shape suffixes: T frames, K memory frames, M memory channels, S pixels.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from geomem.formats import ClipStore, FeatureCache, InputError, Plan, read_frames
+from geomem.memory.explicit import ExplicitMemory
+
+
+def to_model_range(rgb: Any) -> Tensor:
+    """Return uint8 frames (T, H, W, 3) as float32 (T, 3, H, W) in [-1, 1]."""
+    return rearrange(torch.as_tensor(rgb).float() / 127.5 - 1, "t h w c -> t c h w")
+
+
+class WindowDataset(Dataset[dict[str, Tensor]]):
+    """Windows of a plan as tensors, in plan order.
+
+    Each item holds `frames` (T, 3, S, S) in [-1, 1] and `cameras` (T, 16); with a memory also
+    `memory` (T, M, S, S), the memory's map in every target view; with alignment also `tokens`
+    (T, h, w, D), the teacher's dequantised features of the window.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        plan: Plan,
+        *,
+        memory: dict[str, Any] | None = None,
+        memory_cache: FeatureCache | None = None,
+        window_cache: FeatureCache | None = None,
+    ) -> None:
+        """Bind plan, clips and caches.
+
+        Args:
+            store: Clips of the plan's split.
+            plan: The plan.
+            memory: `voxel_size`, `budget`, `confidence_quantile`, `geometry` of the memory.
+            memory_cache: Cached reconstructions of the memory frames.
+            window_cache: Cached features of the windows themselves, for alignment.
+        """
+        self.store, self.plan = store, plan
+        self.memory, self.memory_cache, self.window_cache = memory, memory_cache, window_cache
+        if memory and memory["geometry"] == "truth" and not store.has_depth:
+            raise InputError(f"{store.directory} has no true depth; use `geometry: teacher`")
+
+    def __len__(self) -> int:
+        return len(self.plan.windows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        window = self.plan.windows[index]
+        frames = read_frames(self.store, window.clip, window.frames, flip=window.flip)
+        item = {
+            "frames": to_model_range(frames.rgb),
+            "cameras": torch.from_numpy(frames.cameras),
+        }
+        if self.memory and self.memory_cache:
+            item["memory"] = self._memory_map(index, item["cameras"])
+        if self.window_cache:
+            item["tokens"] = self.window_cache.row(index)["features"]
+        return item
+
+    def _memory_map(self, index: int, cameras: Tensor) -> Tensor:
+        assert self.memory and self.memory_cache
+        window, cached = self.plan.windows[index], self.memory_cache.row(index)
+        chosen = tuple(cached["frames"][cached["frames"] >= 0].tolist())
+        truth = self.memory["geometry"] == "truth"
+        seen = read_frames(self.store, window.clip, chosen, flip=window.flip, depth=truth)
+        kept = len(chosen)
+        depth = torch.from_numpy(seen.depth) if truth else cached["depth"][:kept]
+        confidence = torch.ones_like(depth) if truth else cached["confidence"][:kept]
+        built = ExplicitMemory.build(
+            (to_model_range(seen.rgb) + 1) / 2,
+            torch.from_numpy(seen.cameras),
+            depth,
+            confidence,
+            cached["features"][:kept],
+            budget=self.memory["budget"],
+            voxel_size=self.memory["voxel_size"],
+            confidence_quantile=0.0 if truth else self.memory["confidence_quantile"],
+        )
+        return built.render(cameras, self.store.rgb(0, [0]).shape[1])
+
+
+def open_dataset(
+    clips: Path,
+    plan_path: Path,
+    *,
+    memory: dict[str, Any] | None,
+    memory_cache: Path | None,
+    window_cache: Path | None,
+) -> WindowDataset:
+    """Open the files behind a run and check that they belong together."""
+    store, plan = ClipStore(clips), Plan.read(plan_path)
+    plan.check_against(store, plan_path)
+    caches = [
+        FeatureCache(path, plan_path=plan_path) if path else None
+        for path in (memory_cache, window_cache)
+    ]
+    return WindowDataset(store, plan, memory=memory, memory_cache=caches[0], window_cache=caches[1])

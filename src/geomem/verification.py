@@ -1,0 +1,243 @@
+"""Compare every result on disk with the configuration, and put a fresh clone's times in order.
+
+After a clone or `dvc pull`, time stamps say nothing and Snakemake has no record of how files were made.
+Every result records its own settings, version and inputs, so this module can tell which are still
+good: `verify` reports the others, `restore` makes the good ones newer than their inputs and the
+others older than everything, so that the workflow makes exactly those again.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from geomem.cli import job_config, job_parser
+from geomem.config import Config
+from geomem.formats import InputError, digest, read_json, sha256_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One result the configuration asks for.
+
+    Attributes:
+        record: The JSON file that says how it was made.
+        files: All its files, the record among them.
+        settings: What it must have been made with.
+        stage: The stage whose version it must carry.
+        inputs: Record key -> file whose SHA-256 it must name.
+    """
+
+    record: Path
+    files: tuple[Path, ...]
+    settings: Any
+    stage: str
+    inputs: dict[str, Path]
+
+
+def expected_results(config: Config, root: Path) -> Iterator[list[Result]]:
+    """Yield the results of each stage, stages in the order in which they are made."""
+    data, results = root / "data" / config.scale, root / "results" / config.scale
+    scale = config.settings
+    yield [
+        _clips(config, data, name, shard)
+        for name, split in scale.splits.items()
+        for shard in range(split.shards)
+    ]
+    yield [
+        _simple(data / "plans" / f"{name}.json", config.plan_settings(name), "clips")
+        for name in scale.plans
+    ]
+    yield [_simple(results / "teacher.json", config.teacher_settings(), "features")]
+    variants = _shown_variants(config)
+    # a branch starts from its base, so bases come first
+    yield from (
+        [_checkpoint(config, data, results, v, seed) for v in group for seed in scale.seeds]
+        for group in _generations(config, variants)
+    )
+    runs = [(variant, seed) for variant in variants for seed in scale.seeds]
+    protocols = scale.rollouts.protocols
+    yield [_rollout(config, results, v, seed, p) for v, seed in runs for p in protocols]
+    yield [_score(config, results, v, seed, p) for v, seed in runs for p in protocols]
+
+
+def _simple(record: Path, settings: Any, stage: str) -> Result:
+    return Result(record=record, files=(record,), settings=settings, stage=stage, inputs={})
+
+
+def _clips(config: Config, data: Path, name: str, shard: int) -> Result:
+    folder = data / "clips" / config.settings.splits[name].dataset / name / f"shard-{shard:03d}"
+    arrays = [folder / f"{array}.npy" for array in ("rgb", "cam", "depth")]
+    return Result(
+        record=folder / "index.json",
+        files=(*(path for path in arrays if path.exists()), folder / "index.json"),
+        settings=config.clips_settings(name),
+        stage="clips",
+        inputs={},
+    )
+
+
+def _checkpoint(config: Config, data: Path, results: Path, variant: str, seed: int) -> Result:
+    folder = results / "checkpoints" / variant / f"seed{seed}"
+    chosen = config.variants[variant]
+    inputs = {"inputs.plan": data / "plans" / f"{chosen.plan}.json"}
+    if chosen.initial:
+        initial = results / "checkpoints" / chosen.initial / f"seed{seed}"
+        inputs["inputs.initial"] = initial / "checkpoint.json"
+    return Result(
+        record=folder / "checkpoint.json",
+        files=(folder / "model", folder / "curves.csv", folder / "checkpoint.json"),
+        settings=config.training_settings(variant, seed),
+        stage="training",
+        inputs=inputs,
+    )
+
+
+def _rollout(config: Config, results: Path, variant: str, seed: int, protocol: str) -> Result:
+    folder = results / "rollouts" / variant / f"seed{seed}" / protocol
+    checkpoint = results / "checkpoints" / variant / f"seed{seed}" / "checkpoint.json"
+    return Result(
+        record=folder / "rollout.json",
+        files=(folder / "rgb.npy", folder / "rollout.json"),
+        settings=config.rollout_settings(variant, protocol),
+        stage="rollouts",
+        inputs={"checkpoint": checkpoint},
+    )
+
+
+def _score(config: Config, results: Path, variant: str, seed: int, protocol: str) -> Result:
+    record = results / "scores" / variant / f"seed{seed}" / f"{protocol}.json"
+    rollout = results / "rollouts" / variant / f"seed{seed}" / protocol / "rollout.json"
+    return Result(
+        record=record,
+        files=(record,),
+        settings=config.scores_settings(protocol),
+        stage="scores",
+        inputs={"rollout": rollout},
+    )
+
+
+def _shown_variants(config: Config) -> list[str]:
+    shown = {row.variant for table in config.tables.values() for row in table.rows}
+    while grown := {v for name in shown if (v := config.variants[name].initial)} - shown:
+        shown |= grown
+    return [name for name in config.variants if name in shown]
+
+
+def _generations(config: Config, variants: list[str]) -> Iterator[list[str]]:
+    made: set[str | None] = {None}
+    left = list(variants)
+    while left:
+        ready = [name for name in left if config.variants[name].initial in made]
+        yield ready
+        made |= set(ready)
+        left = [name for name in left if name not in ready]
+
+
+def fault(result: Result) -> str | None:
+    """Return what is wrong with a result in one line, or None if it is good."""
+    gone = [path for path in result.files if not path.exists()]
+    if gone:
+        return f"{gone[0]} is missing"
+    try:
+        record = read_json(result.record)
+    except InputError as error:
+        return str(error)
+    provenance = record.get("provenance", record)
+    if digest(provenance.get("settings")) != digest(result.settings):
+        return f"{result.record} was made with other settings than the configuration has"
+    version = import_module(f"geomem.{result.stage}.version").VERSION
+    if provenance.get("version") != version:
+        return f"{result.record} was made by another version of the {result.stage} stage"
+    for key, path in result.inputs.items():
+        stored: Any = record
+        for part in key.split("."):
+            stored = stored.get(part, {})
+        # an input that was not pulled cannot be compared; the record still names its checksum
+        if path.exists() and stored != sha256_file(path):
+            return f"{result.record} was made from another {path}"
+    return None
+
+
+def orphans(config: Config, root: Path) -> list[str]:
+    """Return results below this scale that the configuration no longer asks for."""
+    expected = {
+        result.record for stage in expected_results(config, root) for result in stage
+    }
+    folder = root / "results" / config.scale
+    patterns = ("checkpoints/*/*/checkpoint.json", "rollouts/*/*/*/rollout.json", "scores/*/*/*.json")
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return [f"{path} is not asked for by the configuration" for path in sorted(found - expected)]
+
+
+def verify(config: Config, root: Path) -> list[str]:
+    """Return every fault of the results below `results/<scale>`, and the orphans."""
+    folder = root / "results"
+    faults = [
+        message
+        for results in expected_results(config, root)
+        for result in results
+        if result.record.is_relative_to(folder) and (message := fault(result))
+    ]
+    missing = [f"{path} is missing" for path in products(config, root) if not path.exists()]
+    return faults + missing + orphans(config, root)
+
+
+def products(config: Config, root: Path) -> list[Path]:
+    """Return the tables' files; figures and the PDF are made from the same scores."""
+    tables = root / "results"
+    return [tables / f"{name}.{kind}" for name in config.tables for kind in ("csv", "tex")]
+
+
+def restore(config: Config, root: Path) -> tuple[int, int]:
+    """Order the time stamps of what is there; return how many results are good and how many not.
+
+    Tables and figures are good only where every score is.
+    """
+    now = time.time()
+    good = bad = 0
+    complete = True
+    for results in expected_results(config, root):
+        now += 0.01
+        for result in results:
+            present = [path for path in result.files if path.exists()]
+            sound = bool(present) and fault(result) is None
+            complete &= sound or result.stage != "scores"
+            good, bad = good + sound, bad + (bool(present) and not sound)
+            _set_times(present, now if sound else 0)
+    made = [*(root / "results").glob("*.*"), *(root / "results" / "figures").glob("*.*")]
+    made += (root / "results" / config.scale / "provenance").glob("*.json")
+    _set_times(made, now + 0.01 if complete else 0)
+    _set_times([p for p in [root / "paper/main.pdf"] if p.exists()], now + 0.02 if complete else 0)
+    return good, bad
+
+
+def _set_times(paths: list[Path], when: float) -> None:
+    for path in paths:
+        os.utime(path, (when, when))
+        # Snakemake dates a directory by this file
+        if path.is_dir() and (path / ".snakemake_timestamp").exists():
+            os.utime(path / ".snakemake_timestamp", (when, when))
+
+
+def run_verify(args: argparse.Namespace) -> None:
+    """Compare every result with the configuration; fail if one is missing, outdated or unasked for."""
+    faults = verify(job_config(args), Path(args.root))
+    if faults:
+        raise InputError("\n".join([*faults, f"{len(faults)} faults; run `snakemake`"]))
+
+
+def run_restore(args: argparse.Namespace) -> None:
+    """Put the time stamps of a fresh clone in order, so that only what is missing is made."""
+    good, bad = restore(job_config(args), Path(args.root))
+    print(f"{good} results are good, {bad} will be made again")
+
+
+def add_commands(commands: Any) -> None:
+    """Add `verify` and `restore` to the `geomem` command."""
+    for name, run in (("verify", run_verify), ("restore", run_restore)):
+        job_parser(commands.add_parser(name, help=run.__doc__)).set_defaults(command=run)

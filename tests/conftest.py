@@ -1,0 +1,59 @@
+"""Small files of the true formats, shared by tests of stages."""
+
+import os
+import shutil
+from pathlib import Path
+
+# Set before torch is imported: two pytest workers share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import yaml
+
+from geomem.formats import ClipInfo, write_clip_shard
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An empty project at scale `smoke`: a copy of the configuration alone."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    edit_yaml(tmp_path / "config/config.yaml", scale="smoke")
+    return tmp_path
+
+
+def edit_yaml(path: Path, **values: object) -> None:
+    """Set values in a YAML file; `a__b` names the key b below a."""
+    content = yaml.safe_load(path.read_text())
+    for name, value in values.items():
+        *parents, key = name.split("__")
+        target = content
+        for parent in parents:
+            target = target[parent]
+        target[key] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def write_fake_clips(folder: Path, *, clips: int, frames: int, size: int, seed: int = 0) -> Path:
+    """Write one shard of smooth colours seen by a camera that moves sideways before a wall."""
+    rng = np.random.default_rng(seed)
+    u = np.linspace(0, 1, size, dtype=np.float32)
+    phase = rng.uniform(0, 6, (clips, 1, 1, 1, 3)) + np.arange(frames)[None, :, None, None, None] / 9
+    wave = np.sin(6 * u[None, None, None, :, None] + 3 * u[None, None, :, None, None] + phase)
+    cam = np.zeros((clips, frames, 16), np.float32)
+    cam[..., :4] = [0.6, 0.6, 0.5, 0.5]
+    cam[..., [4, 9, 14]] = 1
+    cam[..., 7] = -0.05 * np.arange(frames)
+    write_clip_shard(
+        folder / "shard-000",
+        rgb=((wave + 1) * 127.5).astype(np.uint8),
+        cam=cam,
+        depth=np.full((clips, frames, size, size), 2, np.float16),
+        clips=[
+            ClipInfo(clip_id=f"fake-{i}", scene=f"fake-{i}", trajectory="walk") for i in range(clips)
+        ],
+        provenance={},
+    )
+    return folder

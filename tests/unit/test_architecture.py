@@ -1,0 +1,127 @@
+"""The import arrows: stage -> library -> torch, and a light compute path."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geomem.sources import SOURCE_ROOT, STAGES, imported_names, module_file
+
+PACKAGE = SOURCE_ROOT / "geomem"
+LIBRARIES = ("scenes", "geometry", "models", "diffusion", "memory", "alignment")
+COMPUTE = ("features", "training", "rollouts", "scores")
+FILES = sorted(PACKAGE.rglob("*.py"))
+# What library packages may import from outside: tensors, and diffusers for its model base classes.
+OUTSIDE = {"torch", "numpy", "einops", "safetensors", "diffusers"}
+
+
+def owner(path: Path) -> str:
+    """The package or top module a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def own_imports(path: Path) -> set[str]:
+    """Packages and top modules of geomem that a file imports."""
+    names = {name for name in imported_names(path) if name.startswith("geomem.")}
+    return {name.split(".")[1] for name in names}
+
+
+def outside_imports(path: Path) -> set[str]:
+    """Top-level names of third-party packages that a file imports, anywhere in it."""
+    tops = {name.split(".")[0] for name in imported_names(path)}
+    return tops - set(sys.stdlib_module_names) - {"geomem"}
+
+
+def files_of(*packages: str) -> list[Path]:
+    return [path for path in FILES if owner(path) in packages]
+
+
+def faults(paths: list[Path], allowed: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Imports of geomem beyond those allowed to each owner, by file."""
+    found = {
+        str(path.relative_to(PACKAGE)): own_imports(path) - allowed[owner(path)] - {owner(path)}
+        for path in paths
+    }
+    return {path: names for path, names in found.items() if names}
+
+
+def test_every_package_is_a_stage_a_library_or_the_formats() -> None:
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages - {*STAGES, *LIBRARIES, "formats", "baselines"} == set()
+
+
+def test_libraries_import_libraries_alone() -> None:
+    allowed = {name: set(LIBRARIES) for name in LIBRARIES}
+    assert faults(files_of(*LIBRARIES), allowed) == {}
+
+
+def test_libraries_need_nothing_but_tensors() -> None:
+    found = {str(path): outside_imports(path) - OUTSIDE for path in files_of(*LIBRARIES)}
+    assert {path: names for path, names in found.items() if names} == {}
+    others = files_of(*(set(LIBRARIES) - {"models"}))
+    assert [str(path) for path in others if "diffusers" in outside_imports(path)] == []
+
+
+def test_formats_know_no_stage_and_no_configuration() -> None:
+    # teacher files are read into the library's classes
+    assert faults(files_of("formats"), {"formats": {"memory", "models"}}) == {}
+
+
+def test_no_stage_imports_another() -> None:
+    shared = {*LIBRARIES, "formats", "cli", "config", "statistics"}
+    assert faults(files_of(*STAGES), {stage: shared for stage in STAGES}) == {}
+
+
+def test_only_entry_points_of_stages_read_arguments_and_configuration() -> None:
+    inner = [path for path in files_of(*STAGES) if path.name != "__main__.py"]
+    found = {path.name: own_imports(path) & {"cli", "config"} for path in inner}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_the_compute_path_imports_no_workflow_tool() -> None:
+    tools = {"snakemake", "dvc", "mlflow"}
+    paths = files_of(*COMPUTE, *LIBRARIES, "formats", "cli", "config")
+    assert [str(path) for path in paths if outside_imports(path) & tools] == []
+
+
+def test_the_arrows_have_no_cycle_between_libraries() -> None:
+    arrows = {
+        name: {other for path in files_of(name) for other in own_imports(path)} - {name}
+        for name in LIBRARIES
+    }
+    while leaves := {name for name, targets in arrows.items() if not targets}:
+        arrows = {n: t - leaves for n, t in arrows.items() if n not in leaves}
+    assert arrows == {}
+
+
+def test_package_files_are_empty_but_for_the_formats() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        if path.parent.name != "formats":
+            assert imported_names(path) == set(), path
+
+
+@pytest.mark.parametrize(
+    "module", ["geomem.cli", "geomem.config", "geomem.formats", "geomem.clips.__main__"]
+)
+def test_commands_start_without_heavy_imports(module: str) -> None:
+    heavy = "('torch', 'diffusers', 'mlflow', 'accelerate', 'matplotlib', 'pandas')"
+    code = f"import {module}, sys; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_imports_are_seen_wherever_they_are_written(tmp_path: Path) -> None:
+    # the tests above are worth what this finds
+    source = tmp_path / "module.py"
+    source.write_text(
+        "import a.b as c\n\ndef f():\n    from geomem.clips import plans\n    import mlflow\n"
+    )
+    assert imported_names(source) == {"a.b", "geomem.clips", "geomem.clips.plans", "mlflow"}
+    assert own_imports(source) == {"clips"}
+    assert outside_imports(source) == {"a", "mlflow"}
+    assert module_file("geomem.clips.plans") == PACKAGE / "clips" / "plans.py"
+    assert module_file("geomem.clips") == PACKAGE / "clips" / "__init__.py"
+    assert module_file("geomem.clips.plans.draw_plan") is None

@@ -1,0 +1,61 @@
+"""Projection and unprojection undo each other and follow the pinhole convention."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from geomem.geometry.cameras import join_cameras
+from geomem.geometry.points import pixel_grid, project, unproject
+
+
+def random_camera(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=generator)).Q
+    rotation = rotation * torch.linalg.det(rotation).sign()
+    pose = torch.cat([rotation, torch.randn(3, 1, generator=generator)], dim=-1)
+    low = torch.tensor([0.5, 0.5, 0.4, 0.4])
+    high = torch.tensor([1.5, 1.5, 0.6, 0.6])
+    return join_cameras(low + (high - low) * torch.rand(4, generator=generator), pose)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    scale=st.floats(0.1, 50),
+)
+def test_project_undoes_unproject(seed, height, width, scale):
+    cameras = torch.stack([random_camera(seed), random_camera(seed + 1)])
+    depth = scale * (0.5 + torch.rand(2, height, width))
+    points = unproject(depth, cameras).flatten(1, 2)
+    uv, z = project(points, cameras)
+    expected = pixel_grid(height, width).flatten(0, 1).expand(2, -1, -1)
+    torch.testing.assert_close(z, depth.flatten(1), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(uv, expected, rtol=1e-3, atol=2e-3)
+
+
+def test_one_point_by_hand():
+    # Camera at (1, 0, 0) looking along +z: right is +x, down is +y.
+    pose = torch.tensor([[1.0, 0, 0, -1], [0, 1, 0, 0], [0, 0, 1, 0]])
+    camera = join_cameras(torch.tensor([0.5, 2.0, 0.5, 0.25]), pose)
+    uv, z = project(torch.tensor([[3.0, 1.0, 4.0], [1.0, 0.0, -2.0]]), camera)
+    torch.testing.assert_close(uv[0], torch.tensor([0.5 * 2 / 4 + 0.5, 2.0 * 1 / 4 + 0.25]))
+    torch.testing.assert_close(z, torch.tensor([4.0, -2.0]))
+
+
+def test_points_broadcast_over_cameras():
+    cameras = torch.stack([random_camera(seed) for seed in range(3)])
+    points = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    uv, z = project(points, cameras)
+    for index, camera in enumerate(cameras):
+        alone_uv, alone_z = project(points, camera)
+        torch.testing.assert_close(uv[index], alone_uv)
+        torch.testing.assert_close(z[index], alone_z)
+
+
+def test_no_surface_gives_points_that_are_not_finite():
+    points = unproject(torch.tensor([[[1.0, float("inf")]]]), random_camera(0)[None])
+    assert points[0, 0, 0].isfinite().all()
+    assert not points[0, 0, 1].isfinite().all()

@@ -1,0 +1,355 @@
+"""Tables, figures and the PDF from small score files: every number is recomputed or traced."""
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geomem.config import Table as TableSettings
+from geomem.formats import (
+    ClipInfo,
+    InputError,
+    digest,
+    read_json,
+    sha256_file,
+    write_clip_shard,
+    write_json,
+    write_videos,
+)
+from geomem.formats.runs import run_tag
+from geomem.paper import __main__ as stage
+from geomem.paper.collect import Scores
+from geomem.paper.drawings import frame_curves, strip
+from geomem.paper.latex import compile_paper, first_fault
+from geomem.paper.results import score_table, teacher_table
+from geomem.paper.tables import Table, table_csv, table_latex
+
+ROOT = Path(__file__).parents[2]
+CLIPS, SEEDS = 8, (0, 1)
+COLUMNS = [
+    {"metric": "psnr", "label": "PSNR", "unit": "dB", "better": "higher"},
+    {"metric": "perceptual", "better": "lower"},
+    {"metric": "frechet", "better": "lower"},
+    {"metric": "forgetting", "label": "forgetting", "better": "lower"},
+]
+VARIANTS = {"base": 20.0, "memory": 22.0, "weak": 20.01, "bound": 30.0}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    table = TableSettings.model_validate(
+        {
+            "caption": "Some caption.",
+            "reference": "base",
+            "rows": [
+                {"variant": "base", "label": "still", "repeat_context": True},
+                {"variant": "base", "label": "without"},
+                {"variant": "memory", "label": "with"},
+                {"variant": "weak", "label": "hardly"},
+                {"variant": "bound", "label": "oracle", "bound": True},
+            ],
+            "columns": [{**c, "protocol": "spin", "precision": 2} for c in COLUMNS],
+        }
+    )
+    return {
+        "table": table.model_dump(mode="json"),
+        "scale": "tiny",
+        "seeds": list(SEEDS),
+        "stands_in": "this stands in for that",
+        "teacher": "vggt_small",
+        "bootstrap": 200,
+        "set_bootstrap": 10,
+        **changes,
+    }
+
+
+def psnr_of(variant: str, seed: int) -> np.ndarray:
+    noise = np.random.default_rng([list(VARIANTS).index(variant), seed]).normal(0, 0.2, CLIPS)
+    return np.round(VARIANTS[variant] + noise, 4)
+
+
+def score_record(variant: str, seed: int, checkpoint: str) -> dict[str, Any]:
+    values = psnr_of(variant, seed)
+    frechet = {"value": 9.0 + seed, "clips": CLIPS, "draws": [8.0 + seed, 9.0 + seed, 10.0 + seed]}
+    return {
+        "variant": variant,
+        "seed": seed,
+        "protocol": "spin",
+        "labels": {
+            "perceptual": "efficientnet_lite0_distance",
+            "frechet": "frechet_efficientnet_lite0",
+        },
+        "clips": [f"c{i}" for i in range(CLIPS)],
+        "frames": 5,
+        "context": 1,
+        "per_clip": {
+            "psnr": values.tolist(),
+            "perceptual": (1 / values).tolist(),
+            "forgetting": [None] * CLIPS,
+        },
+        "repeat_context": {"psnr": [15.0] * CLIPS, "perceptual": [0.5] * CLIPS},
+        "per_frame": {
+            "psnr": [[v, v - 1, v - 2, v - 3] for v in values.tolist()],
+            "coverage": [[None if variant == "base" else 0.5] * 4] * CLIPS,
+        },
+        "sets": {"frechet": frechet, "kernel_distance": None, "frechet_infinite": None},
+        "inputs": {
+            "rollout": {"sha256": "aa", "version": 3, "settings": "bb", "checkpoint": checkpoint},
+            "clips": {"shard-000": "cc"},
+        },
+        "settings": {"scores": {}},
+        "version": 4,
+    }
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[list[Path], list[Path]]:
+    """Return score files and the checkpoint records behind them."""
+    scores, checkpoints = [], []
+    for variant in VARIANTS:
+        for seed in SEEDS:
+            checkpoint = tmp_path / f"checkpoints/{variant}{seed}.json"
+            record = {"variant": variant, "seed": seed, "settings": {"x": 1}, "version": 2}
+            write_json(
+                checkpoint, {**record, "weights": {"control": "dd"}, "inputs": {"plan": "ee"}}
+            )
+            path = tmp_path / f"scores/{variant}{seed}.json"
+            write_json(path, score_record(variant, seed, sha256_file(checkpoint)))
+            scores.append(path)
+            checkpoints.append(checkpoint)
+    return scores, checkpoints
+
+
+def build(files: tuple[list[Path], list[Path]]) -> tuple[Table, dict[str, Any]]:
+    return score_table("memory", settings(), Scores(files[0]), files[1])
+
+
+def test_cells_are_means_over_clips_and_seeds(files: tuple[list[Path], list[Path]]) -> None:
+    table, _ = build(files)
+    rows = {row["row"]: row for row in csv.DictReader(table_csv(table).splitlines())}
+    expected = np.mean([psnr_of("memory", seed) for seed in SEEDS])
+    assert float(rows["with"]["spin_psnr"]) == pytest.approx(expected, rel=1e-5)
+    assert float(rows["with"]["spin_psnr_low"]) < expected < float(rows["with"]["spin_psnr_high"])
+    assert float(rows["with"]["spin_frechet_efficientnet_lite0"]) == 9.5
+    assert float(rows["with"]["spin_frechet_efficientnet_lite0_low"]) < 9
+    assert rows["with"]["spin_forgetting"] == ""
+    assert float(rows["still"]["spin_psnr"]) == 15 and rows["still"]["bound"] == "True"
+    assert rows["still"]["spin_frechet_efficientnet_lite0"] == ""
+
+
+def test_only_what_differs_is_marked_and_only_methods_are_ranked(
+    files: tuple[list[Path], list[Path]],
+) -> None:
+    table, provenance = build(files)
+    daggers = {row.label: row.cells["spin_psnr"].dagger for row in table.rows}
+    assert daggers == {
+        "still": False,
+        "without": False,
+        "with": True,
+        "hardly": False,
+        "oracle": True,
+    }
+    cells = provenance["cells"]
+    # 8 clips and three comparisons: the smallest exact p is 2 / 256, corrected by 3.
+    assert cells["with"]["spin_psnr"]["test"]["p_holm"] == pytest.approx(3 * 2 / 256)
+    assert "test" not in cells["without"]["spin_psnr"] and "test" not in cells["still"]["spin_psnr"]
+    latex = table_latex(table)
+    assert r"\textbf{22" in latex and r"\textbf{30" not in latex
+    assert "LPIPS" not in latex.split(r"\toprule")[1] and "FVD" not in latex.split(r"\toprule")[1]
+    assert "for LPIPS" in latex and "for FVD" in latex and "This stands in for that" in latex
+    assert "8 spin clips of 5 frames, 1 of them given; 2 training seeds" in latex
+
+
+def test_every_cell_leads_to_its_run(files: tuple[list[Path], list[Path]]) -> None:
+    scores, checkpoints = files
+    _, provenance = build(files)
+    cell = provenance["cells"]["with"]["spin_psnr"]
+    assert cell["scores"] == [p.as_posix() for p in scores if p.stem.startswith("memory")]
+    for seed, path in enumerate(cell["scores"]):
+        entry = provenance["scores"][path]
+        assert entry["sha256"] == sha256_file(path) and entry["version"] == 4
+        checkpoint = next(p for p in checkpoints if p.stem == f"memory{seed}")
+        assert entry["run"] == run_tag("tiny", "memory", seed, sha256_file(checkpoint))
+        run = provenance["runs"][entry["run"]]
+        assert run["checkpoint"] == {"path": str(checkpoint), "sha256": sha256_file(checkpoint)}
+        assert (run["weights"], run["inputs"]) == ({"control": "dd"}, {"plan": "ee"})
+        assert run["settings"] == digest({"x": 1}) and run["version"] == 2
+    assert provenance["settings"] == digest(settings())
+
+
+def test_a_run_is_named_after_its_checkpoint() -> None:
+    assert run_tag("tiny", "base", 3, "0123456789abcdef" * 4) == "tiny/base/seed3/0123456789ab"
+
+
+def test_scores_that_do_not_belong_together_are_refused(
+    files: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    scores, checkpoints = files
+    with pytest.raises(InputError, match=r"bound, spin, seeds \[1\]"):
+        score_table("memory", settings(), Scores(scores[:-1]), checkpoints)
+    with pytest.raises(InputError, match="not there any more"):
+        score_table("memory", settings(), Scores(scores), checkpoints[:-1])
+    with pytest.raises(InputError, match="of the same run"):
+        Scores([*scores, scores[0]])
+    for name, value in (("clips", ["other"]), ("labels", {}), ("settings", {"scores": 1})):
+        write_json(tmp_path / "odd.json", {**read_json(scores[0]), "seed": 9, name: value})
+        with pytest.raises(InputError, match=f"differ in {name}"):
+            Scores([*scores, tmp_path / "odd.json"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"columns": [{**COLUMNS[1], "label": "LPIPS"}]}, "really used"),
+        ({"columns": [{**COLUMNS[0], "label": ""}]}, "really used"),
+        ({"columns": [{**COLUMNS[0], "metric": "fvd"}]}, "metric"),
+        ({"reference": "other"}, "no row shows"),
+    ],
+)
+def test_misleading_tables_are_refused(change: dict[str, Any], message: str) -> None:
+    if "columns" in change:
+        added = {"protocol": "spin", "precision": 1}
+        change = {"columns": [{**change["columns"][0], **added}]}
+    with pytest.raises(ValueError, match=message):
+        TableSettings.model_validate({**settings()["table"], **change})
+
+
+def test_the_teacher_stands_beside_what_knows_nothing() -> None:
+    pose = {"rotation_deg": 2.0, "direction_deg": 10.0, "translation": 0.1}
+    metrics = {
+        "clips": 4,
+        "frames": 3,
+        "stride": 5,
+        "depth": {
+            "teacher": {"abs_rel": 0.1, "delta_125": 0.9},
+            "mean_depth": {"abs_rel": 0.4, "delta_125": 0.3},
+        },
+        "pose": {"teacher": pose, "identity": {name: 9 * x for name, x in pose.items()}},
+    }
+    made = teacher_table({"scale": "tiny", "stands_in": "a", "teacher": "small_one"}, metrics)
+    blind, teacher = csv.DictReader(table_csv(made).splitlines())
+    assert (teacher["abs_rel"], blind["abs_rel"]) == ("0.1", "0.4")
+    assert (teacher["rotation_deg"], blind["rotation_deg"]) == ("2.0", "18.0")
+    assert r"\textbf{0.900}" in table_latex(made) and r"small\_one" in table_latex(made)
+
+
+def figure_settings(**figure: Any) -> dict[str, Any]:
+    return {"figure": figure, "seeds": list(SEEDS), "context": 1, "bootstrap": 50}
+
+
+def test_curves_show_the_mean_of_every_frame(files: tuple[list[Path], list[Path]]) -> None:
+    rows = [{"variant": "base", "label": "without"}, {"variant": "memory", "label": "with"}]
+    chosen = figure_settings(kind="curves", protocols=["spin"], rows=rows)
+    figure, provenance = frame_curves(chosen, Scores(files[0]), files[1], scale="tiny")
+    psnr, coverage = figure.axes
+    mean = np.mean([psnr_of("memory", seed) for seed in SEEDS])
+    assert psnr.lines[1].get_ydata() == pytest.approx([mean, mean - 1, mean - 2, mean - 3])
+    assert psnr.lines[1].get_xdata().tolist() == [1, 2, 3, 4]
+    # Without a memory there is no coverage; the other keeps its look.
+    assert len(coverage.lines) == 1
+    assert coverage.lines[0].get_color() == psnr.lines[1].get_color()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["without", "with"]
+    assert len(provenance["runs"]) == 4
+
+
+def test_a_strip_shows_the_first_seed_of_the_right_clip(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (2, 5, 8, 8, 3), dtype=np.uint8)
+    ids = ["a", "b"]
+    write_clip_shard(
+        tmp_path / "clips/shard-000",
+        rgb=rgb,
+        cam=np.zeros((2, 5, 16), dtype=np.float32),
+        depth=None,
+        clips=[ClipInfo(clip_id=name, scene=name, trajectory="x") for name in ids],
+        provenance={},
+    )
+    folders = []
+    for seed in SEEDS:
+        record = {"variant": "base", "seed": seed, "protocol": "spin", "clips": ids}
+        write_videos(tmp_path / f"base{seed}", rgb // (seed + 2), record)
+        folders.append(tmp_path / f"base{seed}")
+    rows = [{"variant": "base", "label": "without"}]
+    chosen = figure_settings(kind="strip", protocol="spin", clip=1, frames=3, rows=rows)
+    figure, provenance = strip(chosen, folders, tmp_path / "clips")
+    images = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
+    for image, frame in zip(images, (0, 2, 4), strict=False):
+        assert np.array_equal(image, rgb[1, frame])
+    assert np.array_equal(images[5], rgb[1, 4] // 2)
+    assert (provenance["clip"], provenance["frames"]) == ("b", [0, 2, 4])
+    with pytest.raises(InputError, match="memory"):
+        rows = [{"variant": "memory", "label": "with"}]
+        strip({**chosen, "figure": {**chosen["figure"], "rows": rows}}, folders, tmp_path / "clips")
+    write_videos(tmp_path / "base0", rgb, {**record, "clips": ["b", "a"]})
+    with pytest.raises(InputError, match="other clips"):
+        strip(chosen, folders, tmp_path / "clips")
+
+
+def test_the_command_writes_the_same_bytes_again(
+    files: tuple[list[Path], list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geomem.config.Config.table_settings", lambda self, name: settings())
+    scores, checkpoints = ([str(path) for path in paths] for paths in files)
+    outputs = ("t.csv", "t.tex", "t.json")
+    for folder in ("one", "two"):
+        names = [str(tmp_path / folder / name) for name in outputs]
+        command = ["paper", "table", "ablation_table2", "--root", str(ROOT), "--scale", "tiny"]
+        command += ["--scores", *scores, "--checkpoints", *checkpoints]
+        command += ["--csv", names[0], "--tex", names[1], "--provenance", names[2]]
+        monkeypatch.setattr(sys, "argv", command)
+        stage.main()
+    first, second = ([(tmp_path / f / n).read_bytes() for n in outputs] for f in ("one", "two"))
+    assert first == second and b"textbf" in first[1]
+    monkeypatch.setattr(sys, "argv", ["paper", "table", "table9", *command[3:]])
+    with pytest.raises(SystemExit, match="'table9' is none of the tables"):
+        stage.main()
+
+
+def test_without_latex_the_packages_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="apt-get install latexmk texlive-latex-base"):
+        compile_paper(ROOT / "paper/main.tex", tmp_path / "main.pdf")
+
+
+def test_the_first_fault_of_a_log_is_found() -> None:
+    assert first_fault("This is pdfTeX\n./main.tex:3: Undefined control sequence.\n! More") == (
+        "./main.tex:3: Undefined control sequence."
+    )
+    assert first_fault("LaTeX Warning: Citation `x' on page 1 undefined") == (
+        "Citation `x' is undefined"
+    )
+    assert first_fault("LaTeX Font Warning: Size substitutions\nOutput written") == ""
+
+
+@pytest.mark.skipif(
+    not (shutil.which("latexmk") and shutil.which("pdflatex")), reason="latexmk is not installed"
+)
+def test_the_paper_compiles_to_the_same_bytes(
+    files: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    from matplotlib.figure import Figure
+
+    from geomem.paper.figures import save_figure
+
+    shutil.copytree(ROOT / "paper", tmp_path / "paper", ignore=shutil.ignore_patterns("*.pdf"))
+    results = tmp_path / "results"
+    for name in ("qualitative", "per_frame_psnr"):
+        save_figure(Figure(figsize=(2, 1)), results / f"figures/{name}.pdf")
+    latex = table_latex(build(files)[0])
+    for name in ("ablation_table2", "teacher_table"):
+        (results / f"{name}.tex").write_text(latex.replace("tab:memory", f"tab:{name}"))
+    source, pdfs = tmp_path / "paper/main.tex", [tmp_path / "a.pdf", tmp_path / "b.pdf"]
+    for pdf in pdfs:
+        compile_paper(source, pdf)
+    assert pdfs[0].read_bytes() == pdfs[1].read_bytes()
+    assert pdfs[0].read_bytes().startswith(b"%PDF")
+    (results / "teacher_table.tex").unlink()
+    with pytest.raises(InputError, match=r"teacher_table(\.tex)?' not found"):
+        compile_paper(source, tmp_path / "c.pdf")
+    assert sorted(p.name for p in (tmp_path / "paper").iterdir()) == sorted(
+        p.name for p in (ROOT / "paper").iterdir() if p.suffix != ".pdf"
+    )

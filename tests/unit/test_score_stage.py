@@ -1,0 +1,220 @@
+"""The score command on tiny videos: truth plus noise, and every disagreement it must refuse."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from geomem.config import Config, load_config
+from geomem.formats import (
+    ClipInfo,
+    InputError,
+    digest,
+    read_json,
+    sha256_file,
+    write_clip_shard,
+    write_videos,
+)
+from geomem.scores import __main__ as stage
+from geomem.scores.score import score_videos, set_scores
+
+ROOT = Path(__file__).parents[2]
+CLIPS, FRAMES, SIDE = 3, 20, 16
+
+
+class MeanDistance:
+    """A perceptual distance that anyone can recompute."""
+
+    label = "mean_distance"
+    details: dict[str, str] = {}  # noqa: RUF012
+
+    def distance(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return (first - second).abs().mean((1, 2, 3))
+
+
+class MeanColour:
+    """Video features that anyone can recompute."""
+
+    label = "frechet_mean_colour"
+    details: dict[str, str] = {}  # noqa: RUF012
+
+    def features(self, videos: torch.Tensor) -> torch.Tensor:
+        return videos.mean((-2, -1))
+
+
+class Judges:
+    perceptual = MeanDistance()
+    video = MeanColour()
+
+
+def cameras(frames: int) -> np.ndarray:
+    """Return cameras that slide to the right and come back."""
+    cam = np.zeros((frames, 16), dtype=np.float32)
+    cam[:, [0, 1, 2, 3]] = 0.5
+    cam[:, [4, 9, 14]] = 1
+    step = np.minimum(np.arange(frames), frames - 1 - np.arange(frames))
+    cam[:, 7] = -0.1 * step
+    return cam
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> np.ndarray:
+    rgb = np.random.default_rng(0).integers(40, 216, (CLIPS, FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
+    write_clip_shard(
+        tmp_path / "clips/shard-000",
+        rgb=rgb,
+        cam=np.stack([cameras(FRAMES)] * CLIPS),
+        depth=None,
+        clips=[ClipInfo(clip_id=f"c{i}", scene=f"s{i}", trajectory="x") for i in range(CLIPS)],
+        provenance={},
+    )
+    return rgb
+
+
+def settings_of(config: Config, **changes: Any) -> dict[str, Any]:
+    settings = config.scores_settings("spin")
+    settings["scores"] |= {"set_bootstrap": 20, "perceptual_stride": 3, **changes}
+    return settings
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    return {
+        "variant": "base",
+        "seed": 0,
+        "protocol": "spin",
+        "settings": {"rollouts": {"context": 1}},
+        "version": 7,
+        "checkpoint": "ab" * 32,
+        "clips": [f"c{i}" for i in range(CLIPS)],
+        "coverage": [[None] + [0.25, 0.75] + [None] * (FRAMES - 3)] + [[None] * FRAMES] * 2,
+        **changes,
+    }
+
+
+def noisy(truth: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(1).integers(-30, 31, truth.shape)
+    return (truth + noise).astype(np.uint8)
+
+
+def run(folder: Path, config: Config) -> dict[str, Any]:
+    return score_videos(
+        folder / "videos",
+        folder / "clips",
+        settings_of(config),
+        Judges(),  # type: ignore[arg-type]
+        progress=lambda items, total: items,
+    )
+
+
+def test_numbers_are_those_of_the_generated_frames(tmp_path: Path, truth: np.ndarray) -> None:
+    config, made = load_config(ROOT, scale="tiny"), noisy(truth)
+    write_videos(tmp_path / "videos", made, record())
+    result = json.loads(json.dumps(run(tmp_path, config)))
+    error = (made / 255.0 - truth / 255.0)[:, 1:]
+    mse = (error**2).mean((1, 2, 3, 4))
+    frame_mse = (error**2).mean((2, 3, 4))
+    some = np.abs(error[:, ::3]).mean((1, 2, 3, 4))
+    values = result["per_clip"]
+    assert values["psnr"] == pytest.approx(list(-10 * np.log10(mse)), abs=1e-3)
+    assert values["perceptual"] == pytest.approx(list(some), rel=1e-4)
+    assert values["pairs"] == [6.0] * CLIPS  # frames 14 to 19 mirror 5 to 0, at least 8 apart
+    assert values["coverage"] == [0.5, None, None]
+    curve = np.array(result["per_frame"]["psnr"])
+    assert curve.shape == (CLIPS, FRAMES - 1)
+    assert np.allclose(curve, -10 * np.log10(frame_mse), atol=1e-3)
+    still = (truth[:, :1] / 255.0 - truth / 255.0)[:, 1:]
+    expected = list(-10 * np.log10((still**2).mean((1, 2, 3, 4))))
+    assert result["repeat_context"]["psnr"] == pytest.approx(expected, abs=1e-3)
+    assert "late_psnr" not in result["repeat_context"]
+    assert result["labels"] == {"perceptual": "mean_distance", "frechet": "frechet_mean_colour"}
+    assert result["inputs"]["rollout"] == {
+        "sha256": sha256_file(tmp_path / "videos/rollout.json"),
+        "version": 7,
+        "settings": digest(record()["settings"]),
+        "checkpoint": "ab" * 32,
+    }
+
+
+def test_given_frames_do_not_count(tmp_path: Path, truth: np.ndarray) -> None:
+    config, made = load_config(ROOT, scale="tiny"), noisy(truth)
+    write_videos(tmp_path / "videos", made, record())
+    first = run(tmp_path, config)
+    made[:, 0] = 0
+    write_videos(tmp_path / "videos", made, record())
+    second = run(tmp_path, config)
+    first.pop("inputs"), second.pop("inputs")
+    assert first == second
+
+
+def test_clips_without_revisits_have_no_revisit_scores(tmp_path: Path, truth: np.ndarray) -> None:
+    write_videos(tmp_path / "videos", truth, record())
+    result = score_videos(
+        tmp_path / "videos",
+        tmp_path / "clips",
+        settings_of(load_config(ROOT, scale="tiny"), revisit_gap=FRAMES),
+        Judges(),  # type: ignore[arg-type]
+        progress=lambda items, total: items,
+    )
+    assert "truth_psnr" not in result["per_clip"]
+    assert result["per_clip"]["psnr"] == [100.0] * CLIPS
+    assert result["sets"]["frechet"]["value"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"clips": ["c0", "c2", "c1"]}, "other clips"),
+        ({"protocol": "out_and_back"}, "another protocol"),
+        ({"settings": {"rollouts": {"context": 2}}}, "another context"),
+    ],
+)
+def test_videos_of_something_else_are_refused(
+    tmp_path: Path, truth: np.ndarray, changes: dict[str, Any], fault: str
+) -> None:
+    write_videos(tmp_path / "videos", truth, record(**changes))
+    with pytest.raises(InputError, match=fault):
+        run(tmp_path, load_config(ROOT, scale="tiny"))
+
+
+def test_shorter_videos_are_refused(tmp_path: Path, truth: np.ndarray) -> None:
+    write_videos(tmp_path / "videos", truth[:, :-1], record())
+    with pytest.raises(InputError, match="another size"):
+        run(tmp_path, load_config(ROOT, scale="tiny"))
+
+
+def test_few_clips_give_no_set_distance() -> None:
+    features = np.random.default_rng(0).normal(size=(9, 2, 3))
+    assert set_scores(features[:1], features[:1], resamples=5)["frechet"] is None
+    assert set_scores(features[:3], features[:3], resamples=5)["frechet_infinite"] is None
+    full = set_scores(features, features + 1, resamples=5)
+    assert full["frechet"] is not None and full["frechet"]["value"] == pytest.approx(3, abs=1e-6)
+    assert len(full["frechet"]["draws"]) == 5 and full["frechet_infinite"] is not None
+
+
+def test_the_command_scores_every_protocol_it_is_given(
+    tmp_path: Path, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geomem.scores.score.load_networks", lambda settings: Judges())
+    for protocol in ("spin", "out_and_back"):
+        write_videos(tmp_path / protocol, truth, record(protocol=protocol))
+    outputs = [f"{tmp_path}/scores/{p}.json" for p in ("spin", "out_and_back")]
+    command = ["scores", "score", *outputs, "--root", str(ROOT), "--scale", "tiny"]
+    command += ["--rollouts", f"{tmp_path}/spin", f"{tmp_path}/out_and_back"]
+    command += ["--clips", f"{tmp_path}/clips", f"{tmp_path}/clips"]
+    command += ["--protocols", "spin", "out_and_back"]
+    monkeypatch.setattr(sys, "argv", command)
+    stage.main()
+    assert [read_json(path)["protocol"] for path in outputs] == ["spin", "out_and_back"]
+    assert read_json(outputs[0])["settings"] == load_config(ROOT, scale="tiny").scores_settings(
+        "spin"
+    )
+    monkeypatch.setattr(sys, "argv", command[:-1])
+    with pytest.raises(SystemExit, match="for every protocol"):
+        stage.main()
+    monkeypatch.setattr(sys, "argv", [*command, "--expect", "0" * 16])
+    with pytest.raises(SystemExit, match="configuration changed"):
+        stage.main()

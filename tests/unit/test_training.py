@@ -1,0 +1,262 @@
+"""The trainer on small files of the true formats."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import edit_yaml, write_fake_clips
+from geomem.config import load_config
+from geomem.formats import (
+    ClipStore,
+    InputError,
+    quantise,
+    read_checkpoint,
+    sha256_file,
+    write_feature_part,
+)
+from geomem.memory.selection import select_by_time
+from geomem.models.control import MemoryControl
+from geomem.training.build import build_model
+from geomem.training.data import open_dataset
+from geomem.training.loop import learning_rate_factor, train
+
+STEPS = 24
+
+
+@pytest.fixture
+def prepared(project: Path) -> Path:
+    """A project with clips, both plans, and a base recipe of some steps."""
+    edit_yaml(
+        project / "config/scales/smoke.yaml",
+        recipes__base__steps=STEPS,
+        recipes__base__checkpoint_steps=2,
+        plans__train__windows=2 * STEPS,
+    )
+    write_fake_clips(project / "clips", clips=6, frames=24, size=32)
+    for name in ("train", "memory"):
+        run_module(
+            project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips"
+        )
+    return project
+
+
+def run_module(project: Path, stage: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"geomem.{stage}", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def train_command(output: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "geomem.training", "train", output),
+        *("--variant", "base", "--seed", "0", "--clips", "clips", "--plan", "train.json"),
+        *("--state", f"state-{output}"),
+    ]
+
+
+def weights_of(checkpoint: Path) -> dict[str, str]:
+    return read_checkpoint(checkpoint)["weights"]
+
+
+@pytest.mark.slow
+def test_training_killed_at_any_moment_ends_with_the_same_weights(prepared: Path) -> None:
+    subprocess.run(train_command("whole"), cwd=prepared, check=True)
+    kills = 0
+    for attempt in range(30):
+        run = subprocess.Popen(train_command("killed"), cwd=prepared, stderr=subprocess.DEVNULL)
+        states = prepared / "state-killed"
+        already = set(states.glob("step-*"))
+        deadline = time.monotonic() + 120
+        while run.poll() is None and time.monotonic() < deadline:
+            if attempt < 3 and set(states.glob("step-*.safetensors")) - already:
+                time.sleep(0.05 * attempt)
+                os.kill(run.pid, signal.SIGKILL)
+                kills += 1
+                run.wait()
+            time.sleep(0.005)
+        if run.returncode == 0:
+            break
+    assert kills == 3, "the run ended before it could be killed; make it longer"
+    assert weights_of(prepared / "killed") == weights_of(prepared / "whole")
+    assert sha256_file(prepared / "killed/curves.csv") == sha256_file(prepared / "whole/curves.csv")
+    assert not (prepared / "state-killed").exists()
+
+
+def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> None:
+    config = load_config(prepared)
+    settings = config.training_settings("base", 0)
+    dataset = open_dataset(
+        prepared / "clips", prepared / "train.json",
+        memory=None, memory_cache=None, window_cache=None,
+    )  # fmt: skip
+
+    def run(state: str, *, stop: int | None = None) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = build_model(settings, dataset, initial=None)
+
+        def interrupted(steps, **_):
+            for step in steps:
+                if step == stop:
+                    raise KeyboardInterrupt
+                yield step
+
+        try:
+            train(
+                model, dataset, settings, state_folder=prepared / state,
+                checkpoint_steps=2, workers=0, progress=interrupted,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            return []
+        return [p.detach().clone() for p in model.parameters()]
+
+    whole = run("whole")
+    run("cut", stop=7)
+    newest = max((prepared / "cut").glob("step-*.safetensors"))
+    assert newest.name == "step-00000006.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resumed = run("cut")
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def memory_cache(project: Path, *, frames: int) -> Path:
+    """Write a cache of true depth and random features for the plan `memory.json`."""
+    from geomem.formats import Plan
+
+    plan = Plan.read(project / "memory.json")
+    generator = torch.Generator().manual_seed(0)
+
+    def compute(rows: range) -> dict[str, torch.Tensor]:
+        chosen = torch.full((len(rows), frames), -1)
+        for i, row in enumerate(rows):
+            known = select_by_time(plan.windows[row].history, frames)
+            chosen[i, : len(known)] = torch.tensor(known)
+        shape = (len(rows), frames)
+        features = torch.randn(*shape, 4, 8, 8, generator=generator)
+        depth = torch.full((*shape, 32, 32), 2.0)
+        return {
+            "frames": chosen, "depth": depth, "confidence": torch.ones_like(depth),
+            **quantise(features),
+        }  # fmt: skip
+
+    part = project / f"memory{frames}" / "part-000.json"
+    key = {"plan": sha256_file(project / "memory.json")}
+    write_feature_part(part, range(len(plan.windows)), key, compute, progress=lambda x: x)
+    return part.parent
+
+
+def open_memory(project: Path, variant: str, frames: int):
+    config = load_config(project)
+    settings = config.training_settings(variant, 0)
+    dataset = open_dataset(
+        project / "clips",
+        project / "memory.json",
+        memory={**settings["memory"], **settings["variant"]["memory"]},
+        memory_cache=memory_cache(project, frames=frames),
+        window_cache=None,
+    )
+    return settings, dataset
+
+
+def test_one_and_four_memory_frames_give_different_maps(prepared: Path) -> None:
+    _, single = open_memory(prepared, "memory_1", 1)
+    _, several = open_memory(prepared, "memory_4", 4)
+    window = max(range(8), key=lambda i: single.plan.windows[i].history)
+    one, four = single[window]["memory"], several[window]["memory"]
+    assert one.shape == four.shape
+    assert not torch.equal(one, four)
+    coverage = (one[:, -2].mean(), four[:, -2].mean())
+    assert coverage[1] >= coverage[0] > 0
+
+
+def test_memory_branch_learns_and_the_base_does_not_move(prepared: Path) -> None:
+    settings, dataset = open_memory(prepared, "memory_4", 4)
+    subprocess.run(train_command("base"), cwd=prepared, check=True)
+    model = build_model(settings, dataset, initial=prepared / "base")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    log = train(
+        model, dataset, settings, state_folder=prepared / "state",
+        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
+    )  # fmt: skip
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved and all(name.startswith("control.") for name in moved)
+    assert any("down_blocks" in name for name in moved)
+    assert all(np.isfinite(entry["loss"]) for entry in log)
+    assert isinstance(model.control, MemoryControl)
+
+
+def test_nan_features_stop_with_one_line(prepared: Path) -> None:
+    settings, dataset = open_memory(prepared, "memory_4", 4)
+    subprocess.run(train_command("base"), cwd=prepared, check=True)
+    model = build_model(settings, dataset, initial=prepared / "base")
+    broken = dataset.memory_cache.row
+    dataset.memory_cache.row = lambda i: {**broken(i), "features": broken(i)["features"] * torch.nan}
+    with pytest.raises(InputError, match=r"loss is nan at step \d+.*NaN"):
+        train(
+            model, dataset, settings, state_folder=prepared / "state",
+            checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
+        )  # fmt: skip
+
+
+def test_alignment_trains_projector_and_scale_head(prepared: Path) -> None:
+    from geomem.formats import Plan
+
+    edit_yaml(
+        prepared / "config/experiments.yaml",
+        variants__aligned={"plan": "train", "recipe": "base", "alignment": {"level": 1}},
+    )
+    plan = Plan.read(prepared / "train.json")
+    features = torch.randn(len(plan.windows), 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    part = prepared / "window" / "part-000.json"
+    write_feature_part(
+        part, range(len(plan.windows)), {"plan": sha256_file(prepared / "train.json")},
+        lambda rows: quantise(features[rows.start : rows.stop]), progress=lambda x: x,
+    )  # fmt: skip
+    settings = load_config(prepared).training_settings("aligned", 0)
+    dataset = open_dataset(
+        prepared / "clips", prepared / "train.json",
+        memory=None, memory_cache=None, window_cache=part.parent,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = build_model(settings, dataset, initial=None)
+    before = {name: p.detach().clone() for name, p in model.projector.named_parameters()}
+    log = train(
+        model, dataset, settings, state_folder=prepared / "state",
+        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
+    )  # fmt: skip
+    changed = {n for n, p in model.projector.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == set(before)
+    assert -1 <= log[-1]["cosine"] <= 1
+    assert {"align_angular", "align_scale", "diffusion"} <= set(log[-1])
+    assert set(model.trained_modules()) == {"backbone", "projector"}
+
+
+def test_windows_longer_than_the_clips_are_refused(project: Path) -> None:
+    edit_yaml(project / "config/scales/smoke.yaml", plans__train__frames=16)
+    with pytest.raises(InputError, match=r"plans.train: 16 frames at stride 2 span 31 frames"):
+        load_config(project)
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    recipe = {"steps": 100, "warmup_steps": 10, "decay": "cosine"}
+    factors = [learning_rate_factor(step, recipe) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[-1] < 0.01
+    assert learning_rate_factor(99, recipe | {"decay": "constant"}) == 1.0
+
+
+def test_clip_store_reads_what_was_written(prepared: Path) -> None:
+    store = ClipStore(prepared / "clips", verify=True)
+    assert store.rgb(2, [5, 3]).shape == (2, 32, 32, 3)
+    np.testing.assert_array_equal(store.rgb(2, [5, 3])[1], store.rgb(2)[3])

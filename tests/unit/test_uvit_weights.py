@@ -1,0 +1,128 @@
+"""Public checkpoint loader on files of the true form, made from a tiny configuration."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from geomem.models.uvit import UViT3DPose
+from geomem.models.uvit_weights import load_public_uvit
+
+PREFIX = "diffusion_model.model."
+
+
+def tiny() -> UViT3DPose:
+    return UViT3DPose(
+        (8, 16),
+        emb_channels=8,
+        num_updown_blocks=(1,),
+        num_mid_blocks=1,
+        num_heads=2,
+        block_types=("ResBlock", "TransformerBlock"),
+        block_dropouts=(0.0, 0.1),
+        camera_channels=12,
+    )
+
+
+def light_checkpoint(model: UViT3DPose) -> dict[str, Any]:
+    """Averaged weights in the state dict and no optimizer state."""
+    return {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": {PREFIX + name: value for name, value in model.state_dict().items()},
+        "optimizer_states": [],
+        "lr_schedulers": [],
+        "pretrained_ema": True,
+    }
+
+
+def full_checkpoint(model: UViT3DPose) -> dict[str, Any]:
+    """Raw weights in the state dict, averaged ones as a list in the optimizer state."""
+    raw = tiny()
+    for mine, theirs in zip(raw.buffers(), model.buffers(), strict=True):
+        mine.copy_(theirs)  # buffers are not averaged
+    checkpoint = light_checkpoint(raw)
+    del checkpoint["pretrained_ema"]
+    averaged = tuple(p.detach().clone() for p in model.parameters())
+    checkpoint["optimizer_states"] = [{"state": {}, "param_groups": [], "ema": averaged}]
+    return checkpoint
+
+
+@pytest.mark.parametrize("make", [light_checkpoint, full_checkpoint])
+def test_averaged_weights_arrive(
+    make: Callable[[UViT3DPose], dict[str, Any]], tmp_path: Path
+) -> None:
+    source, target = tiny(), tiny()
+    path = tmp_path / "DFoT_RE10K.ckpt"
+    torch.save(make(source), path)
+    load_public_uvit(path, target)
+    for name, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], value), name
+
+
+def drop_key(checkpoint: dict[str, Any]) -> None:
+    del checkpoint["state_dict"][PREFIX + "embed_input.proj.bias"]
+
+
+def add_keys(checkpoint: dict[str, Any]) -> None:
+    checkpoint["state_dict"][PREFIX + "tracker.weight"] = torch.zeros(1)
+    checkpoint["state_dict"]["data_mean"] = torch.zeros(1)
+
+
+def change_shape(checkpoint: dict[str, Any]) -> None:
+    checkpoint["state_dict"][PREFIX + "embed_input.proj.bias"] = torch.zeros(9)
+
+
+def drop_state(checkpoint: dict[str, Any]) -> None:
+    del checkpoint["state_dict"]
+
+
+def forget_ema(checkpoint: dict[str, Any]) -> None:
+    del checkpoint["optimizer_states"][0]["ema"]
+
+
+def shorten_ema(checkpoint: dict[str, Any]) -> None:
+    checkpoint["optimizer_states"][0]["ema"] = checkpoint["optimizer_states"][0]["ema"][1:]
+
+
+def reorder_ema(checkpoint: dict[str, Any]) -> None:
+    state = checkpoint["optimizer_states"][0]
+    state["ema"] = state["ema"][::-1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop_key, r"missing: diffusion_model\.model\.embed_input\.proj\.bias"),
+        (add_keys, r"unexpected: data_mean, diffusion_model\.model\.tracker\.weight"),
+        (change_shape, r"another shape: \S*embed_input\.proj\.bias \(9,\) instead of \(8,\)"),
+        (drop_state, "no state_dict"),
+        (forget_ema, "without averaged weights"),
+        (shorten_ema, "averaged weights, expected"),
+        (reorder_ema, "of another shape"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_loaded(
+    spoil: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+) -> None:
+    checkpoint, model = full_checkpoint(tiny()), tiny()
+    spoil(checkpoint)
+    path = tmp_path / "spoiled.ckpt"
+    torch.save(checkpoint, path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"spoiled\.ckpt.*{message}"):
+        load_public_uvit(path, model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_files_with_code_and_broken_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "code.ckpt"
+    torch.save({"state_dict": {}, "callback": Path("x")}, path)
+    with pytest.raises(ValueError, match=r"code\.ckpt cannot be read"):
+        load_public_uvit(path, tiny())
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"code\.ckpt cannot be read"):
+        load_public_uvit(path, tiny())
