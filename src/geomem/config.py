@@ -7,7 +7,7 @@ digest is the job's parameter in the workflow, so a changed value re-runs exactl
 read it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -119,6 +119,9 @@ class TeacherTraining(Strict):
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(ge=0)
     cooldown_steps: int = Field(ge=0, description="last steps, in which the rate falls to zero")
+    matching_weight: float = Field(
+        default=0.0, ge=0, description="weight of the attention's loss on true correspondences"
+    )
     seed: int = 0
 
 
@@ -336,9 +339,7 @@ class Table(Strict):
     columns: tuple[Column, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _reference_is_shown(self) -> Self:
-        if self.reference not in [row.variant for row in self.rows if not row.repeat_context]:
-            raise ValueError(f"no row shows the reference {self.reference!r}")
+    def _rows_differ(self) -> Self:
         labels = [row.label for row in self.rows]
         if len(set(labels)) < len(labels):
             raise ValueError(f"row labels repeat in {labels}")
@@ -451,7 +452,8 @@ class Config(Strict):
             self._check_variant(name, variant)
         self._check_left_out()
         for name, table in self.tables.items():
-            _known("tables", name, "reference", table.reference, self.variants)
+            shown = [row.variant for row in table.rows if not row.repeat_context]
+            _known("tables", name, "reference", table.reference, shown)
             for row in table.rows:
                 _known("tables", name, "rows.variant", row.variant, self.variants)
             for column in table.columns:
@@ -629,7 +631,7 @@ class Config(Strict):
         return settings
 
 
-def _known(group: str, name: str, key: str, value: str, choices: Mapping[str, Any]) -> None:
+def _known(group: str, name: str, key: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise ValueError(f"{group}.{name}.{key}: {value!r} is none of {sorted(choices)}")
 

@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 from geomem.config import load_config
 from geomem.formats import InputError, digest
+from geomem.verification import restore
 
 try:
     CONFIG = load_config(scale=config.get("scale"))
@@ -22,6 +23,7 @@ TEACHER = f"{DATA}/features/{SETTINGS.teacher.name}"
 WEIGHTS = SETTINGS.teacher.weights.format(scale=SCALE)
 MIRROR = f"logs/mirror_runs/{SCALE}.json"
 JOB = f"--scale {SCALE}"
+PACKAGE = Path(workflow.basedir) / "src/geomem"
 
 
 wildcard_constraints:
@@ -30,6 +32,7 @@ wildcard_constraints:
     split="|".join(SETTINGS.splits),
     plan="|".join(SETTINGS.plans),
     table="|".join(CONFIG.tables),
+    figure="|".join(CONFIG.figures),
     kind=r"window|memory\d+",
     seed=r"\d+",
     number=r"\d+",
@@ -124,14 +127,69 @@ def rollout_flags(wildcards, input):
     return flags
 
 
-def checkpoints():
-    """Records of every variant and seed that a table shows, and of those they start from."""
-    shown = {row.variant for table in CONFIG.tables.values() for row in table.rows}
+def shown_variants():
+    """Variants that a table or figure shows, and those they start from, in order."""
+    rows = [row for group in (CONFIG.tables, CONFIG.figures) for one in group.values() for row in one.rows]
+    shown = {row.variant for row in rows}
     while grown := {CONFIG.variants[v].initial for v in shown} - shown - {None}:
         shown |= grown
+    return [variant for variant in CONFIG.variants if variant in shown]
+
+
+def records_of(variants):
+    """Checkpoint records of variants and of those they start from, with every seed."""
+    wanted = dict.fromkeys(v for name in variants for v in (backbone_of(name), name))
+    return [f"{checkpoint_folder(v, seed)}/checkpoint.json" for v in wanted for seed in SETTINGS.seeds]
+
+
+def checkpoints():
+    """Checkpoint records of everything that is shown."""
+    return records_of(shown_variants())
+
+
+def scores_of(variants):
+    """Score files of variants, with every seed and protocol."""
     return [
-        f"{checkpoint_folder(variant, seed)}/checkpoint.json"
-        for variant in CONFIG.variants
-        if variant in shown
+        f"{RESULTS}/scores/{variant}/seed{seed}/{protocol}.json"
+        for variant in dict.fromkeys(variants)
         for seed in SETTINGS.seeds
+        for protocol in PROTOCOLS
     ]
+
+
+def figure_inputs(wildcards):
+    """Everything that a figure reads, by name."""
+    figure = CONFIG.figures[wildcards.figure]
+    variants = [row.variant for row in figure.rows]
+    if figure.kind == "curves":
+        return {"scores": scores_of(variants), "checkpoints": records_of(variants)}
+    folders = [
+        f"{RESULTS}/rollouts/{variant}/seed{SETTINGS.seeds[0]}/{figure.protocol}"
+        for variant in variants
+    ]
+    return {
+        "clips": clips(PROTOCOLS[figure.protocol]),
+        "records": [f"{folder}/rollout.json" for folder in folders],
+        "rgb": [f"{folder}/rgb.npy" for folder in folders],
+    }
+
+
+def figure_flags(wildcards, input):
+    """The options that name those inputs."""
+    figure = CONFIG.figures[wildcards.figure]
+    if figure.kind == "curves":
+        return f"--scores {input.scores} --checkpoints {input.checkpoints}"
+    folders = " ".join(str(Path(path).parent) for path in input.records)
+    return f"--clips {clips_folder(PROTOCOLS[figure.protocol])} --rollouts {folders}"
+
+
+def paper_products():
+    """Tables, figures and, where LaTeX is installed, the PDF."""
+    tables = [f"results/{table}.{kind}" for table in [*CONFIG.tables, "teacher_table"] for kind in ("csv", "tex")]
+    figures = [f"results/figures/{figure}.{kind}" for figure in CONFIG.figures for kind in ("pdf", "png")]
+    return tables + figures + (["paper/main.pdf"] if which("latexmk") else [])
+
+
+# A fresh clone's time stamps say nothing; what the results record about themselves does.
+if workflow.is_main_process and not Path(".snakemake/metadata").exists():
+    restore(CONFIG, Path("."))

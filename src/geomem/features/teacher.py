@@ -1,6 +1,7 @@
 """Train and measure the teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,22 @@ from geomem.formats import ClipStore
 from geomem.formats.states import load_state, save_state
 from geomem.formats.teachers import teacher_config
 from geomem.geometry.cameras import split_cameras
-from geomem.models.vggt import VGGT, pose_encoding_to_cameras
+from geomem.models.vggt import NUM_SPECIAL, VGGT, pose_encoding_to_cameras
 from geomem.models.vggt_evaluation import (
     depth_metrics,
     identity_poses,
     mean_depth,
     pose_metrics,
 )
-from geomem.models.vggt_losses import normalise_scene, vggt_loss
+from geomem.models.vggt_losses import (
+    matching_loss,
+    normalise_scene,
+    patch_matches,
+    vggt_loss,
+)
 
-SAVE_EVERY = 500
+SAVE_EVERY = 250
+MATCHING_LAYERS = (1, 2)
 MAX_STRIDE = 8
 
 
@@ -68,6 +75,24 @@ def start_as_matcher(model: VGGT) -> None:
         bias[width : 2 * width] = bias[:width]
 
 
+@contextmanager
+def attention_of(model: VGGT, layers: tuple[int, ...]) -> Iterator[list[Tensor]]:
+    """Collect the logits (B, heads / 2, N, N) of half the heads of some global blocks."""
+    logits: list[Tensor] = []
+
+    def collect(block: Any, arguments: Any) -> None:
+        kept = block.attn.num_heads // 2
+        logits.append(block.attention_logits(*arguments)[:, :kept])
+
+    blocks = [model.aggregator.global_blocks[layer] for layer in layers]
+    handles = [block.register_forward_pre_hook(collect) for block in blocks]
+    try:
+        yield logits
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def train_teacher(
     store: ClipStore,
     settings: dict[str, Any],
@@ -106,9 +131,13 @@ def train_teacher(
         )
         for group in optimizer.param_groups:
             group["lr"] = training["learning_rate"] * factor
-        losses = vggt_loss(model(images), normalise_scene(depth, cameras))
+        targets = normalise_scene(depth, cameras)
+        with attention_of(model, MATCHING_LAYERS) as logits:
+            losses = vggt_loss(model(images), targets)
+        matches = patch_matches(targets, model.config.patch_size)
+        matching = torch.stack([matching_loss(x, matches, special=NUM_SPECIAL) for x in logits])
         optimizer.zero_grad()
-        losses.total.backward()
+        (losses.total + training["matching_weight"] * matching.mean()).backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         decay = min(0.999, (1 + step) / (10 + step))
@@ -117,6 +146,7 @@ def train_teacher(
             {
                 "step": float(step),
                 **{name: float(value.detach()) for name, value in vars(losses).items()},
+                "matching": float(matching.mean().detach()),
                 "gradient_norm": float(norm),
             }
         )

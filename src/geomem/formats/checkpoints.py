@@ -75,8 +75,9 @@ def load_module(cls: Any, folder: Path, name: str) -> Any:
         InputError: If the folder is missing or keys do not fit.
     """
     path = folder / "model" / name
-    if not (path / WEIGHTS).is_file():
-        raise InputError(f"{path / WEIGHTS} is missing; run the training stage for it")
+    for file in (path / WEIGHTS, path / "config.json"):
+        if not file.is_file():
+            raise InputError(f"{file} is missing; run the training stage for it")
     model = cls.from_config(cls.load_config(path))
     check_keys(path / WEIGHTS, model)
     return cls.from_pretrained(path, low_cpu_mem_usage=False)

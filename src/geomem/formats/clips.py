@@ -19,6 +19,7 @@ from geomem.formats.files import (
     sha256_file,
 )
 
+REMEDY = "delete its folder and run the clips stage again"
 CLIP_ARRAYS = {"rgb": "uint8", "cam": "float32", "depth": "float16"}
 
 
@@ -53,11 +54,18 @@ class ClipStore:
         self._place: list[tuple[int, int]] = []
         self.clips: list[ClipInfo] = []
         for number, shard in enumerate(shards):
+            expected = self.directory / f"shard-{number:03d}"
+            if shard != expected:
+                raise InputError(f"{expected} is missing; run the clips stage for it")
             index = read_json(shard / "index.json")
-            self._arrays.append(_open_shard(shard, index, verify=verify))
-            for row, clip in enumerate(index["clips"]):
-                self.clips.append(ClipInfo(**clip))
-                self._place.append((number, row))
+            try:
+                self._arrays.append(_open_shard(shard, index, verify=verify))
+                self.clips += [ClipInfo(**clip) for clip in index["clips"]]
+            except (KeyError, TypeError) as error:
+                raise InputError(
+                    f"{shard / 'index.json'} is no index of clips ({error!r}); {REMEDY}"
+                ) from None
+            self._place += [(number, row) for row in range(len(index["clips"]))]
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -96,17 +104,16 @@ def _open_shard(shard: Path, index: dict[str, Any], *, verify: bool) -> dict[str
     arrays = {}
     for name, expected in index["arrays"].items():
         path = shard / f"{name}.npy"
-        remedy = "delete its folder and run the clips stage again"
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
-            raise InputError(f"{path} is missing; {remedy}") from None
+            raise InputError(f"{path} is missing; {REMEDY}") from None
         except (ValueError, EOFError, OSError) as error:
-            raise InputError(f"{path} is truncated or no array ({error}); {remedy}") from None
+            raise InputError(f"{path} is truncated or no array ({error}); {REMEDY}") from None
         if list(array.shape) != expected["shape"] or str(array.dtype) != expected["dtype"]:
             raise InputError(
                 f"{path} is {array.dtype} {array.shape}, its index says {expected['dtype']} "
-                f"{tuple(expected['shape'])}; {remedy}"
+                f"{tuple(expected['shape'])}; {REMEDY}"
             )
         if verify:
             check_sha256(path, expected["sha256"])

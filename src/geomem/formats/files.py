@@ -6,6 +6,7 @@ is equal bytes.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,6 +22,23 @@ class InputError(ValueError):
     """Something the user can mend: the message names what, where and the remedy in one line."""
 
 
+# How numpy and safetensors tell of a full disk, since they drop or wrap the system's error
+FULL_DISK = ("requested and", "os error 28", "os error 122")
+
+
+@contextlib.contextmanager
+def _naming_full_disk(path: Path) -> Iterator[None]:
+    """Raise OSError with ENOSPC and `path` for whatever a library makes of a full disk."""
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if known or any(words in str(error) for words in FULL_DISK):
+            reason = os.strerror(errno.ENOSPC)
+            raise OSError(errno.ENOSPC, reason, str(path)) from error
+        raise
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed to `path`."""
@@ -30,9 +48,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        with _naming_full_disk(path):
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         # mkstemp makes private files; results are for the whole group
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -47,11 +66,12 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as written:
-                    os.fsync(written.fileno())
+        with _naming_full_disk(path):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as written:
+                        os.fsync(written.fileno())
         temporary.chmod(0o755)
         if path.exists():
             outdated = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))

@@ -75,11 +75,18 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(dim // num_heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, rope: RopeTable | None = None) -> Tensor:
+    def queries_keys_values(
+        self, x: Tensor, rope: RopeTable | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (B, heads, N, d) of tokens (B, N, C)."""
         q, k, v = rearrange(self.qkv(x), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
+        return q, k, v
+
+    def forward(self, x: Tensor, rope: RopeTable | None = None) -> Tensor:
+        q, k, v = self.queries_keys_values(x, rope)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(rearrange(out, "b h n d -> b n (h d)"))
 
@@ -109,6 +116,11 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, 4 * dim, dim)
         self.ls2 = LayerScale(dim, layer_scale)
+
+    def attention_logits(self, x: Tensor, rope: RopeTable | None = None) -> Tensor:
+        """Return the attention's logits (B, heads, N, N) for tokens (B, N, C)."""
+        q, k, _ = self.attn.queries_keys_values(self.norm1(x), rope)
+        return q @ k.mT / q.shape[-1] ** 0.5
 
     def forward(self, x: Tensor, rope: RopeTable | None = None) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x), rope))

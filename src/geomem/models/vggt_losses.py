@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geomem.geometry.cameras import join_cameras, relative_to_first, split_cameras
-from geomem.geometry.points import unproject
+from geomem.geometry.points import project, unproject
 from geomem.models.vggt import VGGTOutput, cameras_to_pose_encoding
 
 
@@ -152,3 +152,57 @@ def _length(x: Tensor) -> Tensor:
 
 def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def patch_matches(targets: SceneTargets, patch_size: int, *, tolerance: float = 0.05) -> Tensor:
+    """Return which patches of different frames show the same surface, (B, T P, T P), bool.
+
+    Patch p matches patch q of another frame if the point at p's centre projects into q and lies,
+    relatively within `tolerance`, at the depth that is seen there.
+
+    Args:
+        targets: Ground truth of clips (B, T, H, W), H = W.
+        patch_size: Side of a patch in pixels; P = (H / patch_size)^2.
+        tolerance: Relative difference of depth at which a point counts as hidden.
+    """
+    clips, frames, size, _ = targets.depth.shape
+    grid = size // patch_size
+    centres = slice(patch_size // 2, None, patch_size)
+    points = targets.world_points[:, :, centres, centres].flatten(1, 3)
+    seen = targets.valid[:, :, centres, centres].flatten(1, 3)
+    uv, z = project(points[:, None], targets.cameras)
+    inside = ((uv >= 0) & (uv < 1)).all(-1) & (z > 0) & seen[:, None]
+    pixel = (uv.clamp(0, 1 - 1e-6) * size).long()
+    depth = targets.depth.flatten(2).gather(2, pixel[..., 1] * size + pixel[..., 0])
+    visible = inside & ((depth - z).abs() < tolerance * z)
+    patch = pixel // patch_size
+    column = patch[..., 1] * grid + patch[..., 0]
+    column = column + torch.arange(frames, device=z.device)[:, None] * grid**2
+    matches = torch.zeros(clips, points.shape[1], points.shape[1], dtype=torch.bool)
+    matches = matches.to(z.device).scatter(2, column.mT, visible.mT)
+    frame = torch.arange(points.shape[1], device=z.device) // grid**2
+    return matches & (frame[:, None] != frame)
+
+
+def matching_loss(logits: Tensor, matches: Tensor, *, special: int) -> Tensor:
+    """Return -log of the attention that tokens pay to their matches in other frames.
+
+    Not in VGGT, which learns correspondence from the scale of its data; a small model trained
+    briefly does not, and its cameras then stay at the identity.
+
+    Args:
+        logits: Attention logits (B, heads, N, N) of a global block, special tokens included.
+        matches: (B, T P, T P) of `patch_matches`; rows without a match do not count.
+        special: Special tokens at the start of every frame's.
+    """
+    has_match = matches.any(-1)
+    if not has_match.any():
+        return logits.sum() * 0
+    frames = (logits.shape[-1] - matches.shape[-1]) // special
+    per_frame = logits.shape[-1] // frames
+    token = torch.arange(logits.shape[-1], device=logits.device)
+    patch_rows = token[token % per_frame >= special]
+    chosen = logits[:, :, patch_rows]
+    log_all = chosen.logsumexp(-1)
+    matched = chosen[..., patch_rows].masked_fill(~matches[:, None], -torch.inf)
+    return (log_all - matched.logsumexp(-1)).movedim(1, -1)[has_match].mean()

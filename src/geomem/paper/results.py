@@ -20,6 +20,8 @@ from geomem.paper.collect import (
 from geomem.paper.tables import Cell, Column, Direction, Latex, Row, Table, escape_latex
 from geomem.statistics import Interval, PairedTest, paired_tests
 
+Settings = dict[str, Any]
+
 # Headings; a stand-in never bears the name of what it stands for.
 NETWORK_HEADINGS = {
     "lpips": "LPIPS",
@@ -34,7 +36,15 @@ STANDS_FOR = {
     ),
 }
 DIRECTIONS: dict[str, Direction] = {"higher": "up", "lower": "down"}
-Settings = dict[str, Any]
+DEPTH: Settings = {"group": "depth", "precision": 3}
+POSE: Settings = {"group": "relative pose", "direction": "down"}
+TEACHER_COLUMNS = (
+    Column(key="abs_rel", label="AbsRel", direction="down", **DEPTH),
+    Column(key="delta_125", label=Latex(r"$\delta<1.25$"), direction="up", **DEPTH),
+    Column(key="rotation_deg", label="rotation", unit="deg", precision=2, **POSE),
+    Column(key="direction_deg", label="direction", unit="deg", precision=1, **POSE),
+    Column(key="translation", label="translation", unit="m", precision=3, **POSE),
+)
 
 
 def score_table(
@@ -53,28 +63,13 @@ def score_table(
     """
     chosen = settings["table"]
     tests = {column_key(c, scores): _tests(c, settings, scores) for c in chosen["columns"]}
-    rows, origin, used = [], {}, {}
+    rows: list[Row] = []
+    origin: dict[str, Any] = {}
+    used: dict[str, ScoreFile] = {}
     for row in chosen["rows"]:
-        cells, traces = {}, {}
-        for column in chosen["columns"]:
-            key = column_key(column, scores)
-            files = _files(row, column, settings, scores)
-            interval = _interval(row, column, files, settings)
-            test = None if row["repeat_context"] else tests[key].get(row["variant"])
-            if interval is None:
-                continue
-            cells[key] = _cell(interval, test)
-            traces[key] = _cell_record(cells[key], test, files)
-            used |= {file.path: file for file in files}
-        rows.append(
-            Row(
-                label=row["label"],
-                cells=cells,
-                bound=row["bound"] or row["repeat_context"],
-                rule_above=row["rule_above"],
-            )
-        )
-        origin[row["label"]] = traces
+        made, origin[row["label"]], files = _row(row, settings, scores, tests)
+        rows.append(made)
+        used |= {file.path: file for file in files}
     table = Table(
         label=name,
         caption=_caption(settings, scores),
@@ -85,6 +80,32 @@ def score_table(
     )
     traced = trace(used.values(), checkpoints, scale=settings["scale"])
     return table, {"settings": digest(settings), "cells": origin, **traced}
+
+
+def _row(
+    row: Settings, settings: Settings, scores: Scores, tests: dict[str, dict[str, PairedTest]]
+) -> tuple[Row, dict[str, Any], list[ScoreFile]]:
+    """Return a row, the record of each of its cells, and the score files it was read from."""
+    cells: dict[str, Cell] = {}
+    records: dict[str, Any] = {}
+    used: list[ScoreFile] = []
+    for column in settings["table"]["columns"]:
+        key = column_key(column, scores)
+        files = _files(row, column, settings, scores)
+        interval = _interval(row, column, files, settings)
+        if interval is None:
+            continue
+        test = None if row["repeat_context"] else tests[key].get(row["variant"])
+        cells[key] = _cell(interval, test)
+        records[key] = _cell_record(cells[key], test, files)
+        used += files
+    made = Row(
+        label=row["label"],
+        cells=cells,
+        bound=row["bound"] or row["repeat_context"],
+        rule_above=row["rule_above"],
+    )
+    return made, records, used
 
 
 def column_key(column: Settings, scores: Scores) -> str:
@@ -100,39 +121,6 @@ def teacher_table(settings: Settings, metrics: Settings) -> Table:
         settings: `Config.teacher_table_settings`.
         metrics: What `geomem.features evaluate-teacher` measured.
     """
-    columns = [
-        Column(key="abs_rel", label="AbsRel", direction="down", precision=3, group="depth"),
-        Column(
-            key="delta_125",
-            label=Latex(r"$\delta<1.25$"),
-            direction="up",
-            precision=3,
-            group="depth",
-        ),
-        Column(
-            key="rotation_deg",
-            label="rotation",
-            unit="deg",
-            direction="down",
-            group="relative pose",
-        ),
-        Column(
-            key="direction_deg",
-            label="direction",
-            unit="deg",
-            direction="down",
-            precision=1,
-            group="relative pose",
-        ),
-        Column(
-            key="translation",
-            label="translation",
-            unit="m",
-            direction="down",
-            precision=3,
-            group="relative pose",
-        ),
-    ]
     blind = metrics["depth"]["mean_depth"] | metrics["pose"]["identity"]
     known = metrics["depth"]["teacher"] | metrics["pose"]["teacher"]
     return Table(
@@ -143,7 +131,7 @@ def teacher_table(settings: Settings, metrics: Settings) -> Table:
             f"each, {metrics['stride']} apart.",
             _stands_in(settings["stands_in"], []),
         ),
-        columns=columns,
+        columns=TEACHER_COLUMNS,
         rows=[
             Row(label="mean depth, identity pose", cells=_plain_cells(blind)),
             Row(label=f"teacher ({settings['teacher']})", cells=_plain_cells(known)),
@@ -254,7 +242,7 @@ def _notes(settings: Settings) -> list[str]:
     return [
         _sentences(
             "Means over clips and seeds of the generated frames alone; PSNR pools the squared "
-            "error of a clip.",
+            "error of a clip, late and revisit PSNR are means over frames.",
             Latex(
                 r"Brackets: 95\,\% percentile bootstrap over clips and seeds "
                 rf"({settings['bootstrap']} resamples; {settings['set_bootstrap']} for distances "

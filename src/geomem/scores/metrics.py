@@ -62,17 +62,19 @@ def ssim_per_frame(generated: Tensor, truth: Tensor) -> Tensor:
     if min(generated.shape[-2:]) < SSIM_KERNEL:
         raise ValueError(f"SSIM needs {SSIM_KERNEL} pixels a side, got {tuple(generated.shape)}")
     # Frame by frame: the convolution unfolds its input 121-fold in double precision.
-    similarity = [
-        structural_similarity_index_measure(
+    frames = zip(generated.flatten(0, -4), truth.flatten(0, -4), strict=True)
+    similarity = torch.empty(generated.shape[:-3].numel(), dtype=torch.float64)
+    for i, (made, true) in enumerate(frames):
+        one = structural_similarity_index_measure(
             made[None].double(),
             true[None].double(),
             sigma=SSIM_SIGMA,
             kernel_size=SSIM_KERNEL,
             data_range=1.0,
         )
-        for made, true in zip(generated.flatten(0, -4), truth.flatten(0, -4), strict=True)
-    ]
-    return torch.stack(similarity).reshape(generated.shape[:-3])
+        assert isinstance(one, Tensor)
+        similarity[i] = one
+    return similarity.reshape(generated.shape[:-3])
 
 
 def ssim(generated: Tensor, truth: Tensor, scored: Tensor) -> Tensor:

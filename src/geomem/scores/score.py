@@ -92,54 +92,67 @@ def score_videos(
     store = ClipStore(clips)
     rgb, record = read_videos(rollout)
     check_rollout(rollout, rgb.shape, record, store, settings)
-    made, repeated, curves, features = [], [], [], []
-    for clip in progress(range(len(store)), total=len(store)):
-        truth = unit_frames(torch.from_numpy(np.array(store.rgb(clip))))
-        generated = unit_frames(torch.from_numpy(np.array(rgb[clip])))
-        generated[:context] = truth[:context]
-        cameras = torch.from_numpy(np.array(store.cameras(clip)))
-        distance = networks.perceptual.distance
-        made.append(clip_scores(generated, truth, cameras, context, scores, distance))
-        repeated.append(repeat_scores(truth, context, scores, distance))
-        curves.append(psnr_per_frame(generated, truth)[context:])
-        pair = torch.stack([truth, generated])[:, :: scores["frechet_stride"]]
-        features.append(networks.video.features(pair).numpy())
+    clip_numbers = progress(range(len(store)), total=len(store))
+    measured = [_measure_clip(store, rgb, clip, settings, networks) for clip in clip_numbers]
     coverage = [row[context:] for row in record["coverage"]]
-    real, fake = np.stack(features, axis=1)
+    real, fake = np.stack([clip.features for clip in measured], axis=1)
     return {
-        "variant": record["variant"],
-        "seed": record["seed"],
-        "protocol": record["protocol"],
+        **{name: record[name] for name in ("variant", "seed", "protocol", "clips")},
         "labels": {"perceptual": networks.perceptual.label, "frechet": networks.video.label},
-        "networks": {
-            "perceptual": networks.perceptual.details,
-            "frechet": networks.video.details,
-        },
-        "clips": record["clips"],
+        "networks": {"perceptual": networks.perceptual.details, "frechet": networks.video.details},
         "frames": store.frames_per_clip,
         "context": context,
         "per_clip": {
-            **_columns(made),
+            **_columns([clip.made for clip in measured]),
             "coverage": [_mean_known(row) for row in coverage],
         },
-        "repeat_context": _columns(repeated),
-        "per_frame": {
-            "psnr": [[round(x, 4) for x in row.tolist()] for row in curves],
-            "coverage": coverage,
-        },
+        "repeat_context": _columns([clip.repeated for clip in measured]),
+        "per_frame": {"psnr": [clip.curve for clip in measured], "coverage": coverage},
         "sets": set_scores(real, fake, resamples=scores["set_bootstrap"]),
-        "inputs": {
-            "rollout": {
-                "sha256": sha256_file(rollout / "rollout.json"),
-                "version": record["version"],
-                "settings": digest(record["settings"]),
-                "checkpoint": record["checkpoint"],
-            },
-            "clips": {
-                path.parent.name: sha256_file(path)
-                for path in sorted(clips.glob("shard-*/index.json"))
-            },
+        "inputs": _inputs(rollout, record, clips),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MeasuredClip:
+    """Metrics of the generated frames and of the repeated context, PSNR by generated frame, and the
+    features (2, S, D) of truth and generated clip."""
+
+    made: dict[str, float | None]
+    repeated: dict[str, float | None]
+    curve: list[float]
+    features: np.ndarray
+
+
+def _measure_clip(
+    store: ClipStore, rgb: np.ndarray, clip: int, settings: dict[str, Any], networks: Networks
+) -> _MeasuredClip:
+    scores, context = settings["scores"], settings["context"]
+    distance = networks.perceptual.distance
+    truth = unit_frames(torch.from_numpy(np.array(store.rgb(clip))))
+    generated = unit_frames(torch.from_numpy(np.array(rgb[clip])))
+    generated[:context] = truth[:context]
+    cameras = torch.from_numpy(np.array(store.cameras(clip)))
+    pair = torch.stack([truth, generated])[:, :: scores["frechet_stride"]]
+    return _MeasuredClip(
+        made=clip_scores(generated, truth, cameras, context, scores, distance),
+        repeated=repeat_scores(truth, context, scores, distance),
+        curve=[round(x, 4) for x in psnr_per_frame(generated, truth)[context:].tolist()],
+        features=networks.video.features(pair).numpy(),
+    )
+
+
+def _inputs(rollout: Path, record: dict[str, Any], clips: Path) -> dict[str, Any]:
+    """Return what the scores were computed from."""
+    shards = sorted(clips.glob("shard-*/index.json"))
+    return {
+        "rollout": {
+            "sha256": sha256_file(rollout / "rollout.json"),
+            "version": record["version"],
+            "settings": digest(record["settings"]),
+            "checkpoint": record["checkpoint"],
         },
+        "clips": {path.parent.name: sha256_file(path) for path in shards},
     }
 
 

@@ -1,0 +1,124 @@
+"""Tables, figures and the paper's PDF; and the mirror of all runs in MLflow.
+
+in:  results/<scale>/scores/, rollouts/, checkpoints/, teacher.json
+out: results/*.csv, results/*.tex, results/figures/, results/<scale>/provenance/, paper/main.pdf
+"""
+
+
+localrules:
+    mirror_runs,
+
+
+rule render_table:
+    input:
+        scores=lambda w: scores_of(row.variant for row in CONFIG.tables[w.table].rows),
+        checkpoints=lambda w: records_of(row.variant for row in CONFIG.tables[w.table].rows),
+        template=PACKAGE / "paper/templates/table.tex.j2",
+    output:
+        csv="results/{table}.csv",
+        tex="results/{table}.tex",
+        provenance=f"{RESULTS}/provenance/{{table}}.json",
+    log:
+        f"logs/render_table/{SCALE}/{{table}}.log",
+    benchmark:
+        f"benchmarks/jobs/render_table/{SCALE}/{{table}}.tsv"
+    resources:
+        mem_mb=asks("paper").mem_mb,
+        runtime=asks("paper").runtime,  # minutes
+    params:
+        version=stage_version("paper"),
+        settings=lambda w: digest(CONFIG.table_settings(w.table)),
+    shell:
+        "python -m geomem.paper table {wildcards.table} {JOB} --expect {params.settings}"
+        " --scores {input.scores:q} --checkpoints {input.checkpoints:q}"
+        " --csv {output.csv:q} --tex {output.tex:q} --provenance {output.provenance:q}"
+        " > {log:q} 2>&1"
+
+
+rule render_teacher_table:
+    input:
+        metrics=f"{RESULTS}/teacher.json",
+        template=PACKAGE / "paper/templates/table.tex.j2",
+    output:
+        csv="results/teacher_table.csv",
+        tex="results/teacher_table.tex",
+        provenance=f"{RESULTS}/provenance/teacher_table.json",
+    log:
+        f"logs/render_teacher_table/{SCALE}.log",
+    benchmark:
+        f"benchmarks/jobs/render_teacher_table/{SCALE}.tsv"
+    resources:
+        mem_mb=asks("paper").mem_mb,
+        runtime=asks("paper").runtime,  # minutes
+    params:
+        version=stage_version("paper"),
+        settings=digest(CONFIG.teacher_table_settings()),
+    shell:
+        "python -m geomem.paper teacher-table {input.metrics:q} {JOB} --expect {params.settings}"
+        " --csv {output.csv:q} --tex {output.tex:q} --provenance {output.provenance:q}"
+        " > {log:q} 2>&1"
+
+
+rule draw_figure:
+    input:
+        unpack(figure_inputs),
+    output:
+        pdf="results/figures/{figure}.pdf",
+        png="results/figures/{figure}.png",
+        provenance=f"{RESULTS}/provenance/{{figure}}.json",
+    log:
+        f"logs/draw_figure/{SCALE}/{{figure}}.log",
+    benchmark:
+        f"benchmarks/jobs/draw_figure/{SCALE}/{{figure}}.tsv"
+    resources:
+        mem_mb=asks("paper").mem_mb,
+        runtime=asks("paper").runtime,  # minutes
+    params:
+        version=stage_version("paper"),
+        settings=lambda w: digest(CONFIG.figure_settings(w.figure)),
+        inputs=figure_flags,
+    shell:
+        "python -m geomem.paper figure {wildcards.figure} {JOB} --expect {params.settings}"
+        " {params.inputs} --pdf {output.pdf:q} --png {output.png:q}"
+        " --provenance {output.provenance:q} > {log:q} 2>&1"
+
+
+rule build_paper:
+    input:
+        tables=[f"results/{table}.tex" for table in [*CONFIG.tables, "teacher_table"]],
+        figures=[f"results/figures/{figure}.pdf" for figure in CONFIG.figures],
+        sources=sorted(str(path) for path in Path("paper").rglob("*.tex")),
+        bibliography="paper/references.bib",
+    output:
+        pdf="paper/main.pdf",
+    log:
+        "logs/build_paper.log",
+    benchmark:
+        "benchmarks/jobs/build_paper.tsv"
+    resources:
+        mem_mb=asks("paper").mem_mb,
+        runtime=asks("paper").runtime,  # minutes
+    params:
+        version=stage_version("paper"),
+    shell:
+        "python -m geomem.paper pdf {output.pdf:q} > {log:q} 2>&1"
+
+
+rule mirror_runs:
+    input:
+        checkpoints=checkpoints(),
+        scores=scores_of(shown_variants()),
+    output:
+        runs=MIRROR,
+    log:
+        f"logs/mirror_runs/{SCALE}.log",
+    benchmark:
+        f"benchmarks/jobs/mirror_runs/{SCALE}.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=30,  # minutes
+    params:
+        tracking=CONFIG.tracking.model_dump(mode="json"),
+    shell:
+        "geomem mirror {output.runs:q} {JOB} --checkpoints {input.checkpoints:q}"
+        " --scores {input.scores:q} > {log:q} 2>&1"
