@@ -12,11 +12,11 @@ include: "workflow/rules/common.smk"
 
 
 rule all:
+    default_target: True
     input:
         paper_products(),
         checkpoints(),
         MIRROR,
-    default_target: True
 
 
 include: "workflow/rules/clips.smk"

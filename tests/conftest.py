@@ -40,7 +40,9 @@ def write_fake_clips(folder: Path, *, clips: int, frames: int, size: int, seed: 
     """Write one shard of smooth colours seen by a camera that moves sideways before a wall."""
     rng = np.random.default_rng(seed)
     u = np.linspace(0, 1, size, dtype=np.float32)
-    phase = rng.uniform(0, 6, (clips, 1, 1, 1, 3)) + np.arange(frames)[None, :, None, None, None] / 9
+    phase = (
+        rng.uniform(0, 6, (clips, 1, 1, 1, 3)) + np.arange(frames)[None, :, None, None, None] / 9
+    )
     wave = np.sin(6 * u[None, None, None, :, None] + 3 * u[None, None, :, None, None] + phase)
     cam = np.zeros((clips, frames, 16), np.float32)
     cam[..., :4] = [0.6, 0.6, 0.5, 0.5]
@@ -52,7 +54,8 @@ def write_fake_clips(folder: Path, *, clips: int, frames: int, size: int, seed: 
         cam=cam,
         depth=np.full((clips, frames, size, size), 2, np.float16),
         clips=[
-            ClipInfo(clip_id=f"fake-{i}", scene=f"fake-{i}", trajectory="walk") for i in range(clips)
+            ClipInfo(clip_id=f"fake-{i}", scene=f"fake-{i}", trajectory="walk")
+            for i in range(clips)
         ],
         provenance={},
     )

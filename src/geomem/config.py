@@ -155,8 +155,14 @@ class Memory(Strict):
     voxel_size: float = Field(gt=0, description="metres")
     budget: Positive = Field(description="largest number of points")
     confidence_quantile: Share = Field(description="this share of least confident points is cut")
+    scale_from: Literal["cameras", "colours"] = Field(
+        description="what tells the teacher's scale: its own cameras against the given ones (least "
+        "squares), or the colours of frames warped by the given cameras"
+    )
     scale_prior_weight: float = Field(
-        gt=0, description="square metres of baseline that weigh as much as the scale prior"
+        gt=0,
+        description="strength of the scale prior: square metres of baseline (cameras), or the "
+        "colour difference that a factor of 2 is worth (colours)",
     )
     dropout: Share = Field(description="share of training clips that see no memory")
 
@@ -551,6 +557,7 @@ class Config(Strict):
             "teacher": self.settings.teacher.architecture,
             "sha256": self.settings.teacher.sha256,
             "features": self.settings.features.model_dump(mode="json"),
+            "scale_from": self.settings.memory.scale_from,
             "scale_prior_weight": self.settings.memory.scale_prior_weight,
             "resolution": self.settings.resolution,
         }

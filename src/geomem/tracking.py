@@ -1,7 +1,7 @@
 """Mirror finished runs into MLflow: a mirror, never an input.
 
-One process writes the whole store, once per run: runs that are already there under their tag are left
-alone, so mirroring again changes nothing.
+One process writes the whole store, once per run: runs that are already there under their tag are
+left alone, so mirroring again changes nothing.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Compare every result on disk with the configuration, and put a fresh clone's times in order.
 
-After a clone or `dvc pull`, time stamps say nothing and Snakemake has no record of how files were made.
-Every result records its own settings, version and inputs, so this module can tell which are still
-good: `verify` reports the others, `restore` makes the good ones newer than their inputs and the
-others older than everything, so that the workflow makes exactly those again.
+After a clone or `dvc pull`, time stamps say nothing and Snakemake has no record of how files were
+made. Every result records its own settings, version and inputs, so this module can tell which are
+still good: `verify` reports the others, `restore` makes the good ones newer than their inputs and
+the others older than everything, so that the workflow makes exactly those again.
 """
 
 import argparse
@@ -165,11 +165,13 @@ def fault(result: Result) -> str | None:
 
 def orphans(config: Config, root: Path) -> list[str]:
     """Return results below this scale that the configuration no longer asks for."""
-    expected = {
-        result.record for stage in expected_results(config, root) for result in stage
-    }
+    expected = {result.record for stage in expected_results(config, root) for result in stage}
     folder = root / "results" / config.scale
-    patterns = ("checkpoints/*/*/checkpoint.json", "rollouts/*/*/*/rollout.json", "scores/*/*/*.json")
+    patterns = (
+        "checkpoints/*/*/checkpoint.json",
+        "rollouts/*/*/*/rollout.json",
+        "scores/*/*/*.json",
+    )
     found = {path for pattern in patterns for path in folder.glob(pattern)}
     return [f"{path} is not asked for by the configuration" for path in sorted(found - expected)]
 
@@ -225,7 +227,7 @@ def _set_times(paths: list[Path], when: float) -> None:
 
 
 def run_verify(args: argparse.Namespace) -> None:
-    """Compare every result with the configuration; fail if one is missing, outdated or unasked for."""
+    """Compare every result with the configuration; fail if any is missing, outdated or unasked."""
     faults = verify(job_config(args), Path(args.root))
     if faults:
         raise InputError("\n".join([*faults, f"{len(faults)} faults; run `snakemake`"]))

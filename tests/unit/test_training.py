@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from conftest import edit_yaml, write_fake_clips
 from geomem.config import load_config
 from geomem.formats import (
@@ -40,9 +41,7 @@ def prepared(project: Path) -> Path:
     )
     write_fake_clips(project / "clips", clips=6, frames=24, size=32)
     for name in ("train", "memory"):
-        run_module(
-            project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips"
-        )
+        run_module(project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips")
     return project
 
 
@@ -200,7 +199,10 @@ def test_nan_features_stop_with_one_line(prepared: Path) -> None:
     subprocess.run(train_command("base"), cwd=prepared, check=True)
     model = build_model(settings, dataset, initial=prepared / "base")
     broken = dataset.memory_cache.row
-    dataset.memory_cache.row = lambda i: {**broken(i), "features": broken(i)["features"] * torch.nan}
+    dataset.memory_cache.row = lambda i: {
+        **broken(i),
+        "features": broken(i)["features"] * torch.nan,
+    }
     with pytest.raises(InputError, match=r"loss is nan at step \d+.*NaN"):
         train(
             model, dataset, settings, state_folder=prepared / "state",
@@ -216,7 +218,9 @@ def test_alignment_trains_projector_and_scale_head(prepared: Path) -> None:
         variants__aligned={"plan": "train", "recipe": "base", "alignment": {"level": 1}},
     )
     plan = Plan.read(prepared / "train.json")
-    features = torch.randn(len(plan.windows), 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    features = torch.randn(
+        len(plan.windows), 4, 4, 8, 8, generator=torch.Generator().manual_seed(0)
+    )
     part = prepared / "window" / "part-000.json"
     write_feature_part(
         part, range(len(plan.windows)), {"plan": sha256_file(prepared / "train.json")},

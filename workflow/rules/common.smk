@@ -18,11 +18,14 @@ except InputError as error:
 SCALE = CONFIG.scale
 SETTINGS = CONFIG.settings
 DATA, RESULTS = f"data/{SCALE}", f"results/{SCALE}"
+EMBEDDED = [name for name, dataset in CONFIG.datasets.items() if not dataset.archive]
+DOWNLOADED = [name for name, dataset in CONFIG.datasets.items() if dataset.archive]
 PROTOCOLS = SETTINGS.rollouts.protocols  # protocol -> split
 TEACHER = f"{DATA}/features/{SETTINGS.teacher.name}"
 WEIGHTS = SETTINGS.teacher.weights.format(scale=SCALE)
 MIRROR = f"logs/mirror_runs/{SCALE}.json"
 JOB = f"--scale {SCALE}"
+ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
 PACKAGE = Path(workflow.basedir) / "src/geomem"
 
 
@@ -36,6 +39,11 @@ wildcard_constraints:
     kind=r"window|memory\d+",
     seed=r"\d+",
     number=r"\d+",
+
+
+def one_of(names):
+    """Wildcard constraint for some names; matches nothing where there are none."""
+    return "|".join(names) or "(?!)"
 
 
 def asks(stage, detail=""):
@@ -58,6 +66,11 @@ def clips(split):
     """Indices of all shards of a split."""
     shards = range(SETTINGS.splits[split].shards)
     return [f"{clips_folder(split)}/shard-{shard:03d}/index.json" for shard in shards]
+
+
+def split_folder(shards):
+    """Folder of the split that shard indices belong to."""
+    return str(Path(shards[0]).parents[1])
 
 
 def checkpoint_folder(variant, seed):
@@ -129,7 +142,12 @@ def rollout_flags(wildcards, input):
 
 def shown_variants():
     """Variants that a table or figure shows, and those they start from, in order."""
-    rows = [row for group in (CONFIG.tables, CONFIG.figures) for one in group.values() for row in one.rows]
+    rows = [
+        row
+        for group in (CONFIG.tables, CONFIG.figures)
+        for one in group.values()
+        for row in one.rows
+    ]
     shown = {row.variant for row in rows}
     while grown := {CONFIG.variants[v].initial for v in shown} - shown - {None}:
         shown |= grown
@@ -139,7 +157,9 @@ def shown_variants():
 def records_of(variants):
     """Checkpoint records of variants and of those they start from, with every seed."""
     wanted = dict.fromkeys(v for name in variants for v in (backbone_of(name), name))
-    return [f"{checkpoint_folder(v, seed)}/checkpoint.json" for v in wanted for seed in SETTINGS.seeds]
+    return [
+        f"{checkpoint_folder(v, seed)}/checkpoint.json" for v in wanted for seed in SETTINGS.seeds
+    ]
 
 
 def checkpoints():
@@ -185,8 +205,14 @@ def figure_flags(wildcards, input):
 
 def paper_products():
     """Tables, figures and, where LaTeX is installed, the PDF."""
-    tables = [f"results/{table}.{kind}" for table in [*CONFIG.tables, "teacher_table"] for kind in ("csv", "tex")]
-    figures = [f"results/figures/{figure}.{kind}" for figure in CONFIG.figures for kind in ("pdf", "png")]
+    tables = [
+        f"results/{table}.{kind}"
+        for table in [*CONFIG.tables, "teacher_table"]
+        for kind in ("csv", "tex")
+    ]
+    figures = [
+        f"results/figures/{figure}.{kind}" for figure in CONFIG.figures for kind in ("pdf", "png")
+    ]
     return tables + figures + (["paper/main.pdf"] if which("latexmk") else [])
 
 

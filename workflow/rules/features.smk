@@ -11,7 +11,7 @@ localrules:
 
 rule train_teacher:
     input:
-        clips(SETTINGS.teacher.train_split),
+        clips=clips(SETTINGS.teacher.train_split),
     output:
         weights=f"{DATA}/teacher/model.safetensors",
         training=f"{DATA}/teacher/training.json",
@@ -19,18 +19,21 @@ rule train_teacher:
         f"logs/train_teacher/{SCALE}.log",
     benchmark:
         f"benchmarks/jobs/train_teacher/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
     threads: asks("features", "train_teacher").threads
     resources:
         gpu=asks("features", "train_teacher").gpu,
         mem_mb=asks("features", "train_teacher").mem_mb,
         runtime=asks("features", "train_teacher").runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("features"),
         settings=digest(CONFIG.teacher_settings()),
-        clips=clips_folder(SETTINGS.teacher.train_split),
+        clips=lambda w, input: split_folder(input.clips),
         state=f"{DATA}/training_state/teacher",
     shell:
-        "python -m geomem.features train-teacher {output.weights:q} {JOB} --threads {threads}"
+        "python -m geomem.features train-teacher {output.weights:q} {params.job} --threads {threads}"
         " --expect {params.settings} --clips {params.clips:q} --state {params.state:q}"
         " > {log:q} 2>&1"
 
@@ -42,6 +45,8 @@ rule download_teacher:
         "logs/download_teacher/{name}.log",
     benchmark:
         "benchmarks/jobs/download_teacher/{name}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=1000,
         runtime=120,  # minutes
@@ -62,24 +67,27 @@ rule evaluate_teacher:
         f"logs/evaluate_teacher/{SCALE}.log",
     benchmark:
         f"benchmarks/jobs/evaluate_teacher/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
     threads: asks("features").threads
     resources:
         gpu=asks("features").gpu,
         mem_mb=asks("features").mem_mb,
         runtime=asks("features").runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("features"),
         settings=digest(CONFIG.teacher_settings()),
-        clips=clips_folder(SETTINGS.teacher.validation_split),
+        clips=lambda w, input: split_folder(input.clips),
     shell:
-        "python -m geomem.features evaluate-teacher {output.metrics:q} {JOB} --threads {threads}"
+        "python -m geomem.features evaluate-teacher {output.metrics:q} {params.job} --threads {threads}"
         " --expect {params.settings} --clips {params.clips:q} --weights {input.weights:q}"
         " > {log:q} 2>&1"
 
 
 rule fit_basis:
     input:
-        lambda w: clips(SETTINGS.plans[SETTINGS.features.basis_plan].split),
+        clips=lambda w: clips(SETTINGS.plans[SETTINGS.features.basis_plan].split),
         plan=f"{DATA}/plans/{SETTINGS.features.basis_plan}.json",
         weights=WEIGHTS,
     output:
@@ -88,24 +96,27 @@ rule fit_basis:
         f"logs/fit_basis/{SCALE}.log",
     benchmark:
         f"benchmarks/jobs/fit_basis/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
     threads: asks("features").threads
     resources:
         gpu=asks("features").gpu,
         mem_mb=asks("features").mem_mb,
         runtime=asks("features").runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("features"),
         settings=digest(CONFIG.features_settings(SETTINGS.features.basis_plan)),
-        clips=clips_folder(SETTINGS.plans[SETTINGS.features.basis_plan].split),
+        clips=lambda w, input: split_folder(input.clips),
     shell:
-        "python -m geomem.features fit-basis {output.basis:q} {JOB} --threads {threads}"
+        "python -m geomem.features fit-basis {output.basis:q} {params.job} --threads {threads}"
         " --expect {params.settings} --plan {input.plan:q} --clips {params.clips:q}"
         " --weights {input.weights:q} > {log:q} 2>&1"
 
 
 rule cache_features:
     input:
-        lambda w: clips(SETTINGS.plans[w.plan].split),
+        clips=lambda w: clips(SETTINGS.plans[w.plan].split),
         plan=f"{DATA}/plans/{{plan}}.json",
         weights=WEIGHTS,
         basis=rules.fit_basis.output.basis,
@@ -115,17 +126,20 @@ rule cache_features:
         f"logs/cache_features/{SCALE}/{{plan}}/{{kind}}-{{number}}.log",
     benchmark:
         f"benchmarks/jobs/cache_features/{SCALE}/{{plan}}/{{kind}}-{{number}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: asks("features").threads
     resources:
         gpu=asks("features").gpu,
         mem_mb=asks("features").mem_mb,
         runtime=asks("features").runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("features"),
         settings=lambda w: digest(CONFIG.features_settings(w.plan)),
-        clips=lambda w: clips_folder(SETTINGS.plans[w.plan].split),
+        clips=lambda w, input: split_folder(input.clips),
     shell:
-        "python -m geomem.features cache {output.part:q} {JOB} --threads {threads}"
+        "python -m geomem.features cache {output.part:q} {params.job} --threads {threads}"
         " --expect {params.settings} --number {wildcards.number} --kind {wildcards.kind}"
         " --plan {input.plan:q} --clips {params.clips:q} --weights {input.weights:q}"
         " --basis {input.basis:q} > {log:q} 2>&1"

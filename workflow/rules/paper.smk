@@ -22,14 +22,17 @@ rule render_table:
         f"logs/render_table/{SCALE}/{{table}}.log",
     benchmark:
         f"benchmarks/jobs/render_table/{SCALE}/{{table}}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=asks("paper").mem_mb,
         runtime=asks("paper").runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("paper"),
         settings=lambda w: digest(CONFIG.table_settings(w.table)),
     shell:
-        "python -m geomem.paper table {wildcards.table} {JOB} --expect {params.settings}"
+        "python -m geomem.paper table {wildcards.table} {params.job} --expect {params.settings}"
         " --scores {input.scores:q} --checkpoints {input.checkpoints:q}"
         " --csv {output.csv:q} --tex {output.tex:q} --provenance {output.provenance:q}"
         " > {log:q} 2>&1"
@@ -47,14 +50,17 @@ rule render_teacher_table:
         f"logs/render_teacher_table/{SCALE}.log",
     benchmark:
         f"benchmarks/jobs/render_teacher_table/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=asks("paper").mem_mb,
         runtime=asks("paper").runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("paper"),
         settings=digest(CONFIG.teacher_table_settings()),
     shell:
-        "python -m geomem.paper teacher-table {input.metrics:q} {JOB} --expect {params.settings}"
+        "python -m geomem.paper teacher-table {input.metrics:q} {params.job} --expect {params.settings}"
         " --csv {output.csv:q} --tex {output.tex:q} --provenance {output.provenance:q}"
         " > {log:q} 2>&1"
 
@@ -70,15 +76,18 @@ rule draw_figure:
         f"logs/draw_figure/{SCALE}/{{figure}}.log",
     benchmark:
         f"benchmarks/jobs/draw_figure/{SCALE}/{{figure}}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=asks("paper").mem_mb,
         runtime=asks("paper").runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("paper"),
         settings=lambda w: digest(CONFIG.figure_settings(w.figure)),
         inputs=figure_flags,
     shell:
-        "python -m geomem.paper figure {wildcards.figure} {JOB} --expect {params.settings}"
+        "python -m geomem.paper figure {wildcards.figure} {params.job} --expect {params.settings}"
         " {params.inputs} --pdf {output.pdf:q} --png {output.png:q}"
         " --provenance {output.provenance:q} > {log:q} 2>&1"
 
@@ -95,6 +104,8 @@ rule build_paper:
         "logs/build_paper.log",
     benchmark:
         "benchmarks/jobs/build_paper.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=asks("paper").mem_mb,
         runtime=asks("paper").runtime,  # minutes
@@ -114,11 +125,14 @@ rule mirror_runs:
         f"logs/mirror_runs/{SCALE}.log",
     benchmark:
         f"benchmarks/jobs/mirror_runs/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=1000,
         runtime=30,  # minutes
     params:
+        job=JOB,
         tracking=CONFIG.tracking.model_dump(mode="json"),
     shell:
-        "geomem mirror {output.runs:q} {JOB} --checkpoints {input.checkpoints:q}"
+        "geomem mirror {output.runs:q} {params.job} --checkpoints {input.checkpoints:q}"
         " --scores {input.scores:q} > {log:q} 2>&1"

@@ -15,17 +15,20 @@ rule generate_videos:
         f"logs/generate_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.log",
     benchmark:
         f"benchmarks/jobs/generate_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: asks("rollouts").threads
     resources:
         gpu=asks("rollouts").gpu,
         mem_mb=asks("rollouts").mem_mb,
         runtime=asks("rollouts").runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("rollouts"),
         settings=lambda w: digest(CONFIG.rollout_settings(w.variant, w.protocol)),
         folder=subpath(output.record, parent=True),
         inputs=rollout_flags,
     shell:
-        "python -m geomem.rollouts generate {params.folder:q} {JOB} --threads {threads}"
+        "python -m geomem.rollouts generate {params.folder:q} {params.job} --threads {threads}"
         " --expect {params.settings} --variant {wildcards.variant} --protocol {wildcards.protocol}"
         " {params.inputs} > {log:q} 2>&1"

@@ -16,18 +16,21 @@ rule train_variant:
         f"logs/train_variant/{SCALE}/{{variant}}/seed{{seed}}.log",
     benchmark:
         f"benchmarks/jobs/train_variant/{SCALE}/{{variant}}/seed{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
     threads: lambda w: asks("training", CONFIG.variants[w.variant].recipe).threads
     resources:
         gpu=lambda w: asks("training", CONFIG.variants[w.variant].recipe).gpu,
         mem_mb=lambda w: asks("training", CONFIG.variants[w.variant].recipe).mem_mb,
         runtime=lambda w: asks("training", CONFIG.variants[w.variant].recipe).runtime,  # minutes
     params:
+        job=JOB,
         version=stage_version("training"),
         settings=lambda w: digest(CONFIG.training_settings(w.variant, int(w.seed))),
         folder=subpath(output.record, parent=True),
         state=f"{DATA}/training_state/{{variant}}/seed{{seed}}",
         inputs=training_flags,
     shell:
-        "python -m geomem.training train {params.folder:q} {JOB} --threads {threads}"
+        "python -m geomem.training train {params.folder:q} {params.job} --threads {threads}"
         " --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
         " {params.inputs} --state {params.state:q} > {log:q} 2>&1"

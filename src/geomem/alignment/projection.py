@@ -1,5 +1,6 @@
 """One call from hidden states to the terms of the chosen objective (METHOD section 5)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ def align(
         if objective in ("angular", "angular+scale"):
             losses = {"angular": angular_alignment(pred, target)}
         else:
-            plain = {
+            plain: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
                 "mse": mse_alignment,
                 "trd": token_relation_distillation,
                 "as_released": as_released_alignment,

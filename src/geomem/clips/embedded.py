@@ -10,7 +10,7 @@ from geomem.clips.version import VERSION
 from geomem.formats import ClipInfo, write_clip_shard
 from geomem.geometry.cameras import check_cameras
 from geomem.scenes.render import render
-from geomem.scenes.trajectories import make_trajectory
+from geomem.scenes.trajectories import TrajectoryKind, make_trajectory
 from geomem.scenes.worlds import make_world
 
 FIRST_SCENE = {"train": 0, "validation": 10_000_000, "test": 20_000_000}
@@ -27,7 +27,7 @@ def shard_rows(clips: int, shards: int, shard: int) -> range:
     return range(clips * shard // shards, clips * (shard + 1) // shards)
 
 
-def trajectory_of(clip: int, shares: dict[str, int]) -> str:
+def trajectory_of(clip: int, shares: dict[TrajectoryKind, int]) -> TrajectoryKind:
     """Return the trajectory kind of a clip: kinds take turns by their shares."""
     turns = [kind for kind, share in sorted(shares.items()) for _ in range(share)]
     return turns[clip % len(turns)]

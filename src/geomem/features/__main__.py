@@ -98,6 +98,22 @@ def cache(args: argparse.Namespace) -> None:
         )
 
 
+def download(args: argparse.Namespace) -> None:
+    """Fetch the official weights from the hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        fetched = hf_hub_download(args.repository, "model.safetensors")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise InputError(
+            f"{args.repository} cannot be fetched ({type(error).__name__}); on a machine without "
+            f"the hub, bring its model.safetensors to {args.output}"
+        ) from None
+    with atomic_path(args.output) as temporary:
+        shutil.copyfile(fetched, temporary)
+
+
 def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.features", description=__doc__)
@@ -108,6 +124,11 @@ def main() -> None:
     command.add_argument("--clips", type=Path, required=True)
     command.add_argument("--state", type=Path, required=True, help="folder of resumable states")
     command.set_defaults(command=train_teacher)
+
+    command = commands.add_parser("download", help=download.__doc__)
+    command.add_argument("output", type=Path, help="safetensors file to write")
+    command.add_argument("--repository", required=True, help="on the hub")
+    command.set_defaults(command=download)
 
     command = job_parser(commands.add_parser("evaluate-teacher", help=evaluate_teacher.__doc__))
     command.add_argument("output", type=Path, help="metrics to write")

@@ -29,11 +29,12 @@ from geomem.memory.reconstruction import (
     FeatureBasis,
     fit_basis,
     patch_tokens,
+    predicted_poses,
     reconstruct,
     teacher_images,
 )
 from geomem.memory.selection import select_by_time
-from geomem.models.vggt import VGGT, pose_encoding_to_cameras
+from geomem.models.vggt import VGGT
 
 WINDOW_KIND = "window"
 MIN_BASELINE = 0.1  # metres
@@ -65,25 +66,26 @@ def write_basis(
 ) -> None:
     """Fit PCA and scale prior on the first windows of a plan and write them.
 
-    The scale prior is the median, over windows whose cameras move, of the metres that one unit of
-    the teacher stands for.
+    The scale prior is the median of the metres that one unit of the teacher stands for: from true
+    depth where the training clips have it, else from the cameras of windows that move.
 
     Raises:
-        InputError: If no camera of the sample moves.
+        InputError: If there is neither depth nor a camera that moves.
     """
-    sample = list(plan.windows[: settings["basis_windows"]])
-    images, cameras = read_windows(store, sample, [list(window.frames) for window in sample])
+    sample = plan.windows[: settings["basis_windows"]]
     tokens, scales = [], []
     grid = teacher.config.image_size // teacher.config.patch_size
-    for rows in range(0, len(sample), settings["batch"]):
-        chunk = slice(rows, rows + settings["batch"])
-        output = teacher(teacher_images(images[chunk], teacher))
+    for start in range(0, len(sample), settings["batch"]):
+        windows = list(sample[start : start + settings["batch"]])
+        sets = [(window.clip, list(window.frames)) for window in windows]
+        images, cameras, depth = read_sets(store, sets, depth=store.has_depth)
+        output = teacher(teacher_images(images, teacher))
         kept = patch_tokens(output.tokens[settings["layer"]], grid)
         tokens.append(kept.flatten(0, -2))
-        side = teacher.config.image_size
-        predicted = pose_encoding_to_cameras(output.pose_enc[-1], height=side, width=side)
-        pairs = zip(split_cameras(predicted)[1], split_cameras(cameras[chunk])[1], strict=True)
-        scales += [solve_scale(p, g, prior=1.0, prior_weight=1e-6) for p, g in pairs if _moves(g)]
+        if depth is not None:
+            scales += _scales_of_depth(output.depth, depth)
+        else:
+            scales += _scales_of_cameras(predicted_poses(output.pose_enc[-1]), cameras)
     if not scales:
         raise InputError(f"no camera of the {len(sample)} windows moves; raise `basis_windows`")
     mean, components = fit_basis(torch.cat(tokens), settings["channels"])
@@ -94,10 +96,19 @@ def write_basis(
     )
 
 
-def _moves(w2c: Tensor) -> bool:
-    """Whether the centres of cameras (K, 3, 4) lie far enough apart to tell a scale."""
-    centres = camera_centres(w2c)
-    return bool((centres - centres[:1]).norm(dim=-1).max() > MIN_BASELINE)
+def _scales_of_depth(predicted: Tensor, depth: Tensor) -> list[float]:
+    size = (depth.shape[-2], depth.shape[-1])
+    predicted = torch.nn.functional.interpolate(predicted, size=size)
+    pairs = zip(predicted, depth, strict=True)
+    return [float((d / p)[d.isfinite()].median()) for p, d in pairs if d.isfinite().any()]
+
+
+def _scales_of_cameras(predicted: Tensor, cameras: Tensor) -> list[float]:
+    given = split_cameras(cameras)[1]
+    centres = camera_centres(given)
+    moves = (centres - centres[:, :1]).norm(dim=-1).amax(1) > MIN_BASELINE
+    pairs = zip(predicted[moves], given[moves], strict=True)
+    return [solve_scale(p, g, prior=1.0, prior_weight=1e-6) for p, g in pairs]
 
 
 def cache_part(
@@ -135,6 +146,7 @@ def cache_part(
             store,
             basis,
             batch=settings["features"]["batch"],
+            scale_from=settings["scale_from"],
             prior_weight=settings["scale_prior_weight"],
         )
 
@@ -149,9 +161,10 @@ def _shard(
     basis: FeatureBasis,
     *,
     batch: int,
+    scale_from: str,
     prior_weight: float,
 ) -> dict[str, Tensor]:
-    """Reconstruct windows in batches of equal numbers of frames: padding never reaches the teacher."""
+    """Reconstruct windows in batches of equally many frames: the teacher never sees padding."""
     chosen = [frames_of(window, kind) for window in windows]
     width = max(len(frames) for frames in chosen)
     rows: dict[int, dict[str, Tensor]] = {}
@@ -162,7 +175,14 @@ def _shard(
             images, cameras = read_windows(
                 store, [windows[r] for r in some], [chosen[r] for r in some]
             )
-            made = reconstruct(teacher, images, cameras, basis=basis, prior_weight=prior_weight)
+            made = reconstruct(
+                teacher,
+                images,
+                cameras,
+                basis=basis,
+                scale_from=scale_from,
+                prior_weight=prior_weight,
+            )
             for position, row in enumerate(some):
                 rows[row] = _padded(
                     {

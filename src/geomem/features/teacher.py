@@ -21,6 +21,7 @@ from geomem.models.vggt_evaluation import (
     mean_depth,
     pose_metrics,
 )
+from geomem.models.vggt_layers import Block
 from geomem.models.vggt_losses import (
     matching_loss,
     normalise_scene,
@@ -63,16 +64,16 @@ def draw_sets(
 
 @torch.no_grad()
 def start_as_matcher(model: VGGT) -> None:
-    """Give keys the queries' weights in global attention, so that it starts by matching alike tokens.
+    """Give keys the queries' weights in global attention: it starts by matching alike tokens.
 
     Correspondence between frames otherwise has to be found by chance, which takes short trainings
     most of their steps.
     """
     for block in model.aggregator.global_blocks:
-        weight, bias = block.attn.qkv.weight, block.attn.qkv.bias
-        width = weight.shape[1]
-        weight[width : 2 * width] = weight[:width]
-        bias[width : 2 * width] = bias[:width]
+        assert isinstance(block, Block)
+        for parameter in (block.attn.qkv.weight, block.attn.qkv.bias):
+            queries, keys, _ = parameter.chunk(3)
+            keys.copy_(queries)
 
 
 @contextmanager

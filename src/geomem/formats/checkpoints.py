@@ -1,4 +1,4 @@
-"""Checkpoints: one diffusers folder a module below `model/`, beside a record of where it came from."""
+"""Checkpoints: a diffusers folder a module below `model/`, beside a record of their making."""
 
 import json
 from collections.abc import Mapping
@@ -93,9 +93,9 @@ def check_keys(path: Path, model: Any) -> None:
     except SafetensorError as error:
         raise InputError(f"{path} is truncated ({error}); train it again") from None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    wrong = sorted(set(expected.items()) ^ set(found.items()))
+    wrong = sorted({name for name, _ in expected.items() ^ found.items()})
     if wrong:
-        shown = ", ".join(dict.fromkeys(name for name, _ in wrong[:3]))
+        shown = ", ".join(wrong[:3])
         raise InputError(
             f"{path}: {len(wrong)} missing, extra or reshaped weights ({shown}, ...); it was made "
             "for another model configuration: train it again or restore that configuration"

@@ -1,8 +1,8 @@
 """The cache of the teacher's features: checksummed shards of windows, behind one index a part.
 
-A cache is a directory of `part-*.json` and `shard-*.safetensors`. Shards appear atomically and carry
-the digest of everything they depend on (plan, teacher, layer, transform); an interrupted job finds
-those already there and goes on behind them.
+A cache is a directory of `part-*.json` and `shard-*.safetensors`. Shards appear atomically and
+carry the digest of everything they depend on (plan, teacher, layer, transform); an interrupted job
+finds those already there and goes on behind them.
 """
 
 from collections.abc import Callable, Mapping

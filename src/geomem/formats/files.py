@@ -1,8 +1,8 @@
 """Files of every format: atomic writing, canonical JSON, checksums, tensors.
 
 Files appear under their final name only when they are complete: they are written beside it, flushed
-to disk and renamed. JSON is canonical (sorted keys, no time stamps, no random ids), so equal content
-is equal bytes.
+to disk and renamed. JSON is canonical (sorted keys, no time stamps, no random ids), so equal
+content is equal bytes.
 """
 
 import contextlib

@@ -13,8 +13,10 @@ def teacher_config(architecture: dict[str, Any]) -> VGGTConfig:
     """Return the sizes of the teacher; those of VGGT-1B where none are given."""
     if not architecture:
         return VGGT_1B
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in architecture.items()}
-    return VGGTConfig(**tuples)
+    sizes: dict[str, Any] = {
+        name: tuple(size) if isinstance(size, list) else size for name, size in architecture.items()
+    }
+    return VGGTConfig(**sizes)
 
 
 def load_teacher(weights: Path, architecture: dict[str, Any], *, sha256: str = "") -> VGGT:

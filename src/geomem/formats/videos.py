@@ -21,8 +21,9 @@ from geomem.formats.files import (
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy, atomically."""
-    with atomic_path(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+    # a file rather than its name, to which numpy would append a suffix of its own
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def load_array(path: Path) -> np.ndarray:

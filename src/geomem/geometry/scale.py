@@ -1,8 +1,16 @@
 """Metric scale of cameras that are predicted up to scale (METHOD 7)."""
 
+import math
+
+import torch
+from einops import rearrange
 from torch import Tensor
+from torch.nn import functional as F
 
 from geomem.geometry.cameras import camera_centres
+from geomem.geometry.points import project, unproject
+
+HIDDEN_BEYOND = 1.1  # points this much farther than the surface seen there are taken for hidden
 
 
 def solve_scale(
@@ -47,3 +55,57 @@ def _baselines(w2c: Tensor) -> Tensor:
     """Return the distance (K,) of every camera centre from the first, in float64."""
     centres = camera_centres(w2c.double())
     return (centres - centres[:1]).norm(dim=-1)
+
+
+def consistent_scale(
+    depth: Tensor,
+    images: Tensor,
+    cameras: Tensor,
+    *,
+    prior: float,
+    prior_weight: float,
+    span: float = 2.5,
+    candidates: int = 25,
+) -> float:
+    """Return the scale of depths at which the frames, warped by the given cameras, agree best.
+
+    Where poses are given, depth alone tells the scale: each candidate lifts every frame's pixels,
+    projects them into the other frames and compares colours there; hidden pixels do not count. The
+    smallest mean absolute difference, plus prior_weight * log2(scale / prior)^2, wins. One frame or
+    pure rotation has the same error at every scale, so the prior is returned.
+
+    Args:
+        depth: Planar depth up to scale (K, H, W).
+        images: Frames (K, 3, H, W) in [0, 1].
+        cameras: Given cameras (K, 16).
+        prior: Scale expected beforehand, positive.
+        prior_weight: Colour difference that an error of the scale by a factor of 2 is worth.
+        span: Candidates lie between prior / span and prior * span.
+        candidates: Number of them, odd; spaced evenly in the logarithm.
+    """
+    steps = torch.linspace(-1, 1, candidates, device=depth.device) * math.log2(span)
+    cost = prior_weight * steps.square()
+    if len(depth) > 1:
+        scales = prior * 2**steps
+        cost = cost + torch.stack([_disagreement(depth * s, images, cameras) for s in scales])
+    return prior * 2 ** steps[cost.argmin()].item()
+
+
+def _disagreement(depth: Tensor, images: Tensor, cameras: Tensor) -> Tensor:
+    """Return the mean colour difference of covisible pixels between all pairs of frames."""
+    frames, height, width = depth.shape
+    points = unproject(depth, cameras).flatten(1, 2)
+    uv, z = project(points[:, None], cameras[None])
+    grid = rearrange(2 * uv - 1, "i j n xy -> j i n xy")
+    seen = F.grid_sample(images, grid, align_corners=False, padding_mode="border")
+    surface = F.grid_sample(
+        depth[:, None], grid, mode="nearest", align_corners=False, padding_mode="border"
+    )[:, 0]
+    z = rearrange(z, "i j n -> j i n")
+    inside = (grid.abs() < 1).all(-1) & (z > 0)
+    visible = inside & (z < surface * HIDDEN_BEYOND)
+    other = ~torch.eye(frames, dtype=torch.bool, device=depth.device)
+    own = rearrange(images, "i c h w -> 1 c i (h w)")
+    error = (seen - own).abs().mean(1)
+    visible = visible & other[..., None]
+    return torch.where(visible, error, 0.0).sum() / visible.sum().clamp(min=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geomem.geometry.cameras import split_cameras
-from geomem.geometry.scale import solve_scale
+from geomem.geometry.scale import consistent_scale, solve_scale
 from geomem.models.vggt import NUM_SPECIAL, VGGT, pose_encoding_to_cameras
 
 
@@ -91,6 +91,7 @@ def reconstruct(
     cameras: Tensor,
     *,
     basis: FeatureBasis,
+    scale_from: str,
     prior_weight: float,
 ) -> Reconstruction:
     """Run the teacher on sets of frames and bring its depth to metres by the given cameras.
@@ -100,29 +101,39 @@ def reconstruct(
         images: (B, K, 3, S, S) in [0, 1]; every frame counts, there is no padding.
         cameras: The frames' cameras (B, K, 16), metres.
         basis: Compression of the tokens.
-        prior_weight: Weight of the basis' scale prior in the least-squares fit.
+        scale_from: "cameras" (`solve_scale`) or "colours" (`consistent_scale`).
+        prior_weight: Weight of the basis' scale prior in either.
     """
     size = images.shape[-1]
     output = teacher(teacher_images(images, teacher))
-    side = teacher.config.image_size
-    predicted = split_cameras(
-        pose_encoding_to_cameras(output.pose_enc[-1], height=side, width=side)
-    )[1]
-    given = split_cameras(cameras)[1]
-    scale = images.new_tensor(
-        [
-            solve_scale(p, g, prior=basis.scale_prior, prior_weight=prior_weight)
-            for p, g in zip(predicted, given, strict=True)
+    depth = _resize(output.depth, size)
+    prior = basis.scale_prior
+    if scale_from == "colours":
+        scales = [
+            consistent_scale(d, i, c, prior=prior, prior_weight=prior_weight)
+            for d, i, c in zip(depth, images, cameras, strict=True)
         ]
-    )
-    grid = side // teacher.config.patch_size
+    else:
+        given = split_cameras(cameras)[1]
+        scales = [
+            solve_scale(p, g, prior=prior, prior_weight=prior_weight)
+            for p, g in zip(predicted_poses(output.pose_enc[-1]), given, strict=True)
+        ]
+    scale = images.new_tensor(scales)
+    grid = teacher.config.image_size // teacher.config.patch_size
     features = basis.compress(patch_tokens(output.tokens[basis.layer], grid))
     return Reconstruction(
-        depth=_resize(output.depth, size) * scale[:, None, None, None],
+        depth=depth * scale[:, None, None, None],
         confidence=_resize(output.depth_conf, size),
         features=rearrange(features, "b k h w c -> b k c h w"),
         scale=scale,
     )
+
+
+def predicted_poses(pose_enc: Tensor) -> Tensor:
+    """Return the world-to-camera poses (..., 3, 4) of pose encodings (..., 9)."""
+    # normalised intrinsics do not depend on the image's side, and poses on neither
+    return split_cameras(pose_encoding_to_cameras(pose_enc, height=1, width=1))[1]
 
 
 def _resize(maps: Tensor, size: int) -> Tensor:

@@ -32,7 +32,7 @@ class MemoryReader:
         teacher: The frozen teacher.
         basis: Compression of its features.
         settings: `frames`, `geometry`, `voxel_size`, `budget`, `confidence_quantile`,
-            `scale_prior_weight`.
+            `scale_from`, `scale_prior_weight`.
     """
 
     teacher: VGGT
@@ -58,6 +58,7 @@ class MemoryReader:
             images[None],
             cameras[None],
             basis=self.basis,
+            scale_from=settings["scale_from"],
             prior_weight=settings["scale_prior_weight"],
         )
         truth = settings["geometry"] == "truth"

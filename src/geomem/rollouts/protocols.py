@@ -21,7 +21,7 @@ from geomem.formats import (
     read_checkpoint,
     save_array,
 )
-from geomem.formats.teachers import read_basis, load_teacher
+from geomem.formats.teachers import load_teacher, read_basis
 from geomem.geometry.cameras import check_cameras
 from geomem.models.control import MemoryControl
 from geomem.models.uvit import UViT3DPose

@@ -1,0 +1,207 @@
+"""The workflow as users start it: dry-runs, the `smoke` DAG, and what re-runs after a change."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, edit_yaml
+
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {
+    **{key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"},
+    "PATH": f"{BIN}:{os.environ['PATH']}",
+    "OMP_NUM_THREADS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+}
+
+
+def copy_project(target: Path, *, scale: str = "smoke") -> Path:
+    """Copy what a clone would hold, at another scale and without results."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in tracked:
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "results/", "data/")):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    edit_yaml(target / "config/config.yaml", scale=scale)
+    return target
+
+
+def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def planned(folder: Path, *arguments: str) -> dict[str, int]:
+    """Return the rules a dry-run would run, with their number of jobs."""
+    done = run(folder, "snakemake", "-n", "--quiet", "rules", *arguments)
+    output = done.stdout + done.stderr
+    if "Nothing to be done" in output:
+        return {}
+    table = output.split("Job stats:")[1]
+    jobs = re.findall(r"^([a-z_]+) +(\d+)$", table, flags=re.MULTILINE)
+    return {name: int(count) for name, count in jobs if name not in ("all", "total")}
+
+
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "small", "paper"])
+def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
+    jobs = planned(copy_project(tmp_path, scale=scale))
+    assert jobs["render_table"] == 1
+    assert jobs["train_variant"] >= 5
+    assert jobs["score_videos"] == jobs["train_variant"]
+
+
+def test_the_table_alone_as_a_user_types_it(tmp_path: Path) -> None:
+    jobs = planned(copy_project(tmp_path, scale="tiny"), "results/ablation_table2.tex")
+    assert {"train_variant", "generate_videos", "score_videos", "render_table"} <= set(jobs)
+    assert "build_paper" not in jobs
+
+
+def test_lint_is_clean(tmp_path: Path) -> None:
+    done = run(copy_project(tmp_path), "snakemake", "--lint")
+    assert "good condition" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("rollouts__keyframe_density", 1.5, r"rollouts.keyframe_density = 1.5: .*less than or eq"),
+        ("rollouts__windoww", 4, r"rollouts.windoww = 4: Extra inputs are not permitted"),
+        ("recipes__base__steps", "many", r"recipes.base.steps = 'many': .*integer"),
+    ],
+)
+def test_a_bad_configuration_stops_with_key_value_and_expectation(
+    tmp_path: Path, key: str, value: object, told: str
+) -> None:
+    project = copy_project(tmp_path)
+    edit_yaml(project / "config/scales/smoke.yaml", **{key: value})
+    done = run(project, "snakemake", "-n", check=False)
+    assert done.returncode != 0
+    assert re.search(r"config/scales/smoke.yaml: " + told, done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose `smoke` DAG has run from nothing to the paper."""
+    project = copy_project(tmp_path_factory.mktemp("smoke"))
+    run(project, "git", "init", "-q", ".")
+    run(project, "git", "add", "-A")
+    commit(project)
+    run(project, "snakemake", "--quiet", "rules")
+    return project
+
+
+def commit(project: Path) -> None:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.invalid")
+    run(project, "git", *identity, "commit", "-qm", "state", "--allow-empty")
+
+
+def results_of(project: Path) -> dict[str, bytes]:
+    files = [p for p in (project / "results").rglob("*") if p.is_file()]
+    return {str(p.relative_to(project)): p.read_bytes() for p in files}
+
+
+@pytest.mark.slow
+class TestSmoke:
+    """In order: later tests change the project that earlier ones have looked at."""
+
+    def test_products_are_there_and_verify(self, finished: Path) -> None:
+        table = (finished / "results/ablation_table2.tex").read_text()
+        for label in ("without memory", "single frame", "4 frames, true depth"):
+            assert label in table
+        run(finished, "geomem", "verify")
+
+    def test_second_run_does_nothing(self, finished: Path) -> None:
+        assert planned(finished) == {}
+
+    def test_results_hold_no_times_and_every_cell_is_traced(self, finished: Path) -> None:
+        provenance = json.loads(
+            (finished / "results/smoke/provenance/ablation_table2.json").read_text()
+        )
+        text = json.dumps(provenance)
+        assert not re.search(r"20\d\d-\d\d-\d\d", text)
+        cells = provenance["cells"]
+        assert len(cells) == 7
+        record = finished / "results/smoke/checkpoints/memory_4/seed0/checkpoint.json"
+        from geomem.formats import sha256_file
+        from geomem.formats.runs import run_tag
+
+        assert sha256_file(record) in text
+        assert run_tag("smoke", "memory_4", 0, sha256_file(record)) in text
+
+    def test_mlflow_has_every_run_under_its_tag(self, finished: Path) -> None:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{finished / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("geomem")
+        runs = client.search_runs([experiment.experiment_id])
+        mirrored = json.loads((finished / "logs/mirror_runs/smoke.json").read_text())
+        assert {r.data.tags["geomem.run"] for r in runs} == set(mirrored["runs"])
+        assert len(runs) == 6
+        base = next(r for r in runs if r.info.run_name == "base-seed0")
+        assert len(client.get_metric_history(base.info.run_id, "loss")) == 4
+        assert "spin.psnr" in base.data.metrics
+
+    def test_a_changed_template_renders_tables_again_and_nothing_else(self, finished: Path) -> None:
+        template = finished / "src/geomem/paper/templates/table.tex.j2"
+        before = template.read_text()
+        template.write_text(before + "\n% changed\n")
+        assert set(planned(finished)) <= {"render_table", "render_teacher_table", "build_paper"}
+        assert planned(finished)["render_table"] == 1
+        template.write_text(before)
+        run(finished, "snakemake", "--quiet", "rules")
+
+    def test_a_changed_rollout_trains_nothing_again(self, finished: Path) -> None:
+        scale = finished / "config/scales/smoke.yaml"
+        before = scale.read_text()
+        edit_yaml(scale, rollouts__sampling_steps=3)
+        jobs = planned(finished)
+        assert jobs["generate_videos"] == 12
+        assert jobs["score_videos"] == 6
+        assert not {"train_variant", "cache_features", "render_clips", "draw_plan"} & set(jobs)
+        scale.write_text(before)
+        assert planned(finished) == {}
+
+    def test_dvc_repro_computes_nothing_again(self, finished: Path) -> None:
+        before = results_of(finished)
+        checkpoint = finished / "results/smoke/checkpoints/base/seed0/checkpoint.json"
+        made = checkpoint.stat().st_mtime_ns
+        run(finished, "dvc", "repro")
+        assert checkpoint.stat().st_mtime_ns == made
+        after = results_of(finished)
+        assert {k: after[k] for k in before} == before
+        status = run(finished, "dvc", "status")
+        assert "up to date" in status.stdout
+
+    def test_a_second_clone_pulls_and_renders_without_training(
+        self, finished: Path, tmp_path: Path
+    ) -> None:
+        run(finished, "dvc", "remote", "add", "-q", "-d", "-f", "store", str(tmp_path / "store"))
+        run(finished, "dvc", "push")
+        run(finished, "git", "add", "-A")
+        commit(finished)
+        clone = tmp_path / "clone"
+        run(tmp_path, "git", "clone", "-q", str(finished), str(clone))
+        table = (finished / "results/ablation_table2.tex").read_bytes()
+        (clone / "results/ablation_table2.tex").unlink()
+        run(clone, "dvc", "pull")
+        run(clone, "dvc", "repro")
+        assert (clone / "results/ablation_table2.tex").read_bytes() == table
+        assert not (clone / "logs/train_variant").exists()
+        assert not (clone / "logs/generate_videos").exists()
+        assert "up to date" in run(clone, "dvc", "status").stdout
