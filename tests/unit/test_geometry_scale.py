@@ -1,11 +1,16 @@
 """Scale of predicted cameras: recovered from baselines, the prior without them."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from geomem.geometry.cameras import invert_poses
-from geomem.geometry.scale import solve_scale
+from geomem.geometry.scale import consistent_scale, solve_scale
+from geomem.scenes.render import render
+from geomem.scenes.trajectories import make_trajectory
+from geomem.scenes.worlds import make_world
 
 PRIOR = {"prior": 1.5, "prior_weight": 1e-3}
 
@@ -53,3 +58,33 @@ def test_bad_arguments_are_refused():
         solve_scale(two, two[:1], **PRIOR)
     with pytest.raises(ValueError, match="positive"):
         solve_scale(two, two, prior=0.0, prior_weight=1.0)
+
+
+@pytest.fixture(scope="module")
+def walked_room() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images (4, 3, 32, 32) in [0, 1], true depth and cameras of a walk."""
+    world = make_world("rooms", 5)
+    cameras = make_trajectory(world, "walk", frames=33, seed=5)[::8][:4]
+    rgb, depth = render(world, cameras, resolution=32, supersample=2)
+    return rgb.permute(0, 3, 1, 2) / 255, depth.clamp(max=100), cameras
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.0, 1.6])
+def test_colours_tell_the_scale_of_depth(
+    walked_room: tuple[torch.Tensor, torch.Tensor, torch.Tensor], factor: float
+) -> None:
+    images, depth, cameras = walked_room
+    scale = consistent_scale(depth / factor, images, cameras, prior=1.0, prior_weight=1e-4)
+    assert abs(math.log2(scale / factor)) < 0.15
+
+
+def test_colours_tell_no_scale_of_one_frame_or_of_pure_rotation() -> None:
+    world = make_world("rooms", 5)
+    cameras = make_trajectory(world, "spin", frames=33, seed=5)[:4]
+    rgb, depth = render(world, cameras, resolution=32, supersample=2)
+    images = rgb.permute(0, 3, 1, 2) / 255
+    for frames in (1, 4):
+        scale = consistent_scale(
+            depth[:frames], images[:frames], cameras[:frames], prior=3.0, prior_weight=0.01
+        )
+        assert abs(math.log2(scale / 3.0)) < 0.12

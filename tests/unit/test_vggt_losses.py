@@ -17,7 +17,17 @@ from geomem.models.vggt_evaluation import (
     mean_depth,
     pose_metrics,
 )
-from geomem.models.vggt_losses import camera_loss, dense_loss, normalise_scene, vggt_loss
+from geomem.models.vggt_losses import (
+    camera_loss,
+    dense_loss,
+    matching_loss,
+    normalise_scene,
+    patch_matches,
+    vggt_loss,
+)
+from geomem.scenes.render import render
+from geomem.scenes.trajectories import make_trajectory
+from geomem.scenes.worlds import make_world
 
 
 def pose(axis: list[float], angle: float, translation: list[float]) -> Tensor:
@@ -206,3 +216,40 @@ def test_the_identity_baseline_and_cameras_that_do_not_move() -> None:
     assert math.isnan(pose_metrics(true, identity_poses(true)).direction_deg)
     with pytest.raises(ValueError, match="at least 2 frames, got 1"):
         pose_metrics(true[:, :1], true[:, :1])
+
+
+def test_patch_matches_agree_with_a_loop_over_patches() -> None:
+    world = make_world("rooms", 3)
+    cameras = make_trajectory(world, "walk", frames=17, seed=3)[::8]
+    _, depth = render(world, cameras, resolution=32)
+    targets = normalise_scene(depth[None], cameras[None])
+    matches = patch_matches(targets, 4)[0]
+    expected = torch.zeros_like(matches)
+    for i in range(3):
+        for row in range(8):
+            for column in range(8):
+                point = targets.world_points[0, i, 4 * row + 2, 4 * column + 2]
+                for j in {0, 1, 2} - {i}:
+                    uv, z = project(point[None], targets.cameras[0, j])
+                    u, v = (uv[0] * 32).floor().long().tolist()
+                    if not (0 <= u < 32 and 0 <= v < 32 and z > 0):
+                        continue
+                    if abs(targets.depth[0, j, v, u] - z[0]) < 0.05 * z[0]:
+                        expected[64 * i + 8 * row + column, 64 * j + 8 * (v // 4) + u // 4] = True
+    assert expected.any()
+    assert (matches != expected).sum() <= 2  # a point on the border of two pixels may go to either
+
+
+def test_matching_loss_is_zero_when_all_attention_goes_to_the_matches() -> None:
+    special, patches, frames = 5, 4, 2
+    matches = torch.zeros(1, frames * patches, frames * patches, dtype=torch.bool)
+    matches[0, 1, patches + 2] = True
+    tokens = frames * (special + patches)
+    logits = torch.zeros(1, 1, tokens, tokens)
+    row, column = special + 1, (special + patches) + special + 2
+    even = matching_loss(logits, matches, special=special)
+    assert even.item() == pytest.approx(math.log(tokens))
+    logits[0, 0, row, column] = 50.0
+    assert matching_loss(logits, matches, special=special).item() == pytest.approx(0, abs=1e-6)
+    nothing = matching_loss(logits, torch.zeros_like(matches), special=special)
+    assert nothing.item() == 0
