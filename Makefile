@@ -41,7 +41,7 @@ reproduce: setup ## the main job at the default scale: table 2, figures, PDF
 	snakemake --quiet rules
 
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
-	pytest -q -n 2 --dist worksteal
+	pytest -q -n 2 --dist loadfile
 
 lint: .venv/ready ## ruff, mypy, snakefmt, codespell, snakemake --lint
 	ruff check . && ruff format --check . && mypy && codespell

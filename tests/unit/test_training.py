@@ -251,6 +251,18 @@ def test_windows_longer_than_the_clips_are_refused(project: Path) -> None:
         load_config(project)
 
 
+def test_cameras_that_are_no_rotations_stop_with_clip_and_folder(prepared: Path) -> None:
+    cameras = np.load(prepared / "clips/shard-000/cam.npy")
+    cameras[:, :, 4] = 2.0
+    np.save(prepared / "clips/shard-000/cam.npy", cameras)
+    dataset = open_dataset(
+        prepared / "clips", prepared / "train.json",
+        memory=None, memory_cache=None, window_cache=None,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"clips, clip fake-\d: .*make it again"):
+        dataset[0]
+
+
 def test_learning_rate_warms_up_and_decays() -> None:
     recipe = {"steps": 100, "warmup_steps": 10, "decay": "cosine"}
     factors = [learning_rate_factor(step, recipe) for step in range(100)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from geomem.formats import ClipStore, FeatureCache, InputError, Plan, read_frames
+from geomem.geometry.cameras import check_cameras
 from geomem.memory.explicit import ExplicitMemory
 
 
@@ -57,6 +58,13 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         window = self.plan.windows[index]
         frames = read_frames(self.store, window.clip, window.frames, flip=window.flip)
+        try:
+            check_cameras(torch.from_numpy(frames.cameras))
+        except ValueError as error:
+            clip = self.store.clips[window.clip].clip_id
+            raise InputError(
+                f"{self.store.directory}, clip {clip}: {error}; make it again"
+            ) from None
         item = {
             "frames": to_model_range(frames.rgb),
             "cameras": torch.from_numpy(frames.cameras),
