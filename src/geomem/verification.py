@@ -19,6 +19,8 @@ from geomem.cli import job_config, job_parser
 from geomem.config import Config
 from geomem.formats import InputError, digest, read_json, sha256_file
 
+OLDER_THAN_ALL = 1  # seconds of the epoch; Snakemake takes 0 for "no time" and would keep the file
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -54,6 +56,7 @@ def expected_results(config: Config, root: Path) -> Iterator[list[Result]]:
     ]
     yield [_simple(results / "teacher.json", config.teacher_settings(), "features")]
     variants = _shown_variants(config)
+    yield list(_features(config, data, variants))
     # a branch starts from its base, so bases come first
     yield from (
         [_checkpoint(config, data, results, v, seed) for v in group for seed in scale.seeds]
@@ -79,6 +82,28 @@ def _clips(config: Config, data: Path, name: str, shard: int) -> Result:
         stage="clips",
         inputs={},
     )
+
+
+def _features(config: Config, data: Path, variants: list[str]) -> Iterator[Result]:
+    teacher = data / "features" / config.settings.teacher.name
+    kinds = {
+        (chosen.plan, kind): None
+        for chosen in (config.variants[name] for name in variants)
+        for kind in (
+            *((f"memory{chosen.memory.frames}",) if chosen.memory else ()),
+            *(("window",) if chosen.alignment else ()),
+        )
+    }
+    for plan, kind in kinds:
+        for number in range(config.settings.features.shards):
+            part = teacher / plan / kind / f"part-{number:03d}.json"
+            yield Result(
+                record=part,
+                files=(teacher / "basis.safetensors", part),
+                settings=config.features_settings(plan),
+                stage="features",
+                inputs={"key.plan": data / "plans" / f"{plan}.json"},
+            )
 
 
 def _checkpoint(config: Config, data: Path, results: Path, variant: str, seed: int) -> Result:
@@ -147,7 +172,7 @@ def fault(result: Result) -> str | None:
         record = read_json(result.record)
     except InputError as error:
         return str(error)
-    provenance = record.get("provenance", record)
+    provenance = record.get("provenance") or record.get("key") or record
     if digest(provenance.get("settings")) != digest(result.settings):
         return f"{result.record} was made with other settings than the configuration has"
     version = import_module(f"geomem.{result.stage}.version").VERSION
@@ -210,11 +235,12 @@ def restore(config: Config, root: Path) -> tuple[int, int]:
             sound = bool(present) and fault(result) is None
             complete &= sound or result.stage != "scores"
             good, bad = good + sound, bad + (bool(present) and not sound)
-            _set_times(present, now if sound else 0)
+            _set_times(present, now if sound else OLDER_THAN_ALL)
     made = [*(root / "results").glob("*.*"), *(root / "results" / "figures").glob("*.*")]
     made += (root / "results" / config.scale / "provenance").glob("*.json")
-    _set_times(made, now + 0.01 if complete else 0)
-    _set_times([p for p in [root / "paper/main.pdf"] if p.exists()], now + 0.02 if complete else 0)
+    _set_times(made, now + 0.01 if complete else OLDER_THAN_ALL)
+    paper = [path for path in [root / "paper/main.pdf"] if path.exists()]
+    _set_times(paper, now + 0.02 if complete else OLDER_THAN_ALL)
     return good, bad
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geomem.features.teacher import read_sets
+from geomem.features.version import VERSION
 from geomem.formats import (
     ClipStore,
     InputError,
@@ -135,6 +136,7 @@ def cache_part(
         "teacher": teacher_sha256,
         "kind": kind,
         "settings": settings,
+        "version": VERSION,
         "quantisation": "int8 per window and channel",
     }
 
