@@ -34,7 +34,7 @@ def write_checkpoint(
             module.save_pretrained(temporary / name)
             _drop_path(temporary / name / "config.json")
     weights = {name: sha256_file(folder / "model" / name / WEIGHTS) for name in modules}
-    columns = list(dict.fromkeys(name for entry in log for name in entry))
+    columns = ["step", *sorted({name for entry in log for name in entry} - {"step"})]
     with atomic_path(folder / "curves.csv") as temporary:
         rows = (
             ",".join(f"{entry[name]:.6g}" if name in entry else "" for name in columns)

@@ -147,8 +147,10 @@ def _batches(
         for number, position in enumerate(positions)
         if number // micro % accelerator.num_processes == accelerator.process_index
     ]
+    # Its own generator: a loader otherwise draws from the global one when it starts, which a
+    # resumed run does at another step than an undisturbed one.
     loader: DataLoader[dict[str, Tensor]] = DataLoader(
-        Subset(dataset, mine), batch_size=micro, num_workers=workers
+        Subset(dataset, mine), batch_size=micro, num_workers=workers, generator=torch.Generator()
     )
     for batch in loader:
         yield {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
