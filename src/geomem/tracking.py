@@ -75,7 +75,7 @@ def _mirror_run(
         Metric(key, value, 0, step) for key, value, step in _curves(path.with_name("curves.csv"))
     ]
     for file in scores:
-        summary = read_json(file)["summary"]
+        summary = _summary(read_json(file))
         metrics += [Metric(f"{file.stem}.{key}", value, 0, 0) for key, value in summary.items()]
     for start in range(0, len(metrics), BATCH):
         client.log_batch(run.info.run_id, metrics=metrics[start : start + BATCH])
@@ -88,6 +88,12 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flatten(below, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, value
+
+
+def _summary(score: dict[str, Any]) -> dict[str, float]:
+    """Return the mean over clips of every metric that is known of all clips."""
+    known = {name: values for name, values in score["per_clip"].items() if None not in values}
+    return {name: sum(values) / len(values) for name, values in known.items() if values}
 
 
 def _curves(path: Path) -> Iterator[tuple[str, float, int]]:

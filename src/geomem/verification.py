@@ -142,7 +142,7 @@ def _score(config: Config, results: Path, variant: str, seed: int, protocol: str
         files=(record,),
         settings=config.scores_settings(protocol),
         stage="scores",
-        inputs={"rollout": rollout},
+        inputs={"inputs.rollout.sha256": rollout},
     )
 
 

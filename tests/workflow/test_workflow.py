@@ -48,7 +48,7 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
     """Return the rules a dry-run would run, with their number of jobs."""
-    done = run(folder, "snakemake", "-n", "--quiet", "rules", *arguments)
+    done = run(folder, "snakemake", "-n", "--quiet", "rules", "--", *arguments)
     output = done.stdout + done.stderr
     if "Nothing to be done" in output:
         return {}
