@@ -49,7 +49,7 @@ def stage_files(stage: str, root: Path = SOURCE_ROOT) -> list[Path]:
             continue
         seen.add(path)
         names = {name for name in imported_names(path) if name.startswith("geomem.")}
-        files = [module_file(name, root) for name in names if name not in APART]
+        files = [module_file(name, root) for name in names if not name.startswith(APART)]
         waiting += [file for file in files if file]
     return sorted(seen)
 

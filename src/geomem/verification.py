@@ -55,7 +55,7 @@ def expected_results(config: Config, root: Path) -> Iterator[list[Result]]:
         for name in scale.plans
     ]
     yield [_simple(results / "teacher.json", config.teacher_settings(), "features")]
-    variants = _shown_variants(config)
+    variants = config.shown_variants()
     yield list(_features(config, data, variants))
     # a branch starts from its base, so bases come first
     yield from (
@@ -144,13 +144,6 @@ def _score(config: Config, results: Path, variant: str, seed: int, protocol: str
         stage="scores",
         inputs={"inputs.rollout.sha256": rollout},
     )
-
-
-def _shown_variants(config: Config) -> list[str]:
-    shown = {row.variant for table in config.tables.values() for row in table.rows}
-    while grown := {v for name in shown if (v := config.variants[name].initial)} - shown:
-        shown |= grown
-    return [name for name in config.variants if name in shown]
 
 
 def _generations(config: Config, variants: list[str]) -> Iterator[list[str]]:

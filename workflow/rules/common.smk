@@ -140,20 +140,6 @@ def rollout_flags(wildcards, input):
     return flags
 
 
-def shown_variants():
-    """Variants that a table or figure shows, and those they start from, in order."""
-    rows = [
-        row
-        for group in (CONFIG.tables, CONFIG.figures)
-        for one in group.values()
-        for row in one.rows
-    ]
-    shown = {row.variant for row in rows}
-    while grown := {CONFIG.variants[v].initial for v in shown} - shown - {None}:
-        shown |= grown
-    return [variant for variant in CONFIG.variants if variant in shown]
-
-
 def records_of(variants):
     """Checkpoint records of variants and of those they start from, with every seed."""
     wanted = dict.fromkeys(v for name in variants for v in (backbone_of(name), name))
@@ -164,7 +150,7 @@ def records_of(variants):
 
 def checkpoints():
     """Checkpoint records of everything that is shown."""
-    return records_of(shown_variants())
+    return records_of(CONFIG.shown_variants())
 
 
 def scores_of(variants):

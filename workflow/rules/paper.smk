@@ -118,7 +118,7 @@ rule build_paper:
 rule mirror_runs:
     input:
         checkpoints=checkpoints(),
-        scores=scores_of(shown_variants()),
+        scores=scores_of(CONFIG.shown_variants()),
     output:
         runs=MIRROR,
     log:

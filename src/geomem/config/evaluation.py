@@ -1,0 +1,149 @@
+"""Long generation, its scores, and the tables and figures that show them."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from geomem.config.basics import Positive, Strict
+
+Metric = Literal[
+    "psnr",
+    "psnr_frame_mean",
+    "ssim",
+    "perceptual",
+    "late_psnr",
+    "late_distance",
+    "closing_psnr",
+    "closing_distance",
+    "self_psnr",
+    "self_distance",
+    "contrast",
+    "truth_psnr",
+    "truth_distance",
+    "forgetting",
+    "coverage",
+    "frechet",
+    "frechet_infinite",
+    "kernel_distance",
+]
+
+
+class Guidance(Strict):
+    """A history-guidance scheme and its arguments."""
+
+    scheme: Literal["conditional", "vanilla", "stabilized_vanilla", "fractional", "temporal"]
+    guidance_scale: float = 1.0
+    stabilization_level: float = 0.02
+    freq_scale: float = 0.5
+
+
+class Rollouts(Strict):
+    """Long generation."""
+
+    protocols: dict[str, str] = Field(description="protocol -> split it runs on")
+    context: Positive = Field(description="given frames")
+    window: Positive = Field(description="frames the model sees at once")
+    keyframe_density: float = Field(gt=0, le=1)
+    sampling_steps: Positive
+    keyframes: Guidance
+    interpolation: Guidance
+    batch: Positive = Field(description="clips generated together")
+    seed: int = 0
+
+
+class Scores(Strict):
+    """Metrics."""
+
+    perceptual: Literal["auto", "lpips", "efficientnet_lite0"] = "auto"
+    frechet: Literal["auto", "i3d", "efficientnet_lite0"] = "auto"
+    i3d_weights: str = "data/weights/i3d_torchscript.pt"
+    perceptual_stride: Positive = Field(
+        default=1, description="every n-th generated frame gets a perceptual distance"
+    )
+    frechet_stride: Positive = Field(
+        default=1, description="every n-th frame enters the video features"
+    )
+    revisit_gap: Positive = Field(
+        default=8, description="frames between two visits of a place, at least"
+    )
+    set_bootstrap: Positive = Field(default=200, description="resamples per set-level distance")
+    bootstrap: Positive = Field(description="resamples per interval of a table or figure")
+
+
+class Column(Strict):
+    """A column of a table."""
+
+    metric: Metric
+    protocol: str
+    label: str = Field(
+        default="", description="heading; empty: the name of the network that was really used"
+    )
+    unit: str = ""
+    better: Literal["higher", "lower"]
+    precision: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _networks_name_themselves(self) -> Self:
+        if bool(self.label) == (self.metric in ("perceptual", "frechet")):
+            raise ValueError(
+                f"label {self.label!r} of {self.metric}: perceptual and frechet are headed by the "
+                "network that was really used, all other metrics need a label"
+            )
+        return self
+
+
+class Row(Strict):
+    """A row of a table."""
+
+    variant: str
+    label: str
+    bound: bool = Field(default=False, description="an upper bound: shown, not ranked")
+    repeat_context: bool = Field(
+        default=False,
+        description="not the variant but its clips' last context frame repeated: shown, not ranked",
+    )
+    rule_above: bool = Field(default=False, description="a thin line above")
+
+
+class Table(Strict):
+    """A table of the paper."""
+
+    caption: str
+    reference: str = Field(description="variant that the paired tests compare with")
+    rows: tuple[Row, ...] = Field(min_length=1)
+    columns: tuple[Column, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rows_differ(self) -> Self:
+        labels = [row.label for row in self.rows]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"row labels repeat in {labels}")
+        return self
+
+
+class FigureRow(Strict):
+    """A variant in a figure."""
+
+    variant: str
+    label: str
+
+
+class StripFigure(Strict):
+    """Frames of one clip: the truth above, then a row for each variant (first seed)."""
+
+    kind: Literal["strip"]
+    protocol: str
+    clip: int = Field(ge=0, description="index in the protocol's split")
+    frames: Positive = Field(description="number of frames shown, spread over the clip")
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+
+class CurvesFigure(Strict):
+    """PSNR and memory coverage of every frame: a column of panels for each protocol."""
+
+    kind: Literal["curves"]
+    protocols: tuple[str, ...] = Field(min_length=1)
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+
+Figure = Annotated[StripFigure | CurvesFigure, Field(discriminator="kind")]

@@ -1,0 +1,80 @@
+"""How files become one checked `Config`."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from geomem.config.matrix import Config
+from geomem.formats import InputError
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        choices = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise InputError(f"{path} is missing; {path.parent} has {choices}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def load_config(root: Path | str = ".", *, scale: str | None = None) -> Config:
+    """Return the checked configuration below `root`/config.
+
+    Args:
+        root: Root of the project.
+        scale: Overrides the scale that `config.yaml` names.
+
+    Raises:
+        InputError: With the key, the value and what was expected, one line a fault.
+    """
+    folder = Path(root) / "config"
+    main = _read_yaml(folder / "config.yaml")
+    name = scale or main.get("scale", "tiny")
+    experiments = _read_yaml(folder / "experiments.yaml")
+    content = {
+        **main,
+        "scale": name,
+        "settings": _read_yaml(folder / "scales" / f"{name}.yaml"),
+        "datasets": {p.stem: _read_yaml(p) for p in sorted((folder / "datasets").glob("*.yaml"))},
+        **experiments,
+    }
+    try:
+        return _leave_out(Config.model_validate(content))
+    except ValidationError as error:
+        raise InputError("\n".join(_explain(fault, name) for fault in error.errors())) from None
+
+
+def _leave_out(config: Config) -> Config:
+    """Return the configuration without the variants that its scale leaves out."""
+    gone = config.settings.leave_out
+
+    def kept(shown: Any) -> Any:
+        rows = tuple(row for row in shown.rows if row.variant not in gone)
+        return shown.model_copy(update={"rows": rows})
+
+    return config.model_copy(
+        update={
+            "variants": {name: v for name, v in config.variants.items() if name not in gone},
+            "tables": {name: kept(table) for name, table in config.tables.items()},
+            "figures": {name: kept(figure) for name, figure in config.figures.items()},
+        }
+    )
+
+
+def _explain(fault: Any, scale: str) -> str:
+    file = {
+        "settings": f"config/scales/{scale}.yaml",
+        "datasets": "config/datasets",
+        "variants": "config/experiments.yaml",
+        "tables": "config/experiments.yaml",
+        "figures": "config/experiments.yaml",
+    }
+    place = [str(part) for part in fault["loc"]]
+    where = file.get(place[0] if place else "", "config/config.yaml")
+    key = ".".join(place[1:] if place and place[0] == "settings" else place) or "(whole file)"
+    value = fault["input"]
+    shown = "" if isinstance(value, dict | list) else f" = {value!r}"
+    return f"{where}: {key}{shown}: {fault['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,64 @@
+"""The teacher, what is kept of its features, and the memory built from them."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from geomem.config.basics import Positive, Share, Strict
+
+
+class TeacherTraining(Strict):
+    """How the small VGGT is trained on the embedded worlds."""
+
+    steps: Positive
+    batch: Positive = Field(description="windows per step")
+    max_frames: Positive = Field(description="frames per window are drawn from 1 to this")
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    cooldown_steps: int = Field(ge=0, description="last steps, in which the rate falls to zero")
+    matching_weight: float = Field(
+        default=0.0, ge=0, description="weight of the attention's loss on true correspondences"
+    )
+    seed: int = 0
+
+
+class Teacher(Strict):
+    """The frozen 3D reconstruction model."""
+
+    name: str = Field(description="names the cache's folder")
+    architecture: dict[str, Any] = Field(description="fields of VGGTConfig, or {} for VGGT-1B")
+    weights: str = Field(description="safetensors file; `{scale}` is replaced")
+    sha256: str = Field(default="", description="checked before use where given")
+    download: str = Field(default="", description="hub repository that has model.safetensors")
+    training: TeacherTraining | None = None
+    train_split: str = "train"
+    validation_split: str = "validation"
+
+
+class Features(Strict):
+    """What the cache keeps of the teacher."""
+
+    basis_plan: str = Field(description="plan whose first windows the PCA is fitted on")
+    layer: int = Field(ge=0, description="backbone layer whose tokens are kept")
+    channels: Positive = Field(description="PCA components kept of each token")
+    basis_windows: Positive = Field(description="windows the PCA is fitted on")
+    shards: Positive = 1
+    batch: Positive = Field(description="windows per forward pass")
+
+
+class Memory(Strict):
+    """The explicit memory."""
+
+    voxel_size: float = Field(gt=0, description="metres")
+    budget: Positive = Field(description="largest number of points")
+    confidence_quantile: Share = Field(description="this share of least confident points is cut")
+    scale_from: Literal["cameras", "colours"] = Field(
+        description="what tells the teacher's scale: its own cameras against the given ones (least "
+        "squares), or the colours of frames warped by the given cameras"
+    )
+    scale_prior_weight: float = Field(
+        gt=0,
+        description="strength of the scale prior: square metres of baseline (cameras), or the "
+        "colour difference that a factor of 2 is worth (colours)",
+    )
+    dropout: Share = Field(description="share of training clips that see no memory")

@@ -1,0 +1,93 @@
+"""The diffusion model, its training, and the variants."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from geomem.config.basics import Positive, Share, Strict
+
+
+class Model(Strict):
+    """The U-ViT 3D (fields of UViT3DPose)."""
+
+    channels: tuple[Positive, ...]
+    emb_channels: Positive
+    block_types: tuple[Literal["ResBlock", "TransformerBlock"], ...]
+    block_dropouts: tuple[Share, ...]
+    num_updown_blocks: tuple[Positive, ...]
+    num_mid_blocks: Positive
+    num_heads: Positive
+    patch_size: Positive = 2
+    camera_dropout: Share = 0.1
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        levels = len(self.channels)
+        if (len(self.block_types), len(self.block_dropouts)) != (levels, levels):
+            raise ValueError(f"block_types and block_dropouts need {levels} entries each")
+        if len(self.num_updown_blocks) != levels - 1:
+            raise ValueError(f"num_updown_blocks needs {levels - 1} entries")
+        return self
+
+
+class Optimization(Strict):
+    """One training recipe."""
+
+    steps: Positive
+    batch: Positive = Field(description="windows per optimizer step, over all processes")
+    accumulation: Positive = 1
+    learning_rate: float = Field(gt=0)
+    zero_init_rate: float = Field(
+        default=1.0, gt=0, description="factor on the learning rate of zero-initialised projections"
+    )
+    warmup_steps: int = Field(ge=0)
+    decay: Literal["constant", "cosine"] = "constant"
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0)
+    ema_decay: Share
+    precision: Literal["no", "bf16"] = "no"
+    checkpoint_steps: Positive = Field(description="optimizer steps between resumable states")
+    workers: int = Field(default=0, ge=0, description="loader processes")
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} does not divide batch {self.batch}")
+        return self
+
+
+class Alignment(Strict):
+    """3D-REPA."""
+
+    objective: Literal["angular+scale", "angular", "mse", "repa", "trd", "as_released"] = (
+        "angular+scale"
+    )
+    level: int = Field(description="index into the backbone's states; the down levels come first")
+    weight: float = Field(default=0.5, ge=0)
+    scale_weight: float = Field(default=0.05, ge=0)
+
+
+class VariantMemory(Strict):
+    """What a variant remembers."""
+
+    frames: Positive = Field(description="memory frames K")
+    geometry: Literal["teacher", "truth"] = "teacher"
+    selection: Literal["time"] = "time"
+
+
+class Variant(Strict):
+    """One trained model."""
+
+    initial: str | None = Field(default=None, description="variant it starts from; none = scratch")
+    plan: str
+    recipe: str
+    noise: Literal["per_frame", "per_clip"] = "per_frame"
+    alignment: Alignment | None = None
+    memory: VariantMemory | None = None
+
+    @model_validator(mode="after")
+    def _memory_needs_a_base(self) -> Self:
+        if self.memory and not self.initial:
+            raise ValueError("a variant with memory needs `initial`, the base of its branch")
+        return self
