@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # Set before torch is imported: two pytest workers share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from geomem.formats import ClipInfo, write_clip_shard
+from geomem.formats import ClipInfo, InputError, write_clip_shard
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,3 +62,23 @@ def write_fake_clips(folder: Path, *, clips: int, frames: int, size: int, seed: 
         provenance={},
     )
     return folder
+
+
+def told(action: Callable[[], Any], *words: str) -> None:
+    """The action ends in an InputError of one line that has all the words."""
+    with pytest.raises(InputError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def truncate(path: Path, share: float = 0.5) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def flip_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)

@@ -11,7 +11,7 @@ class TeacherTraining(Strict):
     """How the small VGGT is trained on the embedded worlds."""
 
     steps: Positive
-    batch: Positive = Field(description="windows per step")
+    batch_frames: Positive = Field(description="frames per step, over all its windows")
     max_frames: Positive = Field(description="frames per window are drawn from 1 to this")
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(ge=0)

@@ -63,17 +63,27 @@ def draw_sets(
 
 
 @torch.no_grad()
-def start_as_matcher(model: VGGT) -> None:
-    """Give keys the queries' weights in global attention: it starts by matching alike tokens.
+def start_as_matcher(model: VGGT, generator: torch.Generator) -> None:
+    """Let a new model start where finding correspondences and reading off cameras is short work.
 
-    Correspondence between frames otherwise has to be found by chance, which takes short trainings
-    most of their steps.
+    Global attention starts by matching alike tokens (keys have the queries' weights), patches know
+    where they are (sinusoids of random frequency and phase, nearly linear over the image), and the
+    first frame's special tokens differ from the others'. From the published initialisation short
+    trainings end with cameras that do not move: docs/negative-results.md.
     """
     for block in model.aggregator.global_blocks:
         assert isinstance(block, Block)
         for parameter in (block.attn.qkv.weight, block.attn.qkv.bias):
             queries, keys, _ = parameter.chunk(3)
             keys.copy_(queries)
+    embedder = model.aggregator.patch_embed
+    dim = embedder.pos_embed.shape[-1]
+    side = torch.linspace(-1, 1, embedder.grid)
+    frequency = 1.5 * torch.randn(2, dim, generator=generator)
+    phase = 2 * torch.pi * torch.rand(dim, generator=generator)
+    codes = (torch.cartesian_prod(side, side) @ frequency + phase).sin()
+    embedder.pos_embed[:, 1:] = 0.5 * codes
+    model.aggregator.camera_token.normal_(std=0.5, generator=generator)
 
 
 @contextmanager
@@ -105,7 +115,7 @@ def train_teacher(
     training = settings["teacher"]["training"]
     torch.manual_seed(training["seed"])
     model = VGGT(teacher_config(settings["teacher"]["architecture"]))
-    start_as_matcher(model)
+    start_as_matcher(model, torch.Generator().manual_seed(training["seed"]))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training["learning_rate"], weight_decay=0.05
     )
@@ -122,7 +132,8 @@ def train_teacher(
     for step in progress(range(done, steps), total=steps, initial=done):
         rng = np.random.default_rng([training["seed"], step])
         frames = int(rng.integers(1, training["max_frames"] + 1))
-        sets = draw_sets(store, rng, count=training["batch"], frames=frames)
+        count = max(1, training["batch_frames"] // frames)
+        sets = draw_sets(store, rng, count=count, frames=frames)
         images, cameras, depth = read_sets(store, sets)
         assert depth is not None
         factor = min(
