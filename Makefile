@@ -38,7 +38,7 @@ latex:
 	|| echo "no LaTeX: all but the PDF will be made; for it: sudo apt-get install $(LATEX)"
 
 reproduce: setup ## the main job at the default scale: table 2, figures, PDF
-	snakemake --quiet rules
+	snakemake --quiet rules --config only=main
 
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
 	pytest -q -n 2 --dist loadfile

@@ -15,7 +15,7 @@ rule all:
     default_target: True
     input:
         paper_products(),
-        checkpoints(),
+        records_of(RUNS),
         MIRROR,
 
 

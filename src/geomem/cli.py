@@ -28,7 +28,7 @@ def job_config(args: argparse.Namespace) -> Config:
     """Load the configuration of a job and limit its threads."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(args.threads)
-    return load_config(args.root, scale=args.scale)
+    return load_config(args.root, scale=args.scale, main_job=getattr(args, "main_job", False))
 
 
 def checked(settings: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:

@@ -55,17 +55,22 @@ def expected_results(config: Config, root: Path) -> Iterator[list[Result]]:
         for name in scale.plans
     ]
     yield [_simple(results / "teacher.json", config.teacher_settings(), "features")]
-    variants = config.shown_variants()
-    yield list(_features(config, data, variants))
-    # a branch starts from its base, so bases come first
-    yield from (
-        [_checkpoint(config, data, results, v, seed) for v in group for seed in scale.seeds]
-        for group in _generations(config, variants)
-    )
-    runs = [(variant, seed) for variant in variants for seed in scale.seeds]
-    protocols = scale.rollouts.protocols
-    yield [_rollout(config, results, v, seed, p) for v, seed in runs for p in protocols]
-    yield [_score(config, results, v, seed, p) for v, seed in runs for p in protocols]
+    runs = config.runs()
+    trained = [name for name in runs if not config.variants[name].best_of]
+    yield list(_features(config, data, trained))
+    # what a checkpoint is made from comes before it
+    for group in _generations(config, list(runs)):
+        picked = [name for name in group if config.variants[name].best_of]
+        yield [_choice(config, results, name) for name in picked]
+        make = {True: _adopted, False: _checkpoint}
+        yield [
+            make[name in picked](config, data, results, name, seed)
+            for name in group
+            for seed in scale.seeds
+        ]
+        made = [(name, seed, p) for name in group for seed in scale.seeds for p in runs[name]]
+        yield [_rollout(config, results, *run) for run in made]
+        yield [_score(config, results, *run) for run in made]
 
 
 def _simple(record: Path, settings: Any, stage: str) -> Result:
@@ -86,14 +91,11 @@ def _clips(config: Config, data: Path, name: str, shard: int) -> Result:
 
 def _features(config: Config, data: Path, variants: list[str]) -> Iterator[Result]:
     teacher = data / "features" / config.settings.teacher.name
-    kinds = {
-        (chosen.plan, kind): None
-        for chosen in (config.variants[name] for name in variants)
-        for kind in (
-            *((f"memory{chosen.memory.frames}",) if chosen.memory else ()),
-            *(("window",) if chosen.alignment else ()),
-        )
-    }
+    kinds = dict.fromkeys(
+        (config.recipe_of(name)[1], kind)
+        for name in variants
+        for kind in config.caches_of(name).values()
+    )
     for plan, kind in kinds:
         for number in range(config.settings.features.shards):
             part = teacher / plan / kind / f"part-{number:03d}.json"
@@ -109,7 +111,7 @@ def _features(config: Config, data: Path, variants: list[str]) -> Iterator[Resul
 def _checkpoint(config: Config, data: Path, results: Path, variant: str, seed: int) -> Result:
     folder = results / "checkpoints" / variant / f"seed{seed}"
     chosen = config.variants[variant]
-    inputs = {"inputs.plan": data / "plans" / f"{chosen.plan}.json"}
+    inputs = {"inputs.plan": data / "plans" / f"{config.recipe_of(variant)[1]}.json"}
     if chosen.initial:
         initial = results / "checkpoints" / chosen.initial / f"seed{seed}"
         inputs["inputs.initial"] = initial / "checkpoint.json"
@@ -119,6 +121,22 @@ def _checkpoint(config: Config, data: Path, results: Path, variant: str, seed: i
         settings=config.training_settings(variant, seed),
         stage="training",
         inputs=inputs,
+    )
+
+
+def _choice(config: Config, results: Path, variant: str) -> Result:
+    record = results / "choices" / f"{variant}.json"
+    return _simple(record, config.choice_settings(variant), "training")
+
+
+def _adopted(config: Config, data: Path, results: Path, variant: str, seed: int) -> Result:
+    folder = results / "checkpoints" / variant / f"seed{seed}"
+    return Result(
+        record=folder / "checkpoint.json",
+        files=(folder / "model", folder / "curves.csv", folder / "checkpoint.json"),
+        settings=config.choice_settings(variant),
+        stage="training",
+        inputs={"inputs.choice": results / "choices" / f"{variant}.json"},
     )
 
 
@@ -147,10 +165,10 @@ def _score(config: Config, results: Path, variant: str, seed: int, protocol: str
 
 
 def _generations(config: Config, variants: list[str]) -> Iterator[list[str]]:
-    made: set[str | None] = {None}
+    made: set[str] = set()
     left = list(variants)
     while left:
-        ready = [name for name in left if config.variants[name].initial in made]
+        ready = [name for name in left if made.issuperset(config.starts_of(name))]
         yield ready
         made |= set(ready)
         left = [name for name in left if name not in ready]
@@ -194,8 +212,11 @@ def orphans(config: Config, root: Path) -> list[str]:
     return [f"{path} is not asked for by the configuration" for path in sorted(found - expected)]
 
 
-def verify(config: Config, root: Path) -> list[str]:
-    """Return every fault of the results below `results/<scale>`, and the orphans."""
+def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
+    """Return every fault of the results below `results/<scale>`, and the orphans.
+
+    With `main_job` the configuration knows a part of the results, so that no others are orphans.
+    """
     folder = root / "results"
     faults = [
         message
@@ -204,7 +225,7 @@ def verify(config: Config, root: Path) -> list[str]:
         if result.record.is_relative_to(folder) and (message := fault(result))
     ]
     missing = [f"{path} is missing" for path in products(config, root) if not path.exists()]
-    return faults + missing + orphans(config, root)
+    return faults + missing + ([] if main_job else orphans(config, root))
 
 
 def products(config: Config, root: Path) -> list[Path]:
@@ -247,7 +268,7 @@ def _set_times(paths: list[Path], when: float) -> None:
 
 def run_verify(args: argparse.Namespace) -> None:
     """Compare every result with the configuration; fail if any is missing, outdated or unasked."""
-    faults = verify(job_config(args), Path(args.root))
+    faults = verify(job_config(args), Path(args.root), main_job=args.main_job)
     if faults:
         raise InputError("\n".join([*faults, f"{len(faults)} faults; run `snakemake`"]))
 
@@ -261,4 +282,6 @@ def run_restore(args: argparse.Namespace) -> None:
 def add_commands(commands: Any) -> None:
     """Add `verify` and `restore` to the `geomem` command."""
     for name, run in (("verify", run_verify), ("restore", run_restore)):
-        job_parser(commands.add_parser(name, help=run.__doc__)).set_defaults(command=run)
+        command = job_parser(commands.add_parser(name, help=run.__doc__))
+        command.add_argument("--main-job", action="store_true", help="its tables and figures alone")
+        command.set_defaults(command=run)

@@ -48,7 +48,7 @@ def faults(paths: list[Path], allowed: dict[str, set[str]]) -> dict[str, set[str
 
 def test_every_package_is_a_stage_a_library_or_the_formats() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert packages - {*STAGES, *LIBRARIES, "formats", "baselines"} == set()
+    assert packages - {*STAGES, *LIBRARIES, "formats", "config"} == set()
 
 
 def test_libraries_import_libraries_alone() -> None:
@@ -95,9 +95,9 @@ def test_the_arrows_have_no_cycle_between_libraries() -> None:
     assert arrows == {}
 
 
-def test_package_files_are_empty_but_for_the_formats() -> None:
+def test_package_files_are_empty_but_for_formats_and_configuration() -> None:
     for path in PACKAGE.rglob("__init__.py"):
-        if path.parent.name != "formats":
+        if path.parent.name not in ("formats", "config"):
             assert imported_names(path) == set(), path
 
 

@@ -68,7 +68,12 @@ def edit(tmp_path: Path) -> Edit:
         (SMOKE, "recipes.base.accumulation", 3, ["recipes.base", "3 does not divide batch 2"]),
         (SMOKE, "recipes.base.decay", "cosin", ["recipes.base.decay", "'cosin'", "'cosine'"]),
         (SMOKE, "model.block_dropouts", [0.0], ["model", "need 3 entries"]),
-        (SMOKE, "rollouts.protocols.spin", "spins", ["protocols.spin.split", "'spins'", "spin"]),
+        (
+            SMOKE,
+            "rollouts.protocols.spin.split",
+            "spins",
+            ["protocols.spin.split", "'spins'", "spin"],
+        ),
         (SMOKE, "rollouts.context", 3, ["rollouts.protocols", "context must be in [1, 2]", "3"]),
         (SMOKE, "rollouts.keyframes.scheme", "stable", ["keyframes.scheme", "'stable'"]),
         (SMOKE, "teacher.train_split", "trains", ["teacher.train_split", "'trains'", "train"]),
@@ -79,6 +84,19 @@ def edit(tmp_path: Path) -> Edit:
         (EXPERIMENTS, "variants.memory_1.initial", GONE, [EXPERIMENTS, "memory_1", "initial"]),
         (EXPERIMENTS, "variants.memory_1.plan", "train", ["memory_1", "train has no memory"]),
         (EXPERIMENTS, "variants.memory_2.initial", "memory_1", ["memory_1 has a memory branch"]),
+        (EXPERIMENTS, "variants.base.recipe", GONE, ["variants.base", "needs `plan` and `recipe`"]),
+        (EXPERIMENTS, "variants.best.plan", "train", ["variants.best", "leave out all other keys"]),
+        (EXPERIMENTS, "variants.best.best_of.among", ["memory_1"], ["memory_1 is not a trained"]),
+        (EXPERIMENTS, "variants.best.best_of.protocol", "walks", ["best.protocol", "'walks'"]),
+        (
+            EXPERIMENTS,
+            "variants.repa.alignment.frames",
+            9,
+            ["repa.alignment.frames: 9"],
+        ),
+        (EXPERIMENTS, "main", ["table_9"], ["main", "'table_9'", "ablation_table2"]),
+        (SMOKE, "candidates", {"best": ["nobody"]}, ["best.among", "'nobody'", "base"]),
+        (SMOKE, "rollouts.protocols.spin.frames", 99, ["protocols.spin: 99 frames", "24"]),
         (
             EXPERIMENTS,
             "tables.ablation_table2.reference",
@@ -152,22 +170,55 @@ def test_the_scales_that_the_project_promises_are_there() -> None:
 def test_a_scale_fits_together(scale: str) -> None:
     config = load_config(ROOT, scale=scale)
     settings = config.settings
-    for target in settings.rollouts.protocols.values():
-        plan_rollout(
-            settings.splits[target].frames,
-            window=settings.rollouts.window,
-            keyframe_density=settings.rollouts.keyframe_density,
-            context=settings.rollouts.context,
-        )
-        assert settings.splits[target].role == "test"
+    for name, protocols in config.runs().items():
+        for protocol in protocols:
+            plan_rollout(
+                config.frames_of(protocol),
+                window=config.window_of(name),
+                keyframe_density=config.keyframe_density_of(name, protocol),
+                context=settings.rollouts.context,
+            )
+    shown = {column.protocol for table in config.tables.values() for column in table.columns}
+    for protocol in shown:
+        assert settings.splits[settings.rollouts.protocols[protocol].split].role == "test"
+    deciding = config.variants["best"].best_of
+    assert deciding is not None
+    chosen_on = settings.rollouts.protocols[deciding.protocol].split
+    assert settings.splits[chosen_on].role == "validation"
     stages = {"clips", "features", "training", "rollouts", "scores", "paper"}
     assert stages <= settings.resources.keys()
     assert settings.splits[settings.teacher.validation_split].dataset == "rooms"
     assert settings.features.layer < teacher_config(settings.teacher.architecture).depth
     divisor = settings.model.patch_size * 2 ** (len(settings.model.channels) - 1)
     assert settings.resolution % divisor == 0
-    for plan in settings.plans.values():
-        assert plan.frames == settings.rollouts.window
+
+
+def test_a_pick_is_made_from_what_the_scale_leaves() -> None:
+    tiny, small = (load_config(ROOT, scale=scale) for scale in ("tiny", "small"))
+    assert tiny.candidates_of("best") == tiny.starts_of("best") == ("base",)
+    assert small.candidates_of("best") == ("base", "repa", "tuned", "tuned_repa")
+    assert "validation" in small.runs()["repa"] and "validation" not in tiny.runs()["base"]
+    assert small.window_of("memory_1") == small.settings.plans["train"].frames
+
+
+def test_the_main_job_is_a_part_of_the_study() -> None:
+    study, main = load_config(ROOT, scale="tiny"), load_config(ROOT, scale="tiny", main_job=True)
+    assert set(main.runs()) < set(study.runs())
+    assert set(main.tables) == {"ablation_table2"}
+    for name, protocols in main.runs().items():
+        assert set(protocols) <= set(study.runs()[name])
+
+
+def test_videos_that_fit_a_window_are_made_at_once(edit: Edit) -> None:
+    root = edit(SMOKE, "rollouts.protocols.spin.frames", 4)
+    content = yaml.safe_load((root / EXPERIMENTS).read_text())
+    content["figures"] = {}
+    content["main"] = []
+    (root / EXPERIMENTS).write_text(yaml.safe_dump(content))
+    config = load_config(root, scale="smoke")
+    settings = config.rollout_settings("base", "spin")
+    assert (settings["frames"], settings["window"], settings["keyframe_density"]) == (4, 4, 1.0)
+    assert config.rollout_settings("base", "out_and_back")["keyframe_density"] == 0.25
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -216,7 +267,7 @@ def test_the_paper_model_is_the_published_one_and_runs(paper: Config) -> None:
     assert {name: sizes[name] for name in UVIT_RE10K} == UVIT_RE10K
     with torch.device("meta"):
         model = UViT3DPose(**sizes).eval()
-        x = torch.empty(1, paper.settings.rollouts.window, 3, 256, 256)
+        x = torch.empty(1, paper.window_of("base"), 3, 256, 256)
         rays = torch.empty(1, x.shape[1], 180, 256, 256)
         v, states = model(x, torch.empty(x.shape[:2]), rays, return_states=True)
     assert parameters(model) == 458_818_051
@@ -241,8 +292,10 @@ def test_the_paper_teacher_is_vggt_1b_without_its_tracker(paper: Config) -> None
 def test_the_paper_rollout_is_the_published_one(paper: Config) -> None:
     rollouts, splits = paper.settings.rollouts, paper.settings.splits
     assert (splits["walk"].dataset, splits["walk"].clips) == ("realestate10k", 100)
-    assert {splits[name].frames for name in rollouts.protocols.values()} == {256}
-    plan = plan_rollout(256, window=16, keyframe_density=rollouts.keyframe_density, context=1)
+    assert {paper.frames_of(name) for name in ("walk", "spin", "out_and_back")} == {256}
+    plan = plan_rollout(
+        256, window=paper.window_of("base"), keyframe_density=rollouts.keyframe_density, context=1
+    )
     assert len(plan.keyframe_windows) == 1
     assert len(plan.keyframe_windows[0].frames) == 16
     assert rollouts.sampling_steps == 50
@@ -254,12 +307,15 @@ def test_the_paper_rollout_is_the_published_one(paper: Config) -> None:
 def digests(config: Config) -> dict[str, str]:
     """The digest of every job's settings, by job."""
     variants, scale = config.variants, config.settings
+    picked = [name for name in variants if variants[name].best_of]
+    trained = [name for name in variants if name not in picked]
     jobs: dict[str, Any] = {
         **{f"clips {name}": config.clips_settings(name) for name in scale.splits},
         **{f"plan {name}": config.plan_settings(name) for name in scale.plans},
         "teacher": config.teacher_settings(),
         **{f"features {name}": config.features_settings(name) for name in scale.plans},
-        **{f"training {name}": config.training_settings(name, 0) for name in variants},
+        **{f"choice {name}": config.choice_settings(name) for name in picked},
+        **{f"training {name}": config.training_settings(name, 0) for name in trained},
         **{
             f"rollout {name} {protocol}": config.rollout_settings(name, protocol)
             for name in variants
@@ -278,11 +334,17 @@ def digests(config: Config) -> dict[str, str]:
         (EXPERIMENTS, "tables.ablation_table2.caption", "Another.", {"table"}),
         (SMOKE, "rollouts.sampling_steps", 3, {"rollout"}),
         (SMOKE, "scores.bootstrap", 50, {"table", "figure"}),
-        (SMOKE, "recipes.base.learning_rate", 0.01, {"training base"}),
-        (SMOKE, "plans.train.seed", 5, {"plan train", "features train", "training base"}),
+        (SMOKE, "recipes.base.learning_rate", 0.01, {"training base", "training repa"}),
+        (
+            SMOKE,
+            "plans.train.seed",
+            5,
+            {"plan train", "features train", "training base", "training repa"},
+        ),
+        (SMOKE, "candidates", {"best": ["base"]}, {"choice best"}),
         (SMOKE, "memory.dropout", 0.5, {"training memory"}),
         (SMOKE, "memory.budget", 99, {"training memory", "rollout memory"}),
-        (SMOKE, "splits.validation.clips", 3, {"clips validation"}),
+        (SMOKE, "splits.validation.clips", 3, {"clips validation", "rollout"}),
         (SMOKE, "splits.spin.clips", 3, {"clips spin", "rollout"}),
         (SMOKE, "seeds", [0, 1], {"table", "figure"}),
         # none of these changes a result
@@ -307,5 +369,6 @@ def test_a_change_reaches_only_the_jobs_that_read_it(
 
 def test_the_seed_and_the_variant_are_settings_of_a_training() -> None:
     config = load_config(ROOT, scale="smoke")
-    made = [config.training_settings(name, seed) for name in config.variants for seed in (0, 1)]
+    trained = [name for name, variant in config.variants.items() if not variant.best_of]
+    made = [config.training_settings(name, seed) for name in trained for seed in (0, 1)]
     assert len({digest(settings) for settings in made}) == len(made)

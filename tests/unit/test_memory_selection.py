@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from geomem.memory.selection import select_by_overlap, select_by_time
+from geomem.memory.selection import choose_frames, select_by_overlap, select_by_time
 
 RANGE = {"near": 0.5, "far": 8.0}
 
@@ -58,3 +58,14 @@ def test_overlap_never_repeats_a_frame_and_stops_at_the_history():
     assert select_by_overlap(history, turned(0)[None], 8, **RANGE) == [0, 1, 2]
     with pytest.raises(ValueError, match="0 frames"):
         select_by_overlap(history[:0], history, 1, **RANGE)
+
+
+def test_frames_are_chosen_among_the_finished_ones_for_the_target_views():
+    cameras = torch.stack([turned(30.0 * i) for i in range(12)])
+    known, targets = [0, 2, 5, 7, 9], [6, 8]
+    by_time = choose_frames(known, targets, cameras, 3, selection="time", **RANGE)
+    assert by_time == [0, 5, 9]
+    by_overlap = choose_frames(known, targets, cameras, 3, selection="overlap", **RANGE)
+    assert set(by_overlap) <= set(known)
+    assert {5, 7} < set(by_overlap)
+    assert 0 not in by_overlap

@@ -1,12 +1,11 @@
 """The tracked results: what the paper shows must be what the study claims and records."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 
-from geomem.config import load_config
+from geomem.config import Config, load_config
 from geomem.formats import digest, read_json, sha256_file
 
 ROOT = Path(__file__).parents[2]
@@ -37,18 +36,44 @@ def test_teacher_knows_depth_beyond_the_mean() -> None:
     assert depth["teacher"]["delta_125"] > 1.5 * depth["mean_depth"]["delta_125"]
 
 
+def test_teacher_knows_cameras_beyond_the_identity() -> None:
+    pose = read_json(RESULTS / "tiny/teacher.json")["pose"]
+    assert pose["teacher"]["rotation_deg"] < 0.5 * pose["identity"]["rotation_deg"]
+    assert pose["teacher"]["direction_deg"] < 0.5 * pose["identity"]["direction_deg"]
+    assert pose["teacher"]["translation"] < 0.7 * pose["identity"]["translation"]
+
+
+def scores_of(config: Config) -> set[Path]:
+    return {
+        RESULTS / f"tiny/scores/{variant}/seed{seed}/{protocol}.json"
+        for variant, protocols in config.runs().items()
+        for seed in config.settings.seeds
+        for protocol in protocols
+    }
+
+
 def test_tracked_scores_were_made_with_the_tracked_configuration() -> None:
-    config = load_config(ROOT, scale="tiny")
-    files = sorted((RESULTS / "tiny/scores").rglob("*.json"))
-    assert len(files) == len(config.variants) * len(config.settings.rollouts.protocols)
+    main_job, study = (load_config(ROOT, scale="tiny", main_job=main) for main in (True, False))
+    files = set((RESULTS / "tiny/scores").rglob("*.json"))
+    assert scores_of(main_job) <= files <= scores_of(study)
     for path in files:
-        assert digest(read_json(path)["settings"]) == digest(config.scores_settings(path.stem))
+        assert digest(read_json(path)["settings"]) == digest(study.scores_settings(path.stem))
 
 
-def test_every_cell_leads_to_the_tracked_score_file() -> None:
-    provenance = json.dumps(read_json(RESULTS / "tiny/provenance/ablation_table2.json"))
-    for path in (RESULTS / "tiny/scores").rglob("*.json"):
-        assert sha256_file(path) in provenance
+@pytest.mark.parametrize("table", sorted(load_config(ROOT, scale="tiny").tables))
+def test_every_cell_leads_to_tracked_score_files(table: str) -> None:
+    record = RESULTS / f"tiny/provenance/{table}.json"
+    assert record.exists() == (RESULTS / f"{table}.tex").exists()
+    if not record.exists():
+        assert table not in load_config(ROOT, scale="tiny").main
+        return
+    provenance = read_json(record)
+    traced = {
+        file for row in provenance["cells"].values() for c in row.values() for file in c["scores"]
+    }
+    assert traced <= provenance["scores"].keys()
+    for path, entry in provenance["scores"].items():
+        assert sha256_file(ROOT / path) == entry["sha256"]
 
 
 def test_teacher_is_the_one_the_configuration_names() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import edit_yaml
 from geomem.config import Config, load_config
 from geomem.formats import (
     ClipInfo,
@@ -78,7 +79,7 @@ def truth(tmp_path: Path) -> np.ndarray:
 def settings_of(config: Config, **changes: Any) -> dict[str, Any]:
     settings = config.scores_settings("spin")
     settings["scores"] |= {"set_bootstrap": 20, "perceptual_stride": 3, **changes}
-    return settings
+    return settings | {"frames": FRAMES}
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -195,26 +196,21 @@ def test_few_clips_give_no_set_distance() -> None:
     assert len(full["frechet"]["draws"]) == 5 and full["frechet_infinite"] is not None
 
 
-def test_the_command_scores_every_protocol_it_is_given(
-    tmp_path: Path, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
+def test_the_command_scores_the_first_frames_of_a_protocol(
+    project: Path, tmp_path: Path, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geomem.scores.score.load_networks", lambda settings: Judges())
-    for protocol in ("spin", "out_and_back"):
-        write_videos(tmp_path / protocol, truth, record(protocol=protocol))
-    outputs = [f"{tmp_path}/scores/{p}.json" for p in ("spin", "out_and_back")]
-    command = ["scores", "score", *outputs, "--root", str(ROOT), "--scale", "tiny"]
-    command += ["--rollouts", f"{tmp_path}/spin", f"{tmp_path}/out_and_back"]
-    command += ["--clips", f"{tmp_path}/clips", f"{tmp_path}/clips"]
-    command += ["--protocols", "spin", "out_and_back"]
+    edit_yaml(project / "config/scales/smoke.yaml", rollouts__protocols__spin__frames=FRAMES - 2)
+    write_videos(tmp_path / "spin", truth[:, : FRAMES - 2], record())
+    output = f"{tmp_path}/scores/spin.json"
+    command = ["scores", "score", output, "--root", str(project), "--protocol", "spin"]
+    command += ["--rollout", f"{tmp_path}/spin", "--clips", f"{tmp_path}/clips"]
     monkeypatch.setattr(sys, "argv", command)
     stage.main()
-    assert [read_json(path)["protocol"] for path in outputs] == ["spin", "out_and_back"]
-    assert read_json(outputs[0])["settings"] == load_config(ROOT, scale="tiny").scores_settings(
-        "spin"
-    )
-    monkeypatch.setattr(sys, "argv", command[:-1])
-    with pytest.raises(SystemExit, match="for every protocol"):
-        stage.main()
+    made = read_json(output)
+    assert made["settings"] == load_config(project).scores_settings("spin")
+    assert made["frames"] == FRAMES - 2
+    assert {len(curve) for curve in made["per_frame"]["psnr"]} == {FRAMES - 3}
     monkeypatch.setattr(sys, "argv", [*command, "--expect", "0" * 16])
     with pytest.raises(SystemExit, match="configuration changed"):
         stage.main()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import edit_yaml, write_fake_clips
+from conftest import ROOT, edit_yaml, write_fake_clips
 from geomem.config import load_config
 from geomem.formats import (
     ClipStore,
@@ -23,9 +23,10 @@ from geomem.formats import (
 )
 from geomem.memory.selection import select_by_time
 from geomem.models.control import MemoryControl
-from geomem.training.build import build_model
+from geomem.training.build import build_model, online_teacher
 from geomem.training.data import open_dataset
 from geomem.training.loop import learning_rate_factor, train
+from geomem.training.network import aligned_frames
 
 STEPS = 24
 
@@ -243,6 +244,42 @@ def test_alignment_trains_projector_and_scale_head(prepared: Path) -> None:
     assert -1 <= log[-1]["cosine"] <= 1
     assert {"align_angular", "align_scale", "diffusion"} <= set(log[-1])
     assert set(model.trained_modules()) == {"backbone", "projector"}
+
+
+def test_aligned_frames_are_a_part_of_the_window(prepared: Path) -> None:
+    assert aligned_frames(8, None) == list(range(8))
+    assert aligned_frames(8, 4) == [0, 2, 5, 7]
+    assert aligned_frames(8, 1) == [0]
+
+
+def test_the_teacher_at_work_gives_what_the_cache_holds(prepared: Path) -> None:
+    edit_yaml(prepared / "config/scales/smoke.yaml", features__online=True, features__shards=1)
+    (prepared / "weights").symlink_to(ROOT / "weights")
+    weights = ["--weights", "weights/vggt_tiny/model.safetensors"]
+    windows = ["--plan", "train.json", "--clips", "clips", *weights]
+    run_module(prepared, "features", "fit-basis", "basis.safetensors", *windows)
+    part = ["window/part-000.json", "--number", "0", "--kind", "window"]
+    run_module(prepared, "features", "cache", *part, "--basis", "basis.safetensors", *windows)
+    settings = load_config(prepared).training_settings("repa", 0)
+    dataset = open_dataset(
+        prepared / "clips", prepared / "train.json",
+        memory=None, memory_cache=None, window_cache=prepared / "window",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="needs --weights and --basis"):
+        online_teacher(settings, None, None)
+    teacher = online_teacher(settings, ROOT / weights[1], prepared / "basis.safetensors")
+    item = dataset[0]
+    made = teacher.tokens(item["frames"][None])[0]
+    assert made.shape == item["tokens"].shape
+    # int8 a window and channel: half a step of 1/127 of the largest value
+    assert (made - item["tokens"]).abs().max() <= made.abs().max() / 127
+    assert made.std() > 0.1
+    log = train(
+        build_model(settings, dataset, initial=None), dataset, settings, teacher=teacher,
+        state_folder=prepared / "state", checkpoint_steps=100, workers=0,
+        progress=lambda steps, **_: steps,
+    )  # fmt: skip
+    assert all(-1 <= entry["cosine"] <= 1 for entry in log)
 
 
 def test_windows_longer_than_the_clips_are_refused(project: Path) -> None:

@@ -52,6 +52,10 @@ def planned(folder: Path, *arguments: str) -> dict[str, int]:
     output = done.stdout + done.stderr
     if "Nothing to be done" in output:
         return {}
+    return jobs_in(output)
+
+
+def jobs_in(output: str) -> dict[str, int]:
     table = output.split("Job stats:")[1]
     jobs = re.findall(r"^([a-z_]+) +(\d+)$", table, flags=re.MULTILINE)
     return {name: int(count) for name, count in jobs if name not in ("all", "total")}
@@ -60,9 +64,19 @@ def planned(folder: Path, *arguments: str) -> dict[str, int]:
 @pytest.mark.parametrize("scale", ["smoke", "tiny", "small", "paper"])
 def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
     jobs = planned(copy_project(tmp_path, scale=scale))
-    assert jobs["render_table"] == 1
-    assert jobs["train_variant"] >= 5
-    assert jobs["score_videos"] == jobs["train_variant"]
+    assert jobs["render_table"] == 4
+    assert jobs["train_variant"] >= 14
+    assert jobs["score_videos"] == jobs["generate_videos"]
+    assert jobs["choose_variant"] == 1
+    assert jobs["adopt_checkpoint"] == (3 if scale == "small" else 1)  # a seed each
+
+
+def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) -> None:
+    project = copy_project(tmp_path, scale="tiny")
+    done = run(project, "snakemake", "-n", "--quiet", "rules", "--config", "only=main")
+    jobs = jobs_in(done.stdout + done.stderr)
+    assert (jobs["train_variant"], jobs["generate_videos"]) == (6, 12)
+    assert (jobs["render_table"], jobs["build_paper"]) == (1, 1)
 
 
 def test_the_table_alone_as_a_user_types_it(tmp_path: Path) -> None:
@@ -126,6 +140,27 @@ class TestSmoke:
             assert label in table
         run(finished, "geomem", "verify")
 
+    def test_the_pick_has_its_reasons_and_what_starts_from_it_is_the_picked(
+        self, finished: Path
+    ) -> None:
+        results = finished / "results/smoke"
+        choice = json.loads((results / "choices/best.json").read_text())
+        assert set(choice["candidates"]) == {"base", "repa", "tuned", "tuned_repa"}
+        best = min(values["frechet"] for values in choice["candidates"].values())
+        picked = choice["candidates"][choice["picked"]]["frechet"]
+        assert abs(picked - best) <= 0.01 * best and choice["reason"]
+        folders = [results / f"checkpoints/{name}/seed0" for name in ("best", choice["picked"])]
+        adopted, source = (json.loads((f / "checkpoint.json").read_text()) for f in folders)
+        assert adopted["weights"] == source["weights"]
+        assert adopted["adopted"] == choice["picked"]
+
+    def test_alignment_was_trained_and_logged(self, finished: Path) -> None:
+        for variant, aligned in (("repa", True), ("tuned_repa", True), ("tuned", False)):
+            folder = finished / f"results/smoke/checkpoints/{variant}/seed0"
+            columns = (folder / "curves.csv").read_text().splitlines()[0].split(",")
+            assert ("cosine" in columns and "align_angular" in columns) == aligned
+            assert (folder / "model/projector").is_dir() == aligned
+
     def test_second_run_does_nothing(self, finished: Path) -> None:
         assert planned(finished) == {}
 
@@ -152,7 +187,7 @@ class TestSmoke:
         runs = client.search_runs([experiment.experiment_id])
         mirrored = json.loads((finished / "logs/mirror_runs/smoke.json").read_text())
         assert {r.data.tags["geomem.run"] for r in runs} == set(mirrored["runs"])
-        assert len(runs) == 6
+        assert len(runs) == 16
         base = next(r for r in runs if r.info.run_name == "base-seed0")
         assert len(client.get_metric_history(base.info.run_id, "loss")) == 4
         assert "spin.psnr" in base.data.metrics
@@ -166,14 +201,18 @@ class TestSmoke:
         template.write_text(before)
         run(finished, "snakemake", "--quiet", "rules")
 
-    def test_a_changed_rollout_trains_nothing_again(self, finished: Path) -> None:
+    def test_a_changed_rollout_length_trains_nothing_again(self, finished: Path) -> None:
         scale = finished / "config/scales/smoke.yaml"
         before = scale.read_text()
-        edit_yaml(scale, rollouts__sampling_steps=3)
+        edit_yaml(
+            scale,
+            rollouts__protocols__spin__frames=20,
+            rollouts__protocols__out_and_back__frames=20,
+        )
         jobs = planned(finished)
-        assert jobs["generate_videos"] == 12
-        assert jobs["score_videos"] == 6
+        assert jobs["generate_videos"] == jobs["score_videos"] == 32
         assert not {"train_variant", "cache_features", "render_clips", "draw_plan"} & set(jobs)
+        assert not {"choose_variant", "adopt_checkpoint"} & set(jobs)
         scale.write_text(before)
         assert planned(finished) == {}
 

@@ -11,7 +11,9 @@ from geomem.formats import InputError, digest
 from geomem.verification import restore
 
 try:
-    CONFIG = load_config(scale=config.get("scale"))
+    STUDY = load_config(scale=config.get("scale"))
+    MAIN_JOB = config.get("only") == "main"
+    CONFIG = load_config(scale=config.get("scale"), main_job=True) if MAIN_JOB else STUDY
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -20,10 +22,13 @@ SETTINGS = CONFIG.settings
 DATA, RESULTS = f"data/{SCALE}", f"results/{SCALE}"
 EMBEDDED = [name for name, dataset in CONFIG.datasets.items() if not dataset.archive]
 DOWNLOADED = [name for name, dataset in CONFIG.datasets.items() if dataset.archive]
-PROTOCOLS = SETTINGS.rollouts.protocols  # protocol -> split
+PROTOCOLS = SETTINGS.rollouts.protocols
+RUNS = CONFIG.runs()  # variant -> protocols it is scored on
+PICKED = [name for name, variant in CONFIG.variants.items() if variant.best_of]
+TRAINED = [name for name in CONFIG.variants if name not in PICKED]
 TEACHER = f"{DATA}/features/{SETTINGS.teacher.name}"
 WEIGHTS = SETTINGS.teacher.weights.format(scale=SCALE)
-MIRROR = f"logs/mirror_runs/{SCALE}.json"
+MIRROR = f"logs/mirror_runs/{SCALE}{'-main' if MAIN_JOB else ''}.json"
 JOB = f"--scale {SCALE}"
 ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
 PACKAGE = Path(workflow.basedir) / "src/geomem"
@@ -31,12 +36,12 @@ PACKAGE = Path(workflow.basedir) / "src/geomem"
 
 wildcard_constraints:
     variant="|".join(CONFIG.variants),
-    protocol="|".join(SETTINGS.rollouts.protocols),
+    protocol="|".join(PROTOCOLS),
     split="|".join(SETTINGS.splits),
     plan="|".join(SETTINGS.plans),
     table="|".join(CONFIG.tables),
     figure="|".join(CONFIG.figures),
-    kind=r"window|memory\d+",
+    kind=r"window|memory\d+(_overlap)?",
     seed=r"\d+",
     number=r"\d+",
 
@@ -84,44 +89,57 @@ def features(plan, kind):
     return [f"{TEACHER}/{plan}/{kind}/part-{part:03d}.json" for part in parts]
 
 
-def backbone_of(variant):
-    """The variant whose checkpoint holds the backbone."""
-    chosen = CONFIG.variants[variant]
-    return chosen.initial if chosen.memory else variant
-
-
 def training_inputs(wildcards):
     """Everything that a variant's training reads, by name."""
     variant = CONFIG.variants[wildcards.variant]
-    split = SETTINGS.plans[variant.plan].split
-    inputs = {"plan": f"{DATA}/plans/{variant.plan}.json", "clips": clips(split)}
+    _, plan = CONFIG.recipe_of(wildcards.variant)
+    inputs = {"plan": f"{DATA}/plans/{plan}.json", "clips": clips(SETTINGS.plans[plan].split)}
     if variant.initial:
         folder = checkpoint_folder(variant.initial, wildcards.seed)
         inputs["initial"] = f"{folder}/checkpoint.json"
-    if variant.memory:
-        inputs["memory_features"] = features(variant.plan, f"memory{variant.memory.frames}")
-    if variant.alignment:
-        inputs["window_features"] = features(variant.plan, "window")
+    for name, kind in CONFIG.caches_of(wildcards.variant).items():
+        inputs[name] = features(plan, kind)
+    if variant.alignment and SETTINGS.features.online:
+        inputs |= {"weights": WEIGHTS, "basis": f"{TEACHER}/basis.safetensors"}
     return inputs
 
 
 def training_flags(wildcards, input):
     """The options that name those inputs; folders, since stages open whole folders."""
-    variant = CONFIG.variants[wildcards.variant]
-    flags = f"--clips {clips_folder(SETTINGS.plans[variant.plan].split)} --plan {input.plan}"
+    flags = f"--clips {split_folder(input.clips)} --plan {input.plan}"
     for name in ("initial", "memory_features", "window_features"):
         if hasattr(input, name):
             first = input[name] if isinstance(input[name], str) else input[name][0]
             flags += f" --{name.replace('_', '-')} {Path(first).parent}"
+    if hasattr(input, "weights"):
+        flags += f" --weights {input.weights} --basis {input.basis}"
     return flags
+
+
+def training_asks(wildcards):
+    """What training a variant asks for."""
+    return asks("training", CONFIG.recipe_of(wildcards.variant)[0])
+
+
+def choice_scores(wildcards):
+    """The scores that a pick is made by; none where there is nothing to choose."""
+    among = CONFIG.candidates_of(wildcards.variant)
+    protocol = CONFIG.variants[wildcards.variant].best_of.protocol
+    return scores_of({name: [protocol] for name in among}) if len(among) > 1 else []
+
+
+def candidate_folders(wildcards):
+    """The checkpoints among which a pick is made, of one seed."""
+    among = CONFIG.candidates_of(wildcards.variant)
+    return [checkpoint_folder(name, wildcards.seed) for name in among]
 
 
 def rollout_inputs(wildcards):
     """Everything that a rollout reads, by name."""
     folder = checkpoint_folder(wildcards.variant, wildcards.seed)
-    base = checkpoint_folder(backbone_of(wildcards.variant), wildcards.seed)
+    base = checkpoint_folder(CONFIG.backbone_of(wildcards.variant), wildcards.seed)
     inputs = {
-        "clips": clips(SETTINGS.rollouts.protocols[wildcards.protocol]),
+        "clips": clips(PROTOCOLS[wildcards.protocol].split),
         "checkpoint": f"{folder}/checkpoint.json",
         "base": f"{base}/checkpoint.json",
     }
@@ -132,8 +150,7 @@ def rollout_inputs(wildcards):
 
 def rollout_flags(wildcards, input):
     """The options that name those inputs."""
-    split = SETTINGS.rollouts.protocols[wildcards.protocol]
-    flags = f"--clips {clips_folder(split)} --checkpoint {Path(input.checkpoint).parent}"
+    flags = f"--clips {split_folder(input.clips)} --checkpoint {Path(input.checkpoint).parent}"
     flags += f" --base {Path(input.base).parent}"
     if hasattr(input, "weights"):
         flags += f" --weights {input.weights} --basis {input.basis}"
@@ -141,26 +158,28 @@ def rollout_flags(wildcards, input):
 
 
 def records_of(variants):
-    """Checkpoint records of variants and of those they start from, with every seed."""
-    wanted = dict.fromkeys(v for name in variants for v in (backbone_of(name), name))
+    """Checkpoint records of variants and of their backbones, with every seed."""
+    wanted = dict.fromkeys(v for name in variants for v in (CONFIG.backbone_of(name), name))
     return [
         f"{checkpoint_folder(v, seed)}/checkpoint.json" for v in wanted for seed in SETTINGS.seeds
     ]
 
 
-def checkpoints():
-    """Checkpoint records of everything that is shown."""
-    return records_of(CONFIG.shown_variants())
-
-
-def scores_of(variants):
-    """Score files of variants, with every seed and protocol."""
+def scores_of(runs):
+    """Score files of variants on their protocols, with every seed."""
     return [
         f"{RESULTS}/scores/{variant}/seed{seed}/{protocol}.json"
-        for variant in dict.fromkeys(variants)
+        for variant, protocols in runs.items()
         for seed in SETTINGS.seeds
-        for protocol in PROTOCOLS
+        for protocol in protocols
     ]
+
+
+def table_scores(wildcards):
+    """The scores that a table shows."""
+    table = CONFIG.tables[wildcards.table]
+    protocols = dict.fromkeys(column.protocol for column in table.columns)
+    return scores_of({row.variant: protocols for row in table.rows})
 
 
 def figure_inputs(wildcards):
@@ -168,13 +187,14 @@ def figure_inputs(wildcards):
     figure = CONFIG.figures[wildcards.figure]
     variants = [row.variant for row in figure.rows]
     if figure.kind == "curves":
-        return {"scores": scores_of(variants), "checkpoints": records_of(variants)}
+        shown = {variant: figure.protocols for variant in variants}
+        return {"scores": scores_of(shown), "checkpoints": records_of(variants)}
     folders = [
         f"{RESULTS}/rollouts/{variant}/seed{SETTINGS.seeds[0]}/{figure.protocol}"
         for variant in variants
     ]
     return {
-        "clips": clips(PROTOCOLS[figure.protocol]),
+        "clips": clips(PROTOCOLS[figure.protocol].split),
         "records": [f"{folder}/rollout.json" for folder in folders],
         "rgb": [f"{folder}/rgb.npy" for folder in folders],
     }
@@ -186,7 +206,14 @@ def figure_flags(wildcards, input):
     if figure.kind == "curves":
         return f"--scores {input.scores} --checkpoints {input.checkpoints}"
     folders = " ".join(str(Path(path).parent) for path in input.records)
-    return f"--clips {clips_folder(PROTOCOLS[figure.protocol])} --rollouts {folders}"
+    return f"--clips {split_folder(input.clips)} --rollouts {folders}"
+
+
+def shown_in_paper(kind, folder, suffix):
+    """Tables or figures of this run, and those of the study that an earlier run has left."""
+    asked, all_of_them = getattr(CONFIG, kind), getattr(STUDY, kind)
+    paths = {name: f"{folder}/{name}.{suffix}" for name in all_of_them}
+    return [path for name, path in paths.items() if name in asked or Path(path).exists()]
 
 
 def paper_products():

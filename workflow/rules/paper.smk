@@ -11,7 +11,7 @@ localrules:
 
 rule render_table:
     input:
-        scores=lambda w: scores_of(row.variant for row in CONFIG.tables[w.table].rows),
+        scores=table_scores,
         checkpoints=lambda w: records_of(row.variant for row in CONFIG.tables[w.table].rows),
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
@@ -94,8 +94,9 @@ rule draw_figure:
 
 rule build_paper:
     input:
-        tables=[f"results/{table}.tex" for table in [*CONFIG.tables, "teacher_table"]],
-        figures=[f"results/figures/{figure}.pdf" for figure in CONFIG.figures],
+        tables=shown_in_paper("tables", "results", "tex"),
+        teacher="results/teacher_table.tex",
+        figures=shown_in_paper("figures", "results/figures", "pdf"),
         sources=sorted(str(path) for path in Path("paper").rglob("*.tex")),
         bibliography="paper/references.bib",
     output:
@@ -117,8 +118,8 @@ rule build_paper:
 
 rule mirror_runs:
     input:
-        checkpoints=checkpoints(),
-        scores=scores_of(CONFIG.shown_variants()),
+        checkpoints=records_of(RUNS),
+        scores=scores_of(RUNS),
     output:
         runs=MIRROR,
     log:

@@ -1,4 +1,4 @@
-"""Score the videos: all protocols of a variant and seed in one job.
+"""Score the videos.
 
 in:  results/<scale>/rollouts/, data/<scale>/clips/ (the truth)
 out: results/<scale>/scores/<variant>/seed<k>/<protocol>.json
@@ -7,24 +7,15 @@ out: results/<scale>/scores/<variant>/seed<k>/<protocol>.json
 
 rule score_videos:
     input:
-        clips=[shard for split in PROTOCOLS.values() for shard in clips(split)],
-        rollouts=expand(
-            f"{RESULTS}/rollouts/{{{{variant}}}}/seed{{{{seed}}}}/{{protocol}}/rollout.json",
-            protocol=PROTOCOLS,
-        ),
-        rgb=expand(
-            f"{RESULTS}/rollouts/{{{{variant}}}}/seed{{{{seed}}}}/{{protocol}}/rgb.npy",
-            protocol=PROTOCOLS,
-        ),
+        clips=lambda w: clips(PROTOCOLS[w.protocol].split),
+        record=f"{RESULTS}/rollouts/{{variant}}/seed{{seed}}/{{protocol}}/rollout.json",
+        rgb=f"{RESULTS}/rollouts/{{variant}}/seed{{seed}}/{{protocol}}/rgb.npy",
     output:
-        scores=expand(
-            f"{RESULTS}/scores/{{{{variant}}}}/seed{{{{seed}}}}/{{protocol}}.json",
-            protocol=PROTOCOLS,
-        ),
+        scores=f"{RESULTS}/scores/{{variant}}/seed{{seed}}/{{protocol}}.json",
     log:
-        f"logs/score_videos/{SCALE}/{{variant}}/seed{{seed}}.log",
+        f"logs/score_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.log",
     benchmark:
-        f"benchmarks/jobs/score_videos/{SCALE}/{{variant}}/seed{{seed}}.tsv"
+        f"benchmarks/jobs/score_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("scores").threads
@@ -35,11 +26,10 @@ rule score_videos:
     params:
         job=JOB,
         version=stage_version("scores"),
-        settings=digest({p: CONFIG.scores_settings(p) for p in PROTOCOLS}),
-        protocols=list(PROTOCOLS),
-        clips=[clips_folder(split) for split in PROTOCOLS.values()],
-        rollouts=lambda w, input: [str(Path(path).parent) for path in input.rollouts],
+        settings=lambda w: digest(CONFIG.scores_settings(w.protocol)),
+        clips=lambda w, input: split_folder(input.clips),
+        rollout=subpath(input.record, parent=True),
     shell:
         "python -m geomem.scores score {output.scores:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --protocols {params.protocols:q}"
-        " --rollouts {params.rollouts:q} --clips {params.clips:q} > {log:q} 2>&1"
+        " --expect {params.settings} --protocol {wildcards.protocol}"
+        " --rollout {params.rollout:q} --clips {params.clips:q} > {log:q} 2>&1"

@@ -1,7 +1,7 @@
-"""Train every variant with every seed; one rule, variants are configuration.
+"""Train every variant with every seed; one rule, variants are configuration. Pick the best of some.
 
-in:  data/<scale>/clips/, data/<scale>/plans/, data/<scale>/features/
-out: results/<scale>/checkpoints/<variant>/seed<k>/
+in:  data/<scale>/clips/, data/<scale>/plans/, data/<scale>/features/; scores, for picks
+out: results/<scale>/checkpoints/<variant>/seed<k>/, results/<scale>/choices/<variant>.json
 """
 
 
@@ -16,13 +16,15 @@ rule train_variant:
         f"logs/train_variant/{SCALE}/{{variant}}/seed{{seed}}.log",
     benchmark:
         f"benchmarks/jobs/train_variant/{SCALE}/{{variant}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        variant=one_of(TRAINED),
     conda:
         ENVIRONMENT
-    threads: lambda w: asks("training", CONFIG.variants[w.variant].recipe).threads
+    threads: lambda w: training_asks(w).threads
     resources:
-        gpu=lambda w: asks("training", CONFIG.variants[w.variant].recipe).gpu,
-        mem_mb=lambda w: asks("training", CONFIG.variants[w.variant].recipe).mem_mb,
-        runtime=lambda w: asks("training", CONFIG.variants[w.variant].recipe).runtime,  # minutes
+        gpu=lambda w: training_asks(w).gpu,
+        mem_mb=lambda w: training_asks(w).mem_mb,
+        runtime=lambda w: training_asks(w).runtime,  # minutes
     params:
         job=JOB,
         version=stage_version("training"),
@@ -34,3 +36,61 @@ rule train_variant:
         "python -m geomem.training train {params.folder:q} {params.job} --threads {threads}"
         " --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
         " {params.inputs} --state {params.state:q} > {log:q} 2>&1"
+
+
+rule choose_variant:
+    input:
+        scores=choice_scores,
+    output:
+        choice=f"{RESULTS}/choices/{{variant}}.json",
+    log:
+        f"logs/choose_variant/{SCALE}/{{variant}}.log",
+    benchmark:
+        f"benchmarks/jobs/choose_variant/{SCALE}/{{variant}}.tsv"
+    wildcard_constraints:
+        variant=one_of(PICKED),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=asks("paper").mem_mb,
+        runtime=asks("paper").runtime,  # minutes
+    params:
+        job=JOB,
+        version=stage_version("training"),
+        settings=lambda w: digest(CONFIG.choice_settings(w.variant)),
+        scores=lambda w, input: f"--scores {input.scores}" if input.scores else "",
+    shell:
+        "python -m geomem.training choose {output.choice:q} {params.job}"
+        " --expect {params.settings} --variant {wildcards.variant} {params.scores}"
+        " > {log:q} 2>&1"
+
+
+rule adopt_checkpoint:
+    input:
+        choice=f"{RESULTS}/choices/{{variant}}.json",
+        candidates=lambda w: [f"{folder}/checkpoint.json" for folder in candidate_folders(w)],
+    output:
+        model=directory(f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/model"),
+        curves=f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/curves.csv",
+        record=f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/checkpoint.json",
+    log:
+        f"logs/adopt_checkpoint/{SCALE}/{{variant}}/seed{{seed}}.log",
+    benchmark:
+        f"benchmarks/jobs/adopt_checkpoint/{SCALE}/{{variant}}/seed{{seed}}.tsv"
+    wildcard_constraints:
+        variant=one_of(PICKED),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=asks("paper").mem_mb,
+        runtime=asks("paper").runtime,  # minutes
+    params:
+        job=JOB,
+        version=stage_version("training"),
+        settings=lambda w: digest(CONFIG.choice_settings(w.variant)),
+        folder=subpath(output.record, parent=True),
+        candidates=candidate_folders,
+    shell:
+        "python -m geomem.training adopt {params.folder:q} {params.job} --expect {params.settings}"
+        " --variant {wildcards.variant} --seed {wildcards.seed} --choice {input.choice:q}"
+        " --candidates {params.candidates:q} > {log:q} 2>&1"

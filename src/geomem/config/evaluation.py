@@ -4,28 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from geomem.config.basics import Positive, Strict
-
-Metric = Literal[
-    "psnr",
-    "psnr_frame_mean",
-    "ssim",
-    "perceptual",
-    "late_psnr",
-    "late_distance",
-    "closing_psnr",
-    "closing_distance",
-    "self_psnr",
-    "self_distance",
-    "contrast",
-    "truth_psnr",
-    "truth_distance",
-    "forgetting",
-    "coverage",
-    "frechet",
-    "frechet_infinite",
-    "kernel_distance",
-]
+from geomem.config.basics import Metric, Positive, Strict
 
 
 class Guidance(Strict):
@@ -37,12 +16,20 @@ class Guidance(Strict):
     freq_scale: float = 0.5
 
 
-class Rollouts(Strict):
-    """Long generation."""
+class Protocol(Strict):
+    """What is generated: which clips, and how much of each."""
 
-    protocols: dict[str, str] = Field(description="protocol -> split it runs on")
+    split: str
+    frames: Positive | None = Field(
+        default=None, description="first frames of every clip that are generated; all if none"
+    )
+
+
+class Rollouts(Strict):
+    """Long generation; a variant sees as many frames at once as it was trained on."""
+
+    protocols: dict[str, Protocol]
     context: Positive = Field(description="given frames")
-    window: Positive = Field(description="frames the model sees at once")
     keyframe_density: float = Field(gt=0, le=1)
     sampling_steps: Positive
     keyframes: Guidance

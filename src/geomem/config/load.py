@@ -20,12 +20,15 @@ def _read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
-def load_config(root: Path | str = ".", *, scale: str | None = None) -> Config:
+def load_config(
+    root: Path | str = ".", *, scale: str | None = None, main_job: bool = False
+) -> Config:
     """Return the checked configuration below `root`/config.
 
     Args:
         root: Root of the project.
         scale: Overrides the scale that `config.yaml` names.
+        main_job: Whether only the tables and figures of `main` are kept.
 
     Raises:
         InputError: With the key, the value and what was expected, one line a fault.
@@ -42,9 +45,17 @@ def load_config(root: Path | str = ".", *, scale: str | None = None) -> Config:
         **experiments,
     }
     try:
-        return _leave_out(Config.model_validate(content))
+        config = _leave_out(Config.model_validate(content))
     except ValidationError as error:
         raise InputError("\n".join(_explain(fault, name) for fault in error.errors())) from None
+    return _main_job(config) if main_job else config
+
+
+def _main_job(config: Config) -> Config:
+    """Return the configuration with the tables and figures of the main job alone."""
+    tables = {name: table for name, table in config.tables.items() if name in config.main}
+    figures = {name: figure for name, figure in config.figures.items() if name in config.main}
+    return config.model_copy(update={"tables": tables, "figures": figures})
 
 
 def _leave_out(config: Config) -> Config:

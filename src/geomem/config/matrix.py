@@ -9,7 +9,7 @@ from geomem.config.basics import Positive, Strict
 from geomem.config.data import EMBEDDED, Dataset, PlanSettings, Split
 from geomem.config.evaluation import Figure, Rollouts, Scores, Table
 from geomem.config.memory import Features, Memory, Teacher
-from geomem.config.training import Model, Optimization, Variant
+from geomem.config.training import BestOf, Model, Optimization, Variant
 from geomem.diffusion.plans import plan_rollout
 
 
@@ -51,6 +51,10 @@ class Scale(Strict):
     leave_out: tuple[str, ...] = Field(
         default=(), description="variants that this scale's data cannot train; rows go too"
     )
+    candidates: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="`best_of` variants that choose among fewer candidates at this scale",
+    )
 
 
 class Config(Strict):
@@ -63,6 +67,7 @@ class Config(Strict):
     variants: dict[str, Variant]
     tables: dict[str, Table]
     figures: dict[str, Figure] = Field(default_factory=dict)
+    main: tuple[str, ...] = Field(default=(), description="tables and figures of the main job")
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
@@ -78,17 +83,23 @@ class Config(Strict):
                     f"plans.{name}: {plan.frames} frames at stride {max(plan.strides)} span "
                     f"{longest} frames, clips of {plan.split} have {available}"
                 )
-        for name, target in scale.rollouts.protocols.items():
-            _known("rollouts.protocols", name, "split", target, scale.splits)
-            self._check_protocol(name)
+        for name, protocol in scale.rollouts.protocols.items():
+            _known("rollouts.protocols", name, "split", protocol.split, scale.splits)
+            available = scale.splits[protocol.split].frames
+            if (protocol.frames or 0) > available:
+                raise ValueError(
+                    f"rollouts.protocols.{name}: {protocol.frames} frames, clips of "
+                    f"{protocol.split} have {available}"
+                )
         teacher, features = scale.teacher, scale.features
         _known("settings", "teacher", "train_split", teacher.train_split, scale.splits)
         _known("settings", "teacher", "validation_split", teacher.validation_split, scale.splits)
         _known("settings", "features", "basis_plan", features.basis_plan, scale.plans)
         for name, variant in self.variants.items():
-            _known("variants", name, "plan", variant.plan, scale.plans)
-            _known("variants", name, "recipe", variant.recipe, scale.recipes)
-            self._check_variant(name, variant)
+            if variant.best_of:
+                self._check_best_of(name, variant.best_of)
+            else:
+                self._check_trained(name, variant)
         self._check_left_out()
         for name, table in self.tables.items():
             shown = [row.variant for row in table.rows if not row.repeat_context]
@@ -101,6 +112,11 @@ class Config(Strict):
                 )
         for name, figure in self.figures.items():
             self._check_figure(name, figure)
+        for name in self.main:
+            _known("experiments", "main", "name", name, {*self.tables, *self.figures})
+        for variant_name, scored in self.runs().items():
+            for protocol_name in scored:
+                self._check_rollout(variant_name, protocol_name)
         return self
 
     def _check_figure(self, name: str, figure: Figure) -> None:
@@ -111,26 +127,41 @@ class Config(Strict):
         for protocol in protocols:
             _known("figures", name, "protocol", protocol, scale.rollouts.protocols)
         if figure.kind == "strip":
-            split = scale.splits[scale.rollouts.protocols[figure.protocol]]
-            if figure.clip >= split.clips or figure.frames > split.frames:
+            split = scale.splits[scale.rollouts.protocols[figure.protocol].split]
+            if figure.clip >= split.clips or figure.frames > self.frames_of(figure.protocol):
                 raise ValueError(
                     f"figures.{name}: clip {figure.clip} with {figure.frames} frames is not among "
-                    f"the {split.clips} clips of {split.frames} frames"
+                    f"the {split.clips} clips of {self.frames_of(figure.protocol)} frames"
                 )
 
-    def _check_variant(self, name: str, variant: Variant) -> None:
+    def _check_best_of(self, name: str, rule: BestOf) -> None:
+        _known("variants", name, "protocol", rule.protocol, self.settings.rollouts.protocols)
+        for candidate in (*rule.among, *self.candidates_of(name)):
+            _known("variants", name, "among", candidate, self.variants)
+            if self.variants[candidate].best_of or self.variants[candidate].memory:
+                raise ValueError(f"variants.{name}.among: {candidate} is not a trained backbone")
+
+    def _check_trained(self, name: str, variant: Variant) -> None:
+        recipe_name, plan_name = self.recipe_of(name)
+        _known("variants", name, "plan", plan_name, self.settings.plans)
+        _known("variants", name, "recipe", recipe_name, self.settings.recipes)
         if variant.initial is not None:
             _known("variants", name, "initial", variant.initial, self.variants)
             if self.variants[variant.initial].memory:
                 raise ValueError(f"variants.{name}.initial: {variant.initial} has a memory branch")
-        plan, recipe = self.settings.plans[variant.plan], self.settings.recipes[variant.recipe]
+        plan, recipe = self.settings.plans[plan_name], self.settings.recipes[recipe_name]
         if recipe.steps * recipe.batch > plan.windows:
             raise ValueError(
                 f"variants.{name}: {recipe.steps} steps of {recipe.batch} windows exceed the "
-                f"{plan.windows} windows of plan {variant.plan}"
+                f"{plan.windows} windows of plan {plan_name}"
             )
         if variant.memory and not plan.memory:
-            raise ValueError(f"variants.{name}: plan {variant.plan} has no memory")
+            raise ValueError(f"variants.{name}: plan {plan_name} has no memory")
+        if variant.alignment and (variant.alignment.frames or 0) > plan.frames:
+            raise ValueError(
+                f"variants.{name}.alignment.frames: {variant.alignment.frames} exceed the "
+                f"{plan.frames} frames of plan {plan_name}"
+            )
         source = self.datasets[self.settings.splits[plan.split].dataset].source
         truth = variant.memory is not None and variant.memory.geometry == "truth"
         if truth and source not in EMBEDDED and name not in self.settings.leave_out:
@@ -139,39 +170,104 @@ class Config(Strict):
                 "name the variant in `leave_out`"
             )
 
-    def _check_protocol(self, name: str) -> None:
+    def _check_rollout(self, variant: str, protocol: str) -> None:
         rollouts = self.settings.rollouts
         try:
             plan_rollout(
-                self.settings.splits[rollouts.protocols[name]].frames,
-                window=rollouts.window,
-                keyframe_density=rollouts.keyframe_density,
+                self.frames_of(protocol),
+                window=self.window_of(variant),
+                keyframe_density=self.keyframe_density_of(variant, protocol),
                 context=rollouts.context,
             )
         except ValueError as error:
-            raise ValueError(f"rollouts.protocols.{name}: {error}") from None
+            raise ValueError(f"rollouts.protocols.{protocol}: {variant}: {error}") from None
 
     def _check_left_out(self) -> None:
         gone = set(self.settings.leave_out)
         for name in sorted(gone):
             _known("settings", "leave_out", "variant", name, self.variants)
-        started = {v.initial for name, v in self.variants.items() if name not in gone}
+        started = {start for name in self.variants.keys() - gone for start in self.starts_of(name)}
         needed = gone & (started | {table.reference for table in self.tables.values()})
         if needed:
             raise ValueError(f"leave_out: other variants or tables need {sorted(needed)}")
 
-    def shown_variants(self) -> list[str]:
-        """Return the variants that a table or figure shows and those they start from, in order."""
-        rows = [
-            row
-            for shown in (self.tables, self.figures)
-            for one in shown.values()
-            for row in one.rows
-        ]
-        names = {row.variant for row in rows}
-        while grown := {v for name in names if (v := self.variants[name].initial)} - names:
-            names |= grown
-        return [name for name in self.variants if name in names]
+    def candidates_of(self, variant: str) -> tuple[str, ...]:
+        """Return among which variants a `best_of` variant is picked at this scale."""
+        rule = self.variants[variant].best_of
+        assert rule is not None
+        return self.settings.candidates.get(variant, rule.among)
+
+    def starts_of(self, variant: str) -> tuple[str, ...]:
+        """Return the variants whose checkpoints a variant is made from."""
+        chosen = self.variants[variant]
+        if chosen.best_of:
+            return self.candidates_of(variant)
+        return (chosen.initial,) if chosen.initial else ()
+
+    def backbone_of(self, variant: str) -> str:
+        """Return the variant whose checkpoint holds the backbone."""
+        chosen = self.variants[variant]
+        return chosen.initial if chosen.memory and chosen.initial else variant
+
+    def caches_of(self, variant: str) -> dict[str, str]:
+        """Return the feature caches that a trained variant reads: purpose -> kind."""
+        chosen, caches = self.variants[variant], {}
+        if chosen.memory:
+            by_time = chosen.memory.selection == "time"
+            suffix = "" if by_time else f"_{chosen.memory.selection}"
+            caches["memory_features"] = f"memory{chosen.memory.frames}{suffix}"
+        if chosen.alignment and not self.settings.features.online:
+            caches["window_features"] = "window"
+        return caches
+
+    def window_of(self, variant: str) -> int:
+        """Return how many frames a variant sees at once: those of its backbone's windows."""
+        backbone = self.backbone_of(variant)
+        if self.variants[backbone].best_of:
+            backbone = self.candidates_of(backbone)[0]
+        return self.settings.plans[self.recipe_of(backbone)[1]].frames
+
+    def recipe_of(self, variant: str) -> tuple[str, str]:
+        """Return the names of a trained variant's recipe and plan."""
+        chosen = self.variants[variant]
+        assert chosen.recipe and chosen.plan
+        return chosen.recipe, chosen.plan
+
+    def frames_of(self, protocol: str) -> int:
+        """Return the length of a protocol's videos."""
+        chosen = self.settings.rollouts.protocols[protocol]
+        return chosen.frames or self.settings.splits[chosen.split].frames
+
+    def keyframe_density_of(self, variant: str, protocol: str) -> float:
+        """Return the share of frames made first; 1 where one window makes them all at once."""
+        at_once = self.frames_of(protocol) <= self.window_of(variant)
+        return 1.0 if at_once else self.settings.rollouts.keyframe_density
+
+    def runs(self) -> dict[str, list[str]]:
+        """Return every variant that is needed, in order, with the protocols it is scored on."""
+        wanted: dict[str, set[str]] = {}
+        for table in self.tables.values():
+            for row in table.rows:
+                wanted.setdefault(row.variant, set()).update(c.protocol for c in table.columns)
+        for figure in self.figures.values():
+            protocols = {figure.protocol} if figure.kind == "strip" else set(figure.protocols)
+            for shown in figure.rows:
+                wanted.setdefault(shown.variant, set()).update(protocols)
+        waiting = list(wanted)
+        while waiting:
+            name = waiting.pop()
+            rule, starts = self.variants[name].best_of, self.starts_of(name)
+            waiting += [start for start in starts if start not in wanted]
+            for start in starts:
+                scored = wanted.setdefault(start, set())
+                if rule and len(starts) > 1:
+                    scored.add(rule.protocol)
+        order = self.settings.rollouts.protocols
+        return {
+            name: [protocol for protocol in order if protocol in wanted[name]]
+            for name in self.variants
+            if name in wanted
+        }
 
     # What each job may read: plain JSON values, whose digest is a workflow parameter.
 
@@ -205,25 +301,38 @@ class Config(Strict):
             "features": self.settings.features.model_dump(mode="json"),
             "scale_from": self.settings.memory.scale_from,
             "scale_prior_weight": self.settings.memory.scale_prior_weight,
+            "overlap_near": self.settings.memory.overlap_near,
+            "overlap_far": self.settings.memory.overlap_far,
             "resolution": self.settings.resolution,
         }
+
+    def choice_settings(self, variant: str) -> dict[str, Any]:
+        """Settings of the jobs that pick a variant and adopt its checkpoint."""
+        rule = self.variants[variant].best_of
+        assert rule is not None
+        among = self.candidates_of(variant)
+        return {"best_of": {**rule.model_dump(mode="json"), "among": list(among)}}
 
     def training_settings(self, variant: str, seed: int) -> dict[str, Any]:
         """Settings of the job that trains a variant."""
         chosen = self.variants[variant]
-        recipe = self.settings.recipes[chosen.recipe]
+        recipe_name, plan_name = self.recipe_of(variant)
+        recipe = self.settings.recipes[recipe_name]
         settings: dict[str, Any] = {
-            "variant": chosen.model_dump(mode="json"),
+            "variant": chosen.model_dump(mode="json", exclude={"best_of"}),
             "seed": seed,
             "resolution": self.settings.resolution,
             "model": self.settings.model.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json", exclude={"checkpoint_steps", "workers"}),
-            "plan": self.plan_settings(chosen.plan),
+            "plan": self.plan_settings(plan_name),
         }
         if chosen.memory:
             settings["memory"] = self.settings.memory.model_dump(mode="json")
         if chosen.memory or chosen.alignment:
             settings["features"] = self.settings.features.model_dump(mode="json")
+        if chosen.alignment and self.settings.features.online:
+            settings["teacher"] = self.settings.teacher.architecture
+            settings["sha256"] = self.settings.teacher.sha256
         return settings
 
     def rollout_settings(self, variant: str, protocol: str) -> dict[str, Any]:
@@ -231,8 +340,13 @@ class Config(Strict):
         chosen = self.variants[variant]
         rollouts = self.settings.rollouts
         settings: dict[str, Any] = {
-            "rollouts": rollouts.model_dump(mode="json", exclude={"protocols", "batch"}),
-            "split": self.clips_settings(rollouts.protocols[protocol]),
+            "rollouts": rollouts.model_dump(
+                mode="json", exclude={"protocols", "batch", "keyframe_density"}
+            ),
+            "keyframe_density": self.keyframe_density_of(variant, protocol),
+            "split": self.clips_settings(rollouts.protocols[protocol].split),
+            "window": self.window_of(variant),
+            "frames": self.frames_of(protocol),
             "memory": None,
         }
         if chosen.memory:
@@ -249,6 +363,7 @@ class Config(Strict):
             "scores": self.settings.scores.model_dump(mode="json", exclude={"bootstrap"}),
             "context": self.settings.rollouts.context,
             "protocol": protocol,
+            "frames": self.frames_of(protocol),
         }
 
     def table_settings(self, table: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The teacher, what is kept of its features, and the memory built from them."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geomem.config.basics import Positive, Share, Strict
 
@@ -44,6 +44,11 @@ class Features(Strict):
     basis_windows: Positive = Field(description="windows the PCA is fitted on")
     shards: Positive = 1
     batch: Positive = Field(description="windows per forward pass")
+    online: bool = Field(
+        default=False,
+        description="alignment targets are computed while training instead of cached: slower, but "
+        "a plan of any length needs no storage",
+    )
 
 
 class Memory(Strict):
@@ -62,3 +67,15 @@ class Memory(Strict):
         "colour difference that a factor of 2 is worth (colours)",
     )
     dropout: Share = Field(description="share of training clips that see no memory")
+    overlap_near: float = Field(
+        default=0.5, gt=0, description="metres; where a view begins when overlaps are measured"
+    )
+    overlap_far: float = Field(default=8.0, gt=0, description="metres; where it ends")
+
+    @model_validator(mode="after")
+    def _views_have_depth(self) -> Self:
+        if self.overlap_far <= self.overlap_near:
+            raise ValueError(
+                f"overlap_far ({self.overlap_far}) must exceed overlap_near ({self.overlap_near})"
+            )
+        return self

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from geomem.config.basics import Positive, Share, Strict
+from geomem.config.basics import Metric, Positive, Share, Strict
 
 
 class Model(Strict):
@@ -64,6 +64,9 @@ class Alignment(Strict):
         "angular+scale"
     )
     level: int = Field(description="index into the backbone's states; the down levels come first")
+    frames: Positive | None = Field(
+        default=None, description="frames of a window that are aligned, spread evenly; all if none"
+    )
     weight: float = Field(default=0.5, ge=0)
     scale_weight: float = Field(default=0.05, ge=0)
 
@@ -73,18 +76,50 @@ class VariantMemory(Strict):
 
     frames: Positive = Field(description="memory frames K")
     geometry: Literal["teacher", "truth"] = "teacher"
-    selection: Literal["time"] = "time"
+    selection: Literal["time", "overlap"] = Field(
+        default="time",
+        description="frames spread over the history, or those that see most of the target views",
+    )
+
+
+class Criterion(Strict):
+    """A metric that decides between candidates."""
+
+    metric: Metric
+    better: Literal["higher", "lower"]
+    tie: float = Field(
+        default=0.0, ge=0, description="relative difference from the best that counts as equal"
+    )
+
+
+class BestOf(Strict):
+    """A rule that picks one of several trained variants; all seeds together."""
+
+    among: tuple[str, ...] = Field(min_length=1, description="candidates; the first wins full ties")
+    protocol: str = Field(description="protocol whose scores decide; on held-out clips")
+    criteria: tuple[Criterion, ...] = Field(
+        min_length=1, description="the first decides; each further one breaks the ties before it"
+    )
 
 
 class Variant(Strict):
-    """One trained model."""
+    """One trained model, or the best of several (`best_of`)."""
 
     initial: str | None = Field(default=None, description="variant it starts from; none = scratch")
-    plan: str
-    recipe: str
+    plan: str | None = Field(default=None, description="clip plan it is trained on")
+    recipe: str | None = Field(default=None, description="optimization it is trained with")
     noise: Literal["per_frame", "per_clip"] = "per_frame"
     alignment: Alignment | None = None
     memory: VariantMemory | None = None
+    best_of: BestOf | None = Field(default=None, description="not trained but picked by this rule")
+
+    @model_validator(mode="after")
+    def _is_trained_or_picked(self) -> Self:
+        if self.best_of and self.model_fields_set != {"best_of"}:
+            raise ValueError("a variant with `best_of` is not trained: leave out all other keys")
+        if not self.best_of and not (self.plan and self.recipe):
+            raise ValueError("a trained variant needs `plan` and `recipe`")
+        return self
 
     @model_validator(mode="after")
     def _memory_needs_a_base(self) -> Self:

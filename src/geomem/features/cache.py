@@ -28,24 +28,42 @@ from geomem.geometry.cameras import camera_centres, split_cameras
 from geomem.geometry.scale import solve_scale
 from geomem.memory.reconstruction import (
     FeatureBasis,
+    compressed_features,
     fit_basis,
     patch_tokens,
     predicted_poses,
     reconstruct,
     teacher_images,
 )
-from geomem.memory.selection import select_by_time
+from geomem.memory.selection import choose_frames
 from geomem.models.vggt import VGGT
 
 WINDOW_KIND = "window"
 MIN_BASELINE = 0.1  # metres
 
 
-def frames_of(window: Window, kind: str) -> list[int]:
-    """Return the frames of a plan's window that a kind of cache (`window`, `memory4`) holds."""
+def frames_of(window: Window, kind: str, store: ClipStore, settings: dict[str, Any]) -> list[int]:
+    """Return the frames of a plan's window that a kind of cache holds.
+
+    Args:
+        window: The window.
+        kind: `window` for its own frames; `memory<K>` or `memory<K>_overlap` for those of its
+            history that the memory is built from.
+        store: Clips of the plan's split.
+        settings: `overlap_near`, `overlap_far`.
+    """
     if kind == WINDOW_KIND:
         return list(window.frames)
-    return select_by_time(window.history, int(kind.removeprefix("memory")))
+    frames, _, selection = kind.removeprefix("memory").partition("_")
+    return choose_frames(
+        range(window.history),
+        window.frames,
+        torch.from_numpy(store.cameras(window.clip)),
+        int(frames),
+        selection=selection or "time",
+        near=settings["overlap_near"],
+        far=settings["overlap_far"],
+    )
 
 
 def read_windows(
@@ -141,16 +159,8 @@ def cache_part(
     }
 
     def compute(rows: range) -> dict[str, Tensor]:
-        return _shard(
-            [plan.windows[row] for row in rows],
-            kind,
-            teacher,
-            store,
-            basis,
-            batch=settings["features"]["batch"],
-            scale_from=settings["scale_from"],
-            prior_weight=settings["scale_prior_weight"],
-        )
+        chosen = [plan.windows[row] for row in rows]
+        return _shard(chosen, kind, teacher, store, basis, settings)
 
     write_feature_part(part, windows, key, compute, progress=progress)
 
@@ -161,14 +171,12 @@ def _shard(
     teacher: VGGT,
     store: ClipStore,
     basis: FeatureBasis,
-    *,
-    batch: int,
-    scale_from: str,
-    prior_weight: float,
+    settings: dict[str, Any],
 ) -> dict[str, Tensor]:
-    """Reconstruct windows in batches of equally many frames: the teacher never sees padding."""
-    chosen = [frames_of(window, kind) for window in windows]
+    """Compute windows in batches of equally many frames: the teacher never sees padding."""
+    chosen = [frames_of(window, kind, store, settings) for window in windows]
     width = max(len(frames) for frames in chosen)
+    batch = settings["features"]["batch"]
     rows: dict[int, dict[str, Tensor]] = {}
     for count in sorted({len(frames) for frames in chosen}):
         members = [row for row, frames in enumerate(chosen) if len(frames) == count]
@@ -177,26 +185,34 @@ def _shard(
             images, cameras = read_windows(
                 store, [windows[r] for r in some], [chosen[r] for r in some]
             )
-            made = reconstruct(
-                teacher,
-                images,
-                cameras,
-                basis=basis,
-                scale_from=scale_from,
-                prior_weight=prior_weight,
-            )
+            if kind == WINDOW_KIND:
+                made = {"features": compressed_features(teacher, images, basis=basis)}
+            else:
+                made = _memory_rows(teacher, images, cameras, basis, settings)
+            made["frames"] = torch.tensor([chosen[r] for r in some])
             for position, row in enumerate(some):
-                rows[row] = _padded(
-                    {
-                        "frames": torch.tensor(chosen[row]),
-                        "depth": made.depth[position].half(),
-                        "confidence": made.confidence[position].half(),
-                        "features": made.features[position],
-                    },
-                    width,
-                )
+                rows[row] = _padded({k: v[position] for k, v in made.items()}, width)
     stacked = {name: torch.stack([rows[r][name] for r in sorted(rows)]) for name in rows[0]}
     return {**stacked, **quantise(stacked["features"]), **_fidelity(stacked["features"], basis)}
+
+
+def _memory_rows(
+    teacher: VGGT,
+    images: Tensor,
+    cameras: Tensor,
+    basis: FeatureBasis,
+    settings: dict[str, Any],
+) -> dict[str, Tensor]:
+    made = reconstruct(
+        teacher,
+        images,
+        cameras,
+        basis=basis,
+        scale_from=settings["scale_from"],
+        prior_weight=settings["scale_prior_weight"],
+    )
+    maps = {"depth": made.depth.half(), "confidence": made.confidence.half()}
+    return {**maps, "features": made.features}
 
 
 def _padded(row: dict[str, Tensor], width: int) -> dict[str, Tensor]:

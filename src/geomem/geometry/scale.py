@@ -11,6 +11,7 @@ from geomem.geometry.cameras import camera_centres
 from geomem.geometry.points import project, unproject
 
 HIDDEN_BEYOND = 1.1  # points this much farther than the surface seen there are taken for hidden
+COMPARED_SIDE = 16  # of every frame about so many rows and columns of pixels are compared
 
 
 def solve_scale(
@@ -69,32 +70,40 @@ def consistent_scale(
 ) -> float:
     """Return the scale of depths at which the frames, warped by the given cameras, agree best.
 
-    Where poses are given, depth alone tells the scale: each candidate lifts every frame's pixels,
+    Where poses are given, depth alone tells the scale: each candidate lifts pixels of every frame,
     projects them into the other frames and compares colours there; hidden pixels do not count. The
-    smallest mean absolute difference, plus prior_weight * log2(scale / prior)^2, wins. One frame or
-    pure rotation has the same error at every scale, so the prior is returned.
+    smallest mean absolute difference, plus prior_weight / (share of pixels that are covisible) *
+    log2(scale / prior)^2, wins. One frame or pure rotation has the same error at every scale, so
+    the prior is returned.
 
     Args:
         depth: Planar depth up to scale (K, H, W).
         images: Frames (K, 3, H, W) in [0, 1].
         cameras: Given cameras (K, 16).
         prior: Scale expected beforehand, positive.
-        prior_weight: Colour difference that an error of the scale by a factor of 2 is worth.
+        prior_weight: Colour difference that an error of the scale by a factor of 2 is worth, where
+            all pixels are covisible.
         span: Candidates lie between prior / span and prior * span.
         candidates: Number of them, odd; spaced evenly in the logarithm.
     """
+    if len(depth) < 2:
+        return prior
     steps = torch.linspace(-1, 1, candidates, device=depth.device) * math.log2(span)
-    cost = prior_weight * steps.square()
-    if len(depth) > 1:
-        scales = prior * 2**steps
-        cost = cost + torch.stack([_disagreement(depth * s, images, cameras) for s in scales])
+    compared = [_disagreement(depth * prior * 2**step, images, cameras) for step in steps]
+    errors, shares = (torch.stack(column) for column in zip(*compared, strict=True))
+    # What few pixels say is noise: the fewer frames share, the more the prior counts.
+    weight = prior_weight / shares.mean().clamp(min=1e-6)
+    cost = errors + weight * steps.square()
     return prior * 2 ** steps[cost.argmin()].item()
 
 
-def _disagreement(depth: Tensor, images: Tensor, cameras: Tensor) -> Tensor:
-    """Return the mean colour difference of covisible pixels between all pairs of frames."""
+def _disagreement(depth: Tensor, images: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean colour difference of covisible pixels of all pairs of frames, and which share
+    of all pixels they are."""
     frames, height, width = depth.shape
-    points = unproject(depth, cameras).flatten(1, 2)
+    stride = max(1, min(height, width) // COMPARED_SIDE)
+    some = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+    points = unproject(depth, cameras)[:, *some[1:]].flatten(1, 2)
     uv, z = project(points[:, None], cameras[None])
     grid = rearrange(2 * uv - 1, "i j n xy -> j i n xy")
     seen = F.grid_sample(images, grid, align_corners=False, padding_mode="border")
@@ -105,7 +114,9 @@ def _disagreement(depth: Tensor, images: Tensor, cameras: Tensor) -> Tensor:
     inside = (grid.abs() < 1).all(-1) & (z > 0)
     visible = inside & (z < surface * HIDDEN_BEYOND)
     other = ~torch.eye(frames, dtype=torch.bool, device=depth.device)
-    own = rearrange(images, "i c h w -> 1 c i (h w)")
+    own = rearrange(images[some], "i c h w -> 1 c i (h w)")
     error = (seen - own).abs().mean(1)
     visible = visible & other[..., None]
-    return torch.where(visible, error, 0.0).sum() / visible.sum().clamp(min=1)
+    count = visible.sum()
+    total = frames * (frames - 1) * visible.shape[-1]
+    return torch.where(visible, error, 0.0).sum() / count.clamp(min=1), count / total

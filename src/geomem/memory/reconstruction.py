@@ -120,14 +120,24 @@ def reconstruct(
             for p, g in zip(predicted_poses(output.pose_enc[-1]), given, strict=True)
         ]
     scale = images.new_tensor(scales)
-    grid = teacher.config.image_size // teacher.config.patch_size
-    features = basis.compress(patch_tokens(output.tokens[basis.layer], grid))
     return Reconstruction(
         depth=depth * scale[:, None, None, None],
         confidence=_resize(output.depth_conf, size),
-        features=rearrange(features, "b k h w c -> b k c h w"),
+        features=_compress(output.tokens[basis.layer], teacher, basis),
         scale=scale,
     )
+
+
+@torch.no_grad()
+def compressed_features(teacher: VGGT, images: Tensor, *, basis: FeatureBasis) -> Tensor:
+    """Return the compressed features (B, K, C, h, w) of images (B, K, 3, S, S) in [0, 1]."""
+    tokens = teacher.aggregate(teacher_images(images, teacher), last_layer=basis.layer)
+    return _compress(tokens[basis.layer], teacher, basis)
+
+
+def _compress(tokens: Tensor, teacher: VGGT, basis: FeatureBasis) -> Tensor:
+    grid = teacher.config.image_size // teacher.config.patch_size
+    return rearrange(basis.compress(patch_tokens(tokens, grid)), "b k h w c -> b k c h w")
 
 
 def predicted_poses(pose_enc: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Which history frames enter the memory."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -57,3 +59,32 @@ def select_by_overlap(
         chosen.append(best)
         remaining &= ~seen[best]
     return sorted(chosen)
+
+
+def choose_frames(
+    known: Sequence[int],
+    targets: Sequence[int],
+    cameras: Tensor,
+    k: int,
+    *,
+    selection: str,
+    near: float,
+    far: float,
+) -> list[int]:
+    """Return up to k of a clip's finished frames, ascending.
+
+    Args:
+        known: Numbers of the finished frames, ascending.
+        targets: Numbers of the frames that will read the memory.
+        cameras: Cameras of the whole clip (T, 16).
+        k: Number of frames to choose.
+        selection: "time" (`select_by_time`) or "overlap" (`select_by_overlap`).
+        near: As for `select_by_overlap`.
+        far: As for `select_by_overlap`.
+    """
+    if selection == "time":
+        picks = select_by_time(len(known), k)
+    else:
+        seen, wanted = cameras[list(known)], cameras[list(targets)]
+        picks = select_by_overlap(seen, wanted, k, near=near, far=far)
+    return [known[pick] for pick in picks]

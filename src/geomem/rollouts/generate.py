@@ -4,7 +4,7 @@ Shape suffixes: B clips, T frames of a clip, L frames of a window, K memory fram
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from geomem.diffusion.schedule import CosineSchedule
 from geomem.geometry.rays import encode_cameras
 from geomem.memory.explicit import ExplicitMemory
 from geomem.memory.reconstruction import FeatureBasis, reconstruct
-from geomem.memory.selection import select_by_time
+from geomem.memory.selection import choose_frames
 from geomem.models.control import MemoryControl
 from geomem.models.uvit import UViT3DPose
 from geomem.models.vggt import VGGT
@@ -31,8 +31,8 @@ class MemoryReader:
     Attributes:
         teacher: The frozen teacher.
         basis: Compression of its features.
-        settings: `frames`, `geometry`, `voxel_size`, `budget`, `confidence_quantile`,
-            `scale_from`, `scale_prior_weight`.
+        settings: `frames`, `geometry`, `selection`, `overlap_near`, `overlap_far`, `voxel_size`,
+            `budget`, `confidence_quantile`, `scale_from`, `scale_prior_weight`.
     """
 
     teacher: VGGT
@@ -40,7 +40,12 @@ class MemoryReader:
     settings: dict[str, Any]
 
     def build(
-        self, video_T3SS: Tensor, cameras_T16: Tensor, known: list[int], depth_TSS: Tensor | None
+        self,
+        video_T3SS: Tensor,
+        cameras_T16: Tensor,
+        known: list[int],
+        targets: Sequence[int],
+        depth_TSS: Tensor | None,
     ) -> ExplicitMemory:
         """Build the memory from the finished frames `known` of one clip.
 
@@ -48,10 +53,19 @@ class MemoryReader:
             video_T3SS: Frames in [-1, 1]; only known ones are read.
             cameras_T16: Cameras of all frames.
             known: Numbers of finished frames, rising.
+            targets: Numbers of the frames that will read it.
             depth_TSS: True depth, read with `geometry: truth` alone.
         """
         settings = self.settings
-        chosen = [known[i] for i in select_by_time(len(known), settings["frames"])]
+        chosen = choose_frames(
+            known,
+            targets,
+            cameras_T16,
+            settings["frames"],
+            selection=settings["selection"],
+            near=settings["overlap_near"],
+            far=settings["overlap_far"],
+        )
         images, cameras = (video_T3SS[chosen] + 1) / 2, cameras_T16[chosen]
         made = reconstruct(
             self.teacher,
@@ -151,7 +165,7 @@ def _memory_maps(clips: Clips, window: Window, known: list[int], memory: MemoryR
     maps = []
     for clip in range(len(clips.ids)):
         depth = None if clips.depth is None else clips.depth[clip]
-        built = memory.build(clips.video[clip], clips.cameras[clip], known, depth)
+        built = memory.build(clips.video[clip], clips.cameras[clip], known, window.frames, depth)
         cameras = clips.cameras[clip, list(window.frames)]
         maps.append(built.render(cameras, clips.video.shape[-1]))
     return torch.stack(maps)

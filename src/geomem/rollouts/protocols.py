@@ -119,15 +119,18 @@ def _run_batch(
     settings: dict[str, Any],
     progress: Callable[..., Any],
 ) -> Clips:
-    rollouts = settings["rollouts"]
-    rgb = torch.from_numpy(np.stack([store.rgb(row) for row in rows]))
-    cameras = torch.from_numpy(np.stack([store.cameras(row) for row in rows]))
+    rollouts, length = settings["rollouts"], settings["frames"]
+    frames = list(range(length))
+    rgb = torch.from_numpy(np.stack([store.rgb(row, frames) for row in rows]))
+    cameras = torch.from_numpy(np.stack([store.cameras(row, frames) for row in rows]))
     try:
         check_cameras(cameras)
     except ValueError as error:
         raise InputError(f"{store.directory}: {error}; make the clips again") from None
     truth = variant.memory is not None and variant.memory.settings["geometry"] == "truth"
-    depth = torch.from_numpy(np.stack([store.depth(row) for row in rows])) if truth else None
+    depth = (
+        torch.from_numpy(np.stack([store.depth(row, frames) for row in rows])) if truth else None
+    )
     video = rearrange(rgb.float() / 127.5 - 1, "b t h w c -> b t c h w").contiguous()
     # What is to be generated must not be readable, by the memory or anyone
     video[:, rollouts["context"] :] = torch.nan
@@ -135,9 +138,9 @@ def _run_batch(
         ids=[store.clips[row].clip_id for row in rows], video=video, cameras=cameras, depth=depth
     )
     plan = plan_rollout(
-        store.frames_per_clip,
-        window=rollouts["window"],
-        keyframe_density=rollouts["keyframe_density"],
+        length,
+        window=settings["window"],
+        keyframe_density=settings["keyframe_density"],
         context=rollouts["context"],
     )
     with torch.no_grad():

@@ -100,7 +100,7 @@ def score_videos(
         **{name: record[name] for name in ("variant", "seed", "protocol", "clips")},
         "labels": {"perceptual": networks.perceptual.label, "frechet": networks.video.label},
         "networks": {"perceptual": networks.perceptual.details, "frechet": networks.video.details},
-        "frames": store.frames_per_clip,
+        "frames": settings["frames"],
         "context": context,
         "per_clip": {
             **_columns([clip.made for clip in measured]),
@@ -129,10 +129,11 @@ def _measure_clip(
 ) -> _MeasuredClip:
     scores, context = settings["scores"], settings["context"]
     distance = networks.perceptual.distance
-    truth = unit_frames(torch.from_numpy(np.array(store.rgb(clip))))
+    frames = list(range(settings["frames"]))
+    truth = unit_frames(torch.from_numpy(np.array(store.rgb(clip, frames))))
     generated = unit_frames(torch.from_numpy(np.array(rgb[clip])))
     generated[:context] = truth[:context]
-    cameras = torch.from_numpy(np.array(store.cameras(clip)))
+    cameras = torch.from_numpy(np.array(store.cameras(clip, frames)))
     pair = torch.stack([truth, generated])[:, :: scores["frechet_stride"]]
     return _MeasuredClip(
         made=clip_scores(generated, truth, cameras, context, scores, distance),
@@ -249,7 +250,7 @@ def check_rollout(
         "other clips": record["clips"] != expected,
         "another protocol": record["protocol"] != settings["protocol"],
         "another context": record["settings"]["rollouts"]["context"] != settings["context"],
-        "another size": shape != (len(store), store.frames_per_clip, *frame),
+        "another size": shape != (len(store), settings["frames"], *frame),
     }
     found = [fault for fault, present in faults.items() if present]
     if found:

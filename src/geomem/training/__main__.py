@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from geomem.cli import checked, job_config, job_parser, progress, run_command
-from geomem.formats import exclusive, sha256_file
+from geomem.formats import exclusive, sha256_file, write_json
 
 
 def train(args: argparse.Namespace) -> None:
     """Train one variant with one seed."""
     config = job_config(args)
     settings = checked(config.training_settings(args.variant, args.seed), args)
-    recipe = config.settings.recipes[config.variants[args.variant].recipe]
+    recipe = config.settings.recipes[config.recipe_of(args.variant)[0]]
     import torch
 
-    from geomem.training.build import build_model
+    from geomem.training.build import build_model, online_teacher
     from geomem.training.data import open_dataset
     from geomem.training.loop import train as run
 
@@ -37,6 +37,7 @@ def train(args: argparse.Namespace) -> None:
             model,
             dataset,
             settings,
+            teacher=online_teacher(settings, args.weights, args.basis),
             state_folder=args.state,
             checkpoint_steps=recipe.checkpoint_steps,
             workers=recipe.workers,
@@ -62,6 +63,8 @@ def _write(
         "initial": args.initial and args.initial / "checkpoint.json",
         "memory_features": args.memory_features and args.memory_features / "part-000.json",
         "window_features": args.window_features and args.window_features / "part-000.json",
+        "teacher": args.weights,
+        "basis": args.basis,
     }
     record = {
         "variant": args.variant,
@@ -74,6 +77,27 @@ def _write(
         "inputs": {name: sha256_file(path) for name, path in inputs.items() if path},
     }
     write_checkpoint(args.output, modules, record, log)
+
+
+def choose(args: argparse.Namespace) -> None:
+    """Pick the best of several trained variants by their scores."""
+    settings = checked(job_config(args).choice_settings(args.variant), args)
+    from geomem.training.choice import choose as run
+    from geomem.training.version import VERSION
+
+    record = {"variant": args.variant, "settings": settings, "version": VERSION}
+    write_json(args.output, {**record, **run(args.scores, settings)})
+
+
+def adopt(args: argparse.Namespace) -> None:
+    """Copy the picked variant's checkpoint to where the pick's own belongs."""
+    settings = checked(job_config(args).choice_settings(args.variant), args)
+    from geomem.training.choice import adopt as run
+    from geomem.training.version import VERSION
+
+    identity = {"variant": args.variant, "seed": args.seed}
+    record = {**identity, "settings": settings, "version": VERSION}
+    run(args.output, args.choice, args.candidates, record=record)
 
 
 def main() -> None:
@@ -89,8 +113,24 @@ def main() -> None:
     command.add_argument("--initial", type=Path, help="checkpoint folder to start from")
     command.add_argument("--memory-features", type=Path, help="cache of the memory frames")
     command.add_argument("--window-features", type=Path, help="cache of the windows")
+    command.add_argument("--weights", type=Path, help="of the teacher; alignment online alone")
+    command.add_argument("--basis", type=Path, help="of its features; alignment online alone")
     command.add_argument("--state", type=Path, required=True, help="folder of resumable states")
     command.set_defaults(command=train)
+
+    command = job_parser(commands.add_parser("choose", help=choose.__doc__))
+    command.add_argument("output", type=Path, help="record of the pick to write")
+    command.add_argument("--variant", required=True)
+    command.add_argument("--scores", type=Path, nargs="*", default=[], help="of all candidates")
+    command.set_defaults(command=choose)
+
+    command = job_parser(commands.add_parser("adopt", help=adopt.__doc__))
+    command.add_argument("output", type=Path, help="checkpoint folder to make")
+    command.add_argument("--variant", required=True)
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--choice", type=Path, required=True)
+    command.add_argument("--candidates", type=Path, nargs="+", required=True, help="checkpoints")
+    command.set_defaults(command=adopt)
     run_command(parser)
 
 

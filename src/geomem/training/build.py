@@ -1,12 +1,19 @@
-"""Build the modules of a variant from its settings."""
+"""Build the modules of a variant, and the teacher that it may be aligned with, from settings."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from geomem.formats import load_module, read_checkpoint
+import torch
+from torch import Tensor
+
+from geomem.formats import InputError, load_module, read_checkpoint
+from geomem.formats.teachers import load_teacher, read_basis
+from geomem.memory.reconstruction import FeatureBasis, compressed_features
 from geomem.models.control import MemoryControl
 from geomem.models.projectors import AlignmentProjector, RepaProjector
 from geomem.models.uvit import UViT3DPose
+from geomem.models.vggt import VGGT
 from geomem.training.data import WindowDataset
 from geomem.training.network import VideoModel
 
@@ -18,7 +25,7 @@ def build_model(
 
     Args:
         settings: `Config.training_settings`.
-        dataset: Tells the channels of memory maps and teacher features.
+        dataset: Tells the channels of memory maps.
         initial: Checkpoint the backbone starts from, or None for random weights.
     """
     if initial is None:
@@ -30,12 +37,10 @@ def build_model(
     if settings["variant"]["memory"]:
         channels = dataset[0]["memory"].shape[1]
         control = MemoryControl.from_base(backbone, channels)
-    return VideoModel(backbone, control=control, projector=_projector(settings, dataset))
+    return VideoModel(backbone, control=control, projector=_projector(settings))
 
 
-def _projector(
-    settings: dict[str, Any], dataset: WindowDataset
-) -> AlignmentProjector | RepaProjector | None:
+def _projector(settings: dict[str, Any]) -> AlignmentProjector | RepaProjector | None:
     alignment = settings["variant"]["alignment"]
     if not alignment:
         return None
@@ -43,4 +48,41 @@ def _projector(
     # down levels, the middle, then the up levels in reverse order of width
     states = [*widths, *reversed(widths[:-1])]
     kind = RepaProjector if alignment["objective"] == "repa" else AlignmentProjector
-    return kind(states[alignment["level"]], dataset[0]["tokens"].shape[1])
+    return kind(states[alignment["level"]], settings["features"]["channels"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineTeacher:
+    """The frozen teacher at work while a variant is trained, instead of a cache."""
+
+    teacher: VGGT
+    basis: FeatureBasis
+
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Return the compressed features (B, T, D, h, w) of frames (B, T, 3, S, S) in [-1, 1]."""
+        return compressed_features(self.teacher, (frames + 1) / 2, basis=self.basis)
+
+    def to(self, device: torch.device) -> Self:
+        """Return it on a device."""
+        basis = replace(
+            self.basis,
+            mean=self.basis.mean.to(device),
+            components=self.basis.components.to(device),
+        )
+        return replace(self, teacher=self.teacher.to(device), basis=basis)
+
+
+def online_teacher(
+    settings: dict[str, Any], weights: Path | None, basis: Path | None
+) -> OnlineTeacher | None:
+    """Load the teacher of a variant that is aligned without a cache; None where there is no such.
+
+    Raises:
+        InputError: If it is needed and its files were not given.
+    """
+    if not (settings["variant"]["alignment"] and settings["features"]["online"]):
+        return None
+    if weights is None or basis is None:
+        raise InputError("alignment with `features.online` needs --weights and --basis")
+    teacher = load_teacher(weights, settings["teacher"], sha256=settings["sha256"])
+    return OnlineTeacher(teacher=teacher, basis=read_basis(basis))

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from geomem.diffusion.schedule import CosineSchedule
 from geomem.formats import InputError
 from geomem.formats.states import load_state, save_state
+from geomem.training.build import OnlineTeacher
 from geomem.training.data import WindowDataset
 from geomem.training.network import VideoModel, training_loss
 
@@ -35,6 +36,7 @@ def train(
     dataset: WindowDataset,
     settings: dict[str, Any],
     *,
+    teacher: OnlineTeacher | None = None,
     state_folder: Path,
     checkpoint_steps: int,
     workers: int,
@@ -46,6 +48,7 @@ def train(
         model: Modules on the CPU; those trained are found by `trained_modules`.
         dataset: Windows in plan order; step i takes the i-th batch.
         settings: `Config.training_settings`.
+        teacher: Gives the windows' features where they are aligned and not cached.
         state_folder: Where resumable states are kept.
         checkpoint_steps: Steps between them.
         workers: Loader processes.
@@ -62,6 +65,7 @@ def train(
         mixed_precision=recipe["precision"], gradient_accumulation_steps=recipe["accumulation"]
     )
     model.to(accelerator.device)
+    online = teacher and teacher.to(accelerator.device)
     trained = model.trained_modules()
     groups = model.parameter_groups(
         recipe["learning_rate"], zero_init_rate=recipe["zero_init_rate"]
@@ -93,6 +97,8 @@ def train(
         losses = []
         for _ in range(recipe["accumulation"]):
             batch = next(batches)
+            if online is not None:
+                batch["tokens"] = online.tokens(batch["frames"])
             with accelerator.accumulate(wrapped), accelerator.autocast():
                 loss, parts = training_loss(
                     wrapped,

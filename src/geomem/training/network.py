@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from geomem.alignment.projection import align
 from geomem.diffusion.schedule import CosineSchedule
 from geomem.geometry.rays import encode_cameras
+from geomem.memory.selection import select_by_time
 from geomem.models.control import MemoryControl
 from geomem.models.projectors import AlignmentProjector, RepaProjector
 from geomem.models.uvit import UViT3DPose
@@ -105,6 +106,11 @@ def draw_times(shape: tuple[int, int], noise: str, device: torch.device) -> Tens
     return torch.rand(shape, device=device)
 
 
+def aligned_frames(window: int, frames: int | None) -> list[int]:
+    """Return the positions of the frames of a window that are aligned, spread evenly over it."""
+    return select_by_time(window, window if frames is None else frames)
+
+
 def training_loss(
     model: nn.Module,
     batch: dict[str, Tensor],
@@ -137,8 +143,9 @@ def training_loss(
     diffusion = schedule.loss(v, x_t, eps, t).mean()
     if alignment is None or projector is None:
         return diffusion, {"diffusion": diffusion.detach()}
-    hidden = states[alignment["level"]]
-    target = rearrange(batch["tokens"], "b t d h w -> b t (h w) d")
+    chosen = aligned_frames(x.shape[1], alignment["frames"])
+    hidden = states[alignment["level"]][:, chosen]
+    target = rearrange(batch["tokens"][:, chosen], "b t d h w -> b t (h w) d")
     terms = align(
         projector, hidden, target, grid=batch["tokens"].shape[-2:], objective=alignment["objective"]
     )
