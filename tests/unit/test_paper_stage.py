@@ -23,7 +23,7 @@ from geomem.formats import (
 from geomem.formats.runs import run_tag
 from geomem.paper import __main__ as stage
 from geomem.paper.collect import Scores
-from geomem.paper.drawings import frame_curves, strip
+from geomem.paper.drawings import frame_curves, revisits, strip
 from geomem.paper.latex import compile_paper, first_fault
 from geomem.paper.results import score_table, teacher_table
 from geomem.paper.tables import Table, table_csv, table_latex
@@ -242,7 +242,8 @@ def figure_settings(**figure: Any) -> dict[str, Any]:
 
 def test_curves_show_the_mean_of_every_frame(files: tuple[list[Path], list[Path]]) -> None:
     rows = [{"variant": "base", "label": "without"}, {"variant": "memory", "label": "with"}]
-    chosen = figure_settings(kind="curves", protocols=["spin"], rows=rows)
+    metrics = ["psnr", "coverage"]
+    chosen = figure_settings(kind="curves", protocols=["spin"], metrics=metrics, rows=rows)
     figure, provenance = frame_curves(chosen, Scores(files[0]), files[1], scale="tiny")
     psnr, coverage = figure.axes
     mean = np.mean([psnr_of("memory", seed) for seed in SEEDS])
@@ -253,6 +254,39 @@ def test_curves_show_the_mean_of_every_frame(files: tuple[list[Path], list[Path]
     assert coverage.lines[0].get_color() == psnr.lines[1].get_color()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["without", "with"]
     assert len(provenance["runs"]) == 4
+
+
+def test_a_metric_of_some_frames_is_drawn_where_it_is_known(
+    files: tuple[list[Path], list[Path]], tmp_path: Path
+) -> None:
+    content = read_json(files[0][0])
+    content["per_frame"]["perceptual"] = [[0.25, None, 0.5, None]] * CLIPS
+    write_json(tmp_path / "score.json", content)
+    rows = [{"variant": content["variant"], "label": "one"}]
+    chosen = figure_settings(kind="curves", protocols=["spin"], metrics=["perceptual"], rows=rows)
+    chosen["seeds"] = [content["seed"]]
+    figure, _ = frame_curves(chosen, Scores([tmp_path / "score.json"]), files[1], scale="tiny")
+    line = figure.axes[0].lines[0]
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([1, 3], [0.25, 0.5])
+
+
+def test_revisits_are_found_by_the_cameras(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 8, 3), dtype=np.uint8)
+    cameras = np.zeros((1, 8, 16), dtype=np.float32)
+    cameras[0, :, 7] = [0, 1, 2, 3, 3, 2, 1, 0]
+    clips = [ClipInfo(clip_id="a", scene="a", trajectory="x")]
+    shard = tmp_path / "clips/shard-000"
+    write_clip_shard(shard, rgb=rgb, cam=cameras, depth=None, clips=clips, provenance={})
+    record = {"variant": "base", "seed": SEEDS[0], "protocol": "spin", "clips": ["a"]}
+    write_videos(tmp_path / "base", rgb // 2, record)
+    rows = [{"variant": "base", "label": "without"}]
+    chosen = figure_settings(
+        kind="revisits", protocol="spin", clip=0, visits=[0.15, 0.3], rows=rows
+    )
+    drawn, provenance = revisits(chosen, [tmp_path / "base"], tmp_path / "clips")
+    assert provenance["pairs"] == [(1, 6), (2, 5)]
+    images = [np.asarray(axis.images[0].get_array()) for axis in drawn.axes]
+    assert np.array_equal(images[1], rgb[0, 6]) and np.array_equal(images[7], rgb[0, 6] // 2)
 
 
 def test_a_strip_shows_the_first_seed_of_the_right_clip(tmp_path: Path) -> None:

@@ -124,6 +124,11 @@ def test_numbers_are_those_of_the_generated_frames(tmp_path: Path, truth: np.nda
     assert values["perceptual"] == pytest.approx(list(some), rel=1e-4)
     assert values["pairs"] == [6.0] * CLIPS  # frames 14 to 19 mirror 5 to 0, at least 8 apart
     assert values["coverage"] == [0.5, None, None]
+    stride = settings_of(load_config(ROOT, scale="tiny"))["scores"]["perceptual_stride"]
+    for curve in result["per_frame"]["perceptual"]:
+        assert [value is not None for value in curve] == [
+            frame % stride == 0 for frame in range(FRAMES - 1)
+        ]
     curve = np.array(result["per_frame"]["psnr"])
     assert curve.shape == (CLIPS, FRAMES - 1)
     assert np.allclose(curve, -10 * np.log10(frame_mse), atol=1e-3)

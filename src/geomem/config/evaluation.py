@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from geomem.config.basics import Metric, Positive, Strict
+from geomem.config.basics import Metric, Positive, Share, Strict
 
 
 class Guidance(Strict):
@@ -124,13 +124,41 @@ class StripFigure(Strict):
     frames: Positive = Field(description="number of frames shown, spread over the clip")
     rows: tuple[FigureRow, ...] = Field(min_length=1)
 
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """The protocols whose videos or scores are shown."""
+        return (self.protocol,)
+
+
+class RevisitFigure(Strict):
+    """First visits of a clip beside revisits and their difference, for truth and variants."""
+
+    kind: Literal["revisits"]
+    protocol: str
+    clip: int = Field(ge=0, description="index in the protocol's split")
+    visits: tuple[Share, ...] = Field(
+        min_length=1, description="when places are first seen, as shares of the clip"
+    )
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """The protocols whose videos or scores are shown."""
+        return (self.protocol,)
+
 
 class CurvesFigure(Strict):
-    """PSNR and memory coverage of every frame: a column of panels for each protocol."""
+    """Quality of every frame: a column of panels for each protocol, a row for each metric."""
 
     kind: Literal["curves"]
     protocols: tuple[str, ...] = Field(min_length=1)
+    metrics: tuple[Literal["psnr", "ssim", "perceptual", "coverage"], ...] = Field(min_length=1)
     rows: tuple[FigureRow, ...] = Field(min_length=1)
 
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """The protocols whose videos or scores are shown."""
+        return self.protocols
 
-Figure = Annotated[StripFigure | CurvesFigure, Field(discriminator="kind")]
+
+Figure = Annotated[StripFigure | RevisitFigure | CurvesFigure, Field(discriminator="kind")]

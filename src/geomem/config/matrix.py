@@ -123,16 +123,18 @@ class Config(Strict):
         scale = self.settings
         for row in figure.rows:
             _known("figures", name, "rows.variant", row.variant, self.variants)
-        protocols = (figure.protocol,) if figure.kind == "strip" else figure.protocols
-        for protocol in protocols:
+        for protocol in figure.shown_protocols:
             _known("figures", name, "protocol", protocol, scale.rollouts.protocols)
-        if figure.kind == "strip":
-            split = scale.splits[scale.rollouts.protocols[figure.protocol].split]
-            if figure.clip >= split.clips or figure.frames > self.frames_of(figure.protocol):
-                raise ValueError(
-                    f"figures.{name}: clip {figure.clip} with {figure.frames} frames is not among "
-                    f"the {split.clips} clips of {self.frames_of(figure.protocol)} frames"
-                )
+        if figure.kind == "curves":
+            return
+        clips = scale.splits[scale.rollouts.protocols[figure.protocol].split].clips
+        frames = self.frames_of(figure.protocol)
+        shown = figure.frames if figure.kind == "strip" else 1
+        if figure.clip >= clips or shown > frames:
+            raise ValueError(
+                f"figures.{name}: clip {figure.clip} with {shown} frames is not among the "
+                f"{clips} clips of {frames} frames"
+            )
 
     def _check_best_of(self, name: str, rule: BestOf) -> None:
         _known("variants", name, "protocol", rule.protocol, self.settings.rollouts.protocols)
@@ -250,9 +252,8 @@ class Config(Strict):
             for row in table.rows:
                 wanted.setdefault(row.variant, set()).update(c.protocol for c in table.columns)
         for figure in self.figures.values():
-            protocols = {figure.protocol} if figure.kind == "strip" else set(figure.protocols)
             for shown in figure.rows:
-                wanted.setdefault(shown.variant, set()).update(protocols)
+                wanted.setdefault(shown.variant, set()).update(figure.shown_protocols)
         waiting = list(wanted)
         while waiting:
             name = waiting.pop()

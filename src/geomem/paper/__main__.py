@@ -45,14 +45,16 @@ def figure(args: argparse.Namespace) -> None:
     _choose("figures", args.name, config.figures)
     settings = checked(config.figure_settings(args.name), args)
     from geomem.paper.collect import Scores
-    from geomem.paper.drawings import frame_curves, strip
+    from geomem.paper.drawings import frame_curves, revisits, strip
     from geomem.paper.figures import save_figure
     from geomem.paper.version import VERSION
 
-    if settings["figure"]["kind"] == "strip":
+    kind = settings["figure"]["kind"]
+    if kind in ("strip", "revisits"):
         if not (args.rollouts and args.clips):
             raise InputError(f"{args.name} shows videos: give --rollouts and --clips")
-        drawn, provenance = strip(settings, args.rollouts, args.clips)
+        draw = {"strip": strip, "revisits": revisits}[kind]
+        drawn, provenance = draw(settings, args.rollouts, args.clips)
     else:
         if not (args.scores and args.checkpoints):
             raise InputError(f"{args.name} shows scores: give --scores and --checkpoints")
@@ -105,8 +107,8 @@ def main() -> None:
     command = job_parser(commands.add_parser("figure", help=figure.__doc__))
     command.add_argument("name", help="a figure of config/experiments.yaml")
     _score_arguments(command, required=False)
-    command.add_argument("--rollouts", type=Path, nargs="+", help="video folders; strips alone")
-    command.add_argument("--clips", type=Path, help="directory of their split; strips alone")
+    command.add_argument("--rollouts", type=Path, nargs="+", help="folders of the shown videos")
+    command.add_argument("--clips", type=Path, help="directory of their split")
     command.add_argument("--pdf", type=Path, required=True)
     command.add_argument("--png", type=Path, required=True)
     command.add_argument("--provenance", type=Path, required=True)

@@ -101,12 +101,15 @@ def distance_interval(files: Sequence[ScoreFile], metric: str) -> Interval | Non
     return set_interval(values, draws, clips=clips, seed=BOOTSTRAP_SEED)
 
 
-def frame_curve(files: Sequence[ScoreFile], metric: str) -> Array | None:
-    """Return per-frame values (S, C, T), or None where they are not known of every frame."""
+def frame_curve(files: Sequence[ScoreFile], metric: str) -> tuple[NDArray[np.int64], Array] | None:
+    """Return which generated frames a metric is known of in every clip, and its values (S, C, n).
+
+    None where there is no such frame; the first generated frame is 0.
+    """
     rows = [file.content["per_frame"][metric] for file in files]
-    if any(value is None for seed in rows for clip in seed for value in clip):
-        return None
-    return np.array(rows, dtype=np.float64)
+    values = np.array(rows, dtype=np.float64)  # None becomes NaN
+    known = np.flatnonzero(np.isfinite(values).all((0, 1)))
+    return (known, values[..., known]) if len(known) else None
 
 
 def trace(

@@ -77,16 +77,6 @@ def ssim_per_frame(generated: Tensor, truth: Tensor) -> Tensor:
     return similarity.reshape(generated.shape[:-3])
 
 
-def ssim(generated: Tensor, truth: Tensor, scored: Tensor) -> Tensor:
-    """Return the mean SSIM over a clip's scored frames, float64 (...); see `ssim_per_frame`.
-
-    Raises:
-        ValueError: As `ssim_per_frame`, or if no frame is scored.
-    """
-    _check_scored(scored, generated.shape[-4])
-    return ssim_per_frame(generated[..., scored, :, :, :], truth[..., scored, :, :, :]).mean(-1)
-
-
 def clip_mean(per_frame: Tensor, scored: Tensor) -> Tensor:
     """Return the mean of (..., T) values over the scored frames, shape (...).
 

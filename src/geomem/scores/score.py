@@ -3,6 +3,7 @@
 Legend: C clips, T frames, S samples per clip, D feature width, H rows, W columns.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +15,7 @@ from torch import Tensor
 
 from geomem.formats import ClipStore, InputError, digest, read_videos, sha256_file
 from geomem.scores.frechet import frechet_distance, frechet_infinite, kernel_distance
-from geomem.scores.metrics import (
-    clip_mean,
-    psnr_per_frame,
-    psnr_pooled,
-    ssim,
-    unit_frames,
-)
+from geomem.scores.metrics import psnr_per_frame, psnr_pooled, ssim_per_frame, unit_frames
 from geomem.scores.networks import (
     LPIPS,
     Perceptual,
@@ -35,6 +30,7 @@ from geomem.statistics import bootstrap_set_draws
 # Fewer clips make no line to extrapolate along.
 EXTRAPOLATED_CLIPS = 8
 BOOTSTRAP_SEED = 0
+FRAME_METRICS = ("psnr", "ssim", "perceptual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +103,10 @@ def score_videos(
             "coverage": [_mean_known(row) for row in coverage],
         },
         "repeat_context": _columns([clip.repeated for clip in measured]),
-        "per_frame": {"psnr": [clip.curve for clip in measured], "coverage": coverage},
+        "per_frame": {
+            **{name: [clip.curves[name] for clip in measured] for name in FRAME_METRICS},
+            "coverage": coverage,
+        },
         "sets": set_scores(real, fake, resamples=scores["set_bootstrap"]),
         "inputs": _inputs(rollout, record, clips),
     }
@@ -115,12 +114,12 @@ def score_videos(
 
 @dataclass(frozen=True, kw_only=True)
 class _MeasuredClip:
-    """Metrics of the generated frames and of the repeated context, PSNR by generated frame, and the
-    features (2, S, D) of truth and generated clip."""
+    """Metrics of the generated frames and of the repeated context, metrics by generated frame, and
+    the features (2, S, D) of truth and generated clip."""
 
     made: dict[str, float | None]
     repeated: dict[str, float | None]
-    curve: list[float]
+    curves: dict[str, list[float | None]]
     features: np.ndarray
 
 
@@ -135,10 +134,12 @@ def _measure_clip(
     generated[:context] = truth[:context]
     cameras = torch.from_numpy(np.array(store.cameras(clip, frames)))
     pair = torch.stack([truth, generated])[:, :: scores["frechet_stride"]]
+    curves = frame_curves(generated, truth, context, scores, distance)
+    values = frame_scores(generated, truth, context, curves)
     return _MeasuredClip(
-        made=clip_scores(generated, truth, cameras, context, scores, distance),
+        made=values | place_scores(generated, truth, cameras, context, scores, distance),
         repeated=repeat_scores(truth, context, scores, distance),
-        curve=[round(x, 4) for x in psnr_per_frame(generated, truth)[context:].tolist()],
+        curves={name: _shown(curve) for name, curve in curves.items()},
         features=networks.video.features(pair).numpy(),
     )
 
@@ -157,7 +158,7 @@ def _inputs(rollout: Path, record: dict[str, Any], clips: Path) -> dict[str, Any
     }
 
 
-def clip_scores(
+def place_scores(
     generated: Tensor,
     truth: Tensor,
     cameras: Tensor,
@@ -165,36 +166,55 @@ def clip_scores(
     scores: dict[str, Any],
     distance: Distance,
 ) -> dict[str, float | None]:
-    """Return all metrics of one clip; those of revisits are None where nothing is revisited.
+    """Return the metrics of places that one clip revisits; none where nothing is revisited.
 
     Args:
         generated: (T, 3, H, W) in [0, 1]; the context is the truth.
         truth: (T, 3, H, W) in [0, 1].
         cameras: (T, 16).
         context: Number of given frames.
-        scores: `perceptual_stride`, `revisit_gap`.
+        scores: `revisit_gap`.
         distance: Perceptual distance between (N, 3, H, W) sets.
     """
-    values = frame_scores(generated, truth, context, scores, distance)
     pairs = revisit_pairs(cameras, minimum_gap=scores["revisit_gap"])
     pairs = pairs[pairs[:, 1] >= context]
-    if len(pairs):
-        revisits = revisit_scores(generated, truth, pairs, context=context, distance=distance)
-        values |= asdict(revisits)
-    return values
+    if not len(pairs):
+        return {}
+    return asdict(revisit_scores(generated, truth, pairs, context=context, distance=distance))
+
+
+def frame_curves(
+    generated: Tensor, truth: Tensor, context: int, scores: dict[str, Any], distance: Distance
+) -> dict[str, Tensor]:
+    """Return the metrics (T - context,) of every generated frame, float64; NaN where not measured.
+
+    Args:
+        generated: (T, 3, H, W) in [0, 1].
+        truth: (T, 3, H, W) in [0, 1].
+        context: Number of given frames.
+        scores: `perceptual_stride`: every n-th frame gets a perceptual distance.
+        distance: Perceptual distance between (N, 3, H, W) sets.
+    """
+    made, true, stride = generated[context:], truth[context:], scores["perceptual_stride"]
+    perceptual = torch.full((len(made),), torch.nan, dtype=torch.float64)
+    perceptual[::stride] = distance(made[::stride], true[::stride]).double()
+    return {
+        "psnr": psnr_per_frame(made, true),
+        "ssim": ssim_per_frame(made, true),
+        "perceptual": perceptual,
+    }
 
 
 def frame_scores(
-    generated: Tensor, truth: Tensor, context: int, scores: dict[str, Any], distance: Distance
+    generated: Tensor, truth: Tensor, context: int, curves: dict[str, Tensor]
 ) -> dict[str, float | None]:
     """Return the metrics of one clip's generated frames against the truth, frame by frame."""
     scored = torch.arange(len(truth)) >= context
-    some = slice(context, None, scores["perceptual_stride"])
     return {
         "psnr": float(psnr_pooled(generated, truth, scored)),
-        "psnr_frame_mean": float(clip_mean(psnr_per_frame(generated, truth), scored)),
-        "ssim": float(ssim(generated, truth, scored)),
-        "perceptual": float(distance(generated[some], truth[some]).double().mean()),
+        "psnr_frame_mean": float(curves["psnr"].mean()),
+        "ssim": float(curves["ssim"].mean()),
+        "perceptual": float(curves["perceptual"].nanmean()),
     }
 
 
@@ -206,7 +226,8 @@ def repeat_scores(
     Those of revisits are left out: a still picture of the very place that is revisited is perfect.
     """
     still = truth[context - 1 : context].expand_as(truth)
-    return frame_scores(still, truth, context, scores, distance)
+    curves = frame_curves(still, truth, context, scores, distance)
+    return frame_scores(still, truth, context, curves)
 
 
 def set_scores(
@@ -258,6 +279,10 @@ def check_rollout(
             f"{folder} was generated for {' and '.join(found)} than {store.directory} and the "
             "configuration have now; delete it and run the workflow again"
         )
+
+
+def _shown(curve: Tensor) -> list[float | None]:
+    return [None if math.isnan(value) else round(value, 4) for value in curve.tolist()]
 
 
 def _columns(rows: list[dict[str, float | None]]) -> dict[str, list[float | None]]:
