@@ -292,7 +292,7 @@ def test_the_paper_teacher_is_vggt_1b_without_its_tracker(paper: Config) -> None
 def test_the_paper_rollout_is_the_published_one(paper: Config) -> None:
     rollouts, splits = paper.settings.rollouts, paper.settings.splits
     assert (splits["walk"].dataset, splits["walk"].clips) == ("realestate10k", 100)
-    assert {paper.frames_of(name) for name in ("walk", "spin", "out_and_back")} == {256}
+    assert {paper.frames_of(name) for name in ("walk_long", "spin", "out_and_back")} == {256}
     plan = plan_rollout(
         256, window=paper.window_of("base"), keyframe_density=rollouts.keyframe_density, context=1
     )

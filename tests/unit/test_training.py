@@ -16,6 +16,7 @@ from geomem.config import load_config
 from geomem.formats import (
     ClipStore,
     InputError,
+    Plan,
     quantise,
     read_checkpoint,
     sha256_file,
@@ -131,8 +132,6 @@ def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> N
 
 def memory_cache(project: Path, *, frames: int) -> Path:
     """Write a cache of true depth and random features for the plan `memory.json`."""
-    from geomem.formats import Plan
-
     plan = Plan.read(project / "memory.json")
     generator = torch.Generator().manual_seed(0)
 
@@ -211,13 +210,25 @@ def test_nan_features_stop_with_one_line(prepared: Path) -> None:
         )  # fmt: skip
 
 
-def test_alignment_trains_projector_and_scale_head(prepared: Path) -> None:
-    from geomem.formats import Plan
-
+@pytest.mark.parametrize(
+    ("objective", "terms", "trained"),
+    [
+        ("angular+scale", {"align_angular", "align_scale"}, {"conv", "project", "scale_head"}),
+        ("angular", {"align_angular"}, {"conv", "project"}),
+        ("mse", {"align_mse"}, {"conv", "project"}),
+        ("repa", {"align_repa"}, {"mlp"}),
+        ("trd", {"align_trd"}, {"conv", "project"}),
+        ("as_released", {"align_as_released"}, set()),
+    ],
+)
+def test_alignment_trains_what_its_objective_says(
+    prepared: Path, objective: str, terms: set[str], trained: set[str]
+) -> None:
     edit_yaml(
         prepared / "config/experiments.yaml",
-        variants__aligned={"plan": "train", "recipe": "base", "alignment": {"level": 1}},
+        variants__repa__alignment={"level": 1, "frames": 2, "objective": objective},
     )
+    edit_yaml(prepared / "config/scales/smoke.yaml", recipes__base__steps=3)
     plan = Plan.read(prepared / "train.json")
     features = torch.randn(
         len(plan.windows), 4, 4, 8, 8, generator=torch.Generator().manual_seed(0)
@@ -227,7 +238,7 @@ def test_alignment_trains_projector_and_scale_head(prepared: Path) -> None:
         part, range(len(plan.windows)), {"plan": sha256_file(prepared / "train.json")},
         lambda rows: quantise(features[rows.start : rows.stop]), progress=lambda x: x,
     )  # fmt: skip
-    settings = load_config(prepared).training_settings("aligned", 0)
+    settings = load_config(prepared).training_settings("repa", 0)
     dataset = open_dataset(
         prepared / "clips", prepared / "train.json",
         memory=None, memory_cache=None, window_cache=part.parent,
@@ -240,9 +251,10 @@ def test_alignment_trains_projector_and_scale_head(prepared: Path) -> None:
         checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
     )  # fmt: skip
     changed = {n for n, p in model.projector.named_parameters() if not torch.equal(p, before[n])}
-    assert changed == set(before)
+    assert {name.split(".")[0] for name in changed} == trained
     assert -1 <= log[-1]["cosine"] <= 1
-    assert {"align_angular", "align_scale", "diffusion"} <= set(log[-1])
+    assert terms | {"diffusion"} <= set(log[-1])
+    assert {name for name in log[-1] if name.startswith("align_")} == terms
     assert set(model.trained_modules()) == {"backbone", "projector"}
 
 

@@ -49,7 +49,7 @@ class Scale(Strict):
         description="by stage, or by `stage.detail` where one kind of job differs"
     )
     leave_out: tuple[str, ...] = Field(
-        default=(), description="variants that this scale's data cannot train; rows go too"
+        default=(), description="variants that this scale does not train; their rows go too"
     )
     candidates: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,

@@ -48,7 +48,9 @@ def _projector(settings: dict[str, Any]) -> AlignmentProjector | RepaProjector |
     # down levels, the middle, then the up levels in reverse order of width
     states = [*widths, *reversed(widths[:-1])]
     kind = RepaProjector if alignment["objective"] == "repa" else AlignmentProjector
-    return kind(states[alignment["level"]], settings["features"]["channels"])
+    projector = kind(states[alignment["level"]], settings["features"]["channels"])
+    # the released code leaves its projector and scale head out of the optimizer
+    return projector.requires_grad_(alignment["objective"] != "as_released")
 
 
 @dataclass(frozen=True, kw_only=True)
