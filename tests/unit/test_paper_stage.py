@@ -140,6 +140,32 @@ def test_cells_are_means_over_clips_and_seeds(files: tuple[list[Path], list[Path
     assert rows["still"]["spin_frechet_efficientnet_lite0"] == ""
 
 
+def test_published_numbers_stand_beside_the_measured_ones(
+    files: tuple[list[Path], list[Path]],
+) -> None:
+    chosen = settings()
+    wanted = {"metric": "FVD", "dataset": "D", "frames": "16"}
+    column = next(c for c in chosen["table"]["columns"] if c["metric"] == "frechet")
+    column["published"] = wanted
+    next(r for r in chosen["table"]["rows"] if r["label"] == "with")["published"] = "Memory"
+    numbers = [
+        {**wanted, "method": "Memory", "value": "252", "source": "s"},
+        {**wanted, "method": "Memory", "frames": "256", "value": "9", "source": "s"},
+        {**wanted, "method": "Other", "value": "1", "source": "s"},
+    ]
+    arguments = ("memory", chosen, Scores(files[0]), files[1])
+    table, _ = score_table(*arguments, published=numbers)
+    rows = {row["row"]: row for row in csv.DictReader(table_csv(table).splitlines())}
+    key = "spin_frechet_efficientnet_lite0_published"
+    assert {label: row[key] for label, row in rows.items() if row[key]} == {"with": "252.0"}
+    # neither ranked nor under the name of what was measured
+    latex = table_latex(table)
+    assert r"\shortstack{FVD\\published}".replace("\\\\", "\\") in latex or "published" in latex
+    assert "252.00" in latex and r"\textbf{252" not in latex
+    with pytest.raises(InputError, match="2 numbers"):
+        score_table(*arguments, published=[*numbers, numbers[0]])
+
+
 def test_only_what_differs_is_marked_and_only_methods_are_ranked(
     files: tuple[list[Path], list[Path]],
 ) -> None:
@@ -332,6 +358,7 @@ def test_the_command_writes_the_same_bytes_again(
         command = ["paper", "table", "ablation_table2", "--root", str(ROOT), "--scale", "tiny"]
         command += ["--scores", *scores, "--checkpoints", *checkpoints]
         command += ["--csv", names[0], "--tex", names[1], "--provenance", names[2]]
+        command += ["--published", f"{ROOT}/config/published_numbers.csv"]
         monkeypatch.setattr(sys, "argv", command)
         stage.main()
     first, second = ([(tmp_path / f / n).read_bytes() for n in outputs] for f in ("one", "two"))

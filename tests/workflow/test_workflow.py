@@ -64,7 +64,7 @@ def jobs_in(output: str) -> dict[str, int]:
 @pytest.mark.parametrize("scale", ["smoke", "tiny", "small", "paper"])
 def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
     jobs = planned(copy_project(tmp_path, scale=scale))
-    assert jobs["render_table"] == 6
+    assert jobs["render_table"] == 7
     assert jobs["train_variant"] >= 14
     assert jobs["score_videos"] == jobs["generate_videos"]
     assert jobs["choose_variant"] == 1

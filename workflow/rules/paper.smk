@@ -13,6 +13,7 @@ rule render_table:
     input:
         scores=table_scores,
         checkpoints=lambda w: records_of(row.variant for row in CONFIG.tables[w.table].rows),
+        published="config/published_numbers.csv",
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
         csv="results/{table}.csv",
@@ -34,6 +35,7 @@ rule render_table:
     shell:
         "python -m geomem.paper table {wildcards.table} {params.job} --expect {params.settings}"
         " --scores {input.scores:q} --checkpoints {input.checkpoints:q}"
+        " --published {input.published:q}"
         " --csv {output.csv:q} --tex {output.tex:q} --provenance {output.provenance:q}"
         " > {log:q} 2>&1"
 

@@ -57,6 +57,14 @@ class Scores(Strict):
     bootstrap: Positive = Field(description="resamples per interval of a table or figure")
 
 
+class Published(Strict):
+    """Which numbers of the literature stand beside a column (`config/published_numbers.csv`)."""
+
+    metric: str
+    dataset: str
+    frames: str
+
+
 class Column(Strict):
     """A column of a table."""
 
@@ -68,6 +76,9 @@ class Column(Strict):
     unit: str = ""
     better: Literal["higher", "lower"]
     precision: int = Field(ge=0)
+    published: Published | None = Field(
+        default=None, description="adds a column with what the literature reports"
+    )
 
     @model_validator(mode="after")
     def _networks_name_themselves(self) -> Self:
@@ -90,6 +101,7 @@ class Row(Strict):
         description="not the variant but its clips' last context frame repeated: shown, not ranked",
     )
     rule_above: bool = Field(default=False, description="a thin line above")
+    published: str = Field(default="", description="the method's name in the literature's numbers")
 
 
 class Table(Strict):

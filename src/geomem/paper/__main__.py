@@ -1,6 +1,7 @@
 """Commands of the paper stage."""
 
 import argparse
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ def table(args: argparse.Namespace) -> None:
     from geomem.paper.collect import Scores
     from geomem.paper.results import score_table
 
-    made, provenance = score_table(args.name, settings, Scores(args.scores), args.checkpoints)
+    with args.published.open(encoding="utf-8", newline="") as file:
+        published = list(csv.DictReader(file))
+    made, provenance = score_table(
+        args.name, settings, Scores(args.scores), args.checkpoints, published=published
+    )
     _write_table(args, made, provenance)
 
 
@@ -96,6 +101,7 @@ def main() -> None:
     command = job_parser(commands.add_parser("table", help=table.__doc__))
     command.add_argument("name", help="a table of config/experiments.yaml")
     _score_arguments(command, required=True)
+    command.add_argument("--published", type=Path, required=True, help="published numbers, CSV")
     _table_outputs(command)
     command.set_defaults(command=table)
 

@@ -1,11 +1,12 @@
 """Tables of the paper, built from scores."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from geomem.formats import digest
+from geomem.formats import InputError, digest
 from geomem.paper.collect import (
     BOOTSTRAP_SEED,
     SETS,
@@ -48,7 +49,12 @@ TEACHER_COLUMNS = (
 
 
 def score_table(
-    name: str, settings: Settings, scores: Scores, checkpoints: Iterable[Path]
+    name: str,
+    settings: Settings,
+    scores: Scores,
+    checkpoints: Iterable[Path],
+    *,
+    published: Sequence[Mapping[str, str]] = (),
 ) -> tuple[Table, dict[str, Any]]:
     """Return a table of scores, and the provenance of every cell.
 
@@ -57,9 +63,11 @@ def score_table(
         settings: `Config.table_settings`.
         scores: At least the score files of the rows, columns and seeds.
         checkpoints: `checkpoint.json` of every run behind them.
+        published: Numbers of the literature: `source`, `dataset`, `frames`, `method`, `metric`,
+            `value`; for columns that ask for them.
 
     Raises:
-        InputError: If a score file or checkpoint is missing.
+        InputError: If a score file or checkpoint is missing, or a published number is not unique.
     """
     chosen = settings["table"]
     tests = {column_key(c, scores): _tests(c, settings, scores) for c in chosen["columns"]}
@@ -68,12 +76,13 @@ def score_table(
     used: dict[str, ScoreFile] = {}
     for row in chosen["rows"]:
         made, origin[row["label"]], files = _row(row, settings, scores, tests)
-        rows.append(made)
+        reported = _published_cells(row, chosen["columns"], scores, published)
+        rows.append(replace(made, cells=made.cells | reported))
         used |= {file.path: file for file in files}
     table = Table(
         label=name,
         caption=_caption(settings, scores),
-        columns=[_column(column, scores) for column in chosen["columns"]],
+        columns=[made for column in chosen["columns"] for made in _columns(column, scores)],
         rows=rows,
         notes=_notes(settings),
         wide=True,
@@ -195,10 +204,11 @@ def _cell_record(cell: Cell, test: PairedTest | None, files: list[ScoreFile]) ->
     return record
 
 
-def _column(column: Settings, scores: Scores) -> Column:
+def _columns(column: Settings, scores: Scores) -> list[Column]:
+    """Return a column, and beside it the one of published numbers where it asks for one."""
     labels = scores.protocol(column["protocol"])["labels"]
     network = labels.get(column["metric"])
-    return Column(
+    made = Column(
         key=column_key(column, scores),
         label=column["label"] if network is None else NETWORK_HEADINGS[network],
         direction=DIRECTIONS[column["better"]],
@@ -206,6 +216,33 @@ def _column(column: Settings, scores: Scores) -> Column:
         unit=column["unit"],
         group=column["protocol"].replace("_", " "),
     )
+    asked = column["published"]
+    if not asked:
+        return [made]
+    heading = Latex(rf"\shortstack{{{escape_latex(asked['metric'])}\\published}}")
+    key = f"{made.key}_published"
+    return [
+        made,
+        Column(key=key, label=heading, precision=made.precision, group=made.group),
+    ]
+
+
+def _published_cells(
+    row: Settings, columns: list[Settings], scores: Scores, published: Sequence[Mapping[str, str]]
+) -> dict[str, Cell]:
+    """Return what the literature reports of a row's method, by column key."""
+    cells = {}
+    for column in columns:
+        asked = column["published"]
+        if not (asked and row["published"]):
+            continue
+        wanted = {**asked, "method": row["published"]}
+        values = [n["value"] for n in published if all(n[k] == v for k, v in wanted.items())]
+        if len(values) > 1:
+            raise InputError(f"config/published_numbers.csv has {len(values)} numbers of {wanted}")
+        if values:
+            cells[f"{column_key(column, scores)}_published"] = Cell(value=float(values[0]))
+    return cells
 
 
 def _caption(settings: Settings, scores: Scores) -> Latex:
