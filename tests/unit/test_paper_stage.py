@@ -160,7 +160,7 @@ def test_published_numbers_stand_beside_the_measured_ones(
     assert {label: row[key] for label, row in rows.items() if row[key]} == {"with": "252.0"}
     # neither ranked nor under the name of what was measured
     latex = table_latex(table)
-    assert r"\shortstack{FVD\\published}".replace("\\\\", "\\") in latex or "published" in latex
+    assert r"\shortstack{FVD\\published}" in latex
     assert "252.00" in latex and r"\textbf{252" not in latex
     with pytest.raises(InputError, match="2 numbers"):
         score_table(*arguments, published=[*numbers, numbers[0]])

@@ -107,10 +107,17 @@ def write_basis(
             scales += _scales_of_cameras(predicted_poses(output.pose_enc[-1]), cameras)
     if not scales:
         raise InputError(f"no camera of the {len(sample)} windows moves; raise `basis_windows`")
-    mean, components = fit_basis(torch.cat(tokens), settings["channels"])
+    sampled = torch.cat(tokens)
+    mean, components = fit_basis(sampled, settings["channels"])
+    fitted = {
+        "mean": mean,
+        "components": components,
+        "unit": ((sampled - mean) @ components).square().mean().sqrt(),
+        "scale_prior": torch.tensor(scales).median(),
+    }
     write_tensors(
         path,
-        {"mean": mean, "components": components, "scale_prior": torch.tensor(scales).median()},
+        fitted,
         {"layer": settings["layer"], "channels": settings["channels"]},
     )
 

@@ -40,5 +40,6 @@ def read_basis(path: Path) -> FeatureBasis:
         layer=metadata["layer"],
         mean=tensors["mean"],
         components=tensors["components"],
+        unit=float(tensors["unit"]),
         scale_prior=float(tensors["scale_prior"]),
     )

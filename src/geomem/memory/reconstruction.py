@@ -23,21 +23,24 @@ class FeatureBasis:
         layer: Backbone layer of the tokens.
         mean: (D,).
         components: (D, C), orthonormal columns.
+        unit: Root mean square of the projected tokens: compressed features are in this unit, so
+            that they enter a network beside colours at a like size, whatever the teacher.
         scale_prior: Metres per unit of the teacher, where the cameras have no baseline.
     """
 
     layer: int
     mean: Tensor
     components: Tensor
+    unit: float
     scale_prior: float
 
     def compress(self, tokens: Tensor) -> Tensor:
         """Project tokens (..., D) to (..., C)."""
-        return (tokens - self.mean) @ self.components
+        return (tokens - self.mean) @ self.components / self.unit
 
     def restore(self, features: Tensor) -> Tensor:
         """Return the tokens (..., D) that compressed features (..., C) stand for."""
-        return features @ self.components.T + self.mean
+        return (features * self.unit) @ self.components.T + self.mean
 
 
 @dataclass(frozen=True, kw_only=True)
