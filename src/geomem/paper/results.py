@@ -279,7 +279,7 @@ def _notes(settings: Settings) -> list[str]:
     return [
         _sentences(
             "Means over clips and seeds of the generated frames alone; PSNR pools the squared "
-            "error of a clip, late and revisit PSNR are means over frames.",
+            "error of a clip, revisit PSNR is a mean over frames.",
             Latex(
                 r"Brackets: 95\,\% percentile bootstrap over clips and seeds "
                 rf"({settings['bootstrap']} resamples; {settings['set_bootstrap']} for distances "
