@@ -2,10 +2,11 @@
 
 import gzip
 import io
+import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from geomem.formats import InputError, atomic_directory
@@ -76,7 +77,7 @@ def unpack_parts(parts: Sequence[Path], folder: Path) -> None:
 
     Raises:
         InputError: If a part is missing, the archive is truncated, or a member would leave
-            `folder` or is no plain file, folder or inner link.
+            `folder` or is no plain file or folder.
     """
     missing = [str(part) for part in parts if not part.is_file()]
     if missing:
@@ -91,16 +92,33 @@ def unpack_parts(parts: Sequence[Path], folder: Path) -> None:
                 gzip.open(stream) as unzipped,
                 tarfile.open(fileobj=unzipped, mode="r|") as archive,
             ):
-                archive.extractall(temporary, filter="data")
+                for member in archive:
+                    _unpack_member(archive, member, temporary, names)
                 while unzipped.read(1 << 20):
                     pass
-        except tarfile.FilterError as error:
-            raise InputError(
-                f"{names}: refused, a member would be written outside or is no plain file "
-                f"({error}); fetch the archive again from its publisher"
-            ) from None
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(
                 f"{names} is truncated or no .tar.gz ({error}); delete the last part, "
                 "download again"
             ) from None
+
+
+def _unpack_member(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, names: str
+) -> None:
+    # Not `extractall(filter="data")`: Debian 12's Python 3.11.2 does not know it.
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+        raise InputError(
+            f"{names}: refused, {member.name} would be written outside or is no plain file; "
+            "fetch the archive again from its publisher"
+        )
+    target = folder / path
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = archive.extractfile(member)
+    assert content is not None  # a plain file has content
+    with content, target.open("wb") as file:
+        shutil.copyfileobj(content, file)
