@@ -10,7 +10,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,14 @@ def _checkpoint(config: Config, data: Path, results: Path, variant: str, seed: i
 
 def _choice(config: Config, results: Path, variant: str) -> Result:
     record = results / "choices" / f"{variant}.json"
-    return _simple(record, config.choice_settings(variant), "training")
+    among, rule = config.candidates_of(variant), config.variants[variant].best_of
+    assert rule is not None
+    scores = {
+        f"inputs.{name}-seed{seed}": results / f"scores/{name}/seed{seed}/{rule.protocol}.json"
+        for name in (among if len(among) > 1 else ())
+        for seed in config.settings.seeds
+    }
+    return replace(_simple(record, config.choice_settings(variant), "training"), inputs=scores)
 
 
 def _adopted(config: Config, data: Path, results: Path, variant: str, seed: int) -> Result:

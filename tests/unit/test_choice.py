@@ -10,7 +10,14 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from conftest import told
-from geomem.formats import load_module, read_checkpoint, read_json, write_checkpoint, write_json
+from geomem.formats import (
+    load_module,
+    read_checkpoint,
+    read_json,
+    sha256_file,
+    write_checkpoint,
+    write_json,
+)
 from geomem.training.choice import adopt, choose, pick
 
 FRECHET = {"metric": "frechet", "better": "lower", "tie": 0.01}
@@ -70,7 +77,7 @@ def test_seeds_are_averaged_and_every_value_is_written_down(tmp_path: Path) -> N
         "base": {"frechet": 15, "psnr": 21},
         "repa": {"frechet": 13, "psnr": 19},
     }
-    assert set(made["scores"]) == {path.as_posix() for path in paths}
+    assert made["inputs"] == {path.stem.replace("-", "-seed"): sha256_file(path) for path in paths}
 
 
 def test_what_is_missing_is_told(tmp_path: Path) -> None:

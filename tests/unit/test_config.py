@@ -96,6 +96,8 @@ def edit(tmp_path: Path) -> Edit:
         ),
         (EXPERIMENTS, "main", ["table_9"], ["main", "'table_9'", "ablation_table2"]),
         (SMOKE, "candidates", {"best": ["nobody"]}, ["best.among", "'nobody'", "base"]),
+        (SMOKE, "candidates", {"bset": ["base"]}, ["candidates", "'bset'", "best"]),
+        (SMOKE, "plans.tune.frames", 5, ["best.among", "windows of different lengths", "5"]),
         (SMOKE, "rollouts.protocols.spin.frames", 99, ["protocols.spin: 99 frames", "24"]),
         (
             EXPERIMENTS,

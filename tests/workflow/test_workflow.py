@@ -109,6 +109,14 @@ def test_a_bad_configuration_stops_with_key_value_and_expectation(
     assert "Traceback" not in done.stderr
 
 
+def test_an_unknown_part_of_the_study_is_told(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    done = run(project, "snakemake", "-n", "--config", "only=mian", check=False)
+    assert done.returncode != 0
+    assert "only=mian: expected `only=main`" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose `smoke` DAG has run from nothing to the paper."""
@@ -153,6 +161,15 @@ class TestSmoke:
         adopted, source = (json.loads((f / "checkpoint.json").read_text()) for f in folders)
         assert adopted["weights"] == source["weights"]
         assert adopted["adopted"] == choice["picked"]
+        score = results / "scores/repa/seed0/validation.json"
+        before, times = score.read_bytes(), score.stat()
+        score.write_bytes(before + b"\n")
+        told = run(finished, "geomem", "verify", check=False)
+        assert (
+            f"choices/best.json was made from another {score.relative_to(finished)}" in told.stderr
+        )
+        score.write_bytes(before)
+        os.utime(score, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def test_alignment_was_trained_and_logged(self, finished: Path) -> None:
         for variant, aligned in (("repa", True), ("tuned_repa", True), ("tuned", False)):

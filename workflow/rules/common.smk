@@ -11,8 +11,10 @@ from geomem.formats import InputError, digest
 from geomem.verification import restore
 
 try:
+    if config.get("only", "main") != "main":
+        raise InputError(f"only={config['only']}: expected `only=main`, or leave it out for all")
     STUDY = load_config(scale=config.get("scale"))
-    MAIN_JOB = config.get("only") == "main"
+    MAIN_JOB = "only" in config
     CONFIG = load_config(scale=config.get("scale"), main_job=True) if MAIN_JOB else STUDY
 except InputError as error:
     raise WorkflowError(str(error)) from None

@@ -127,13 +127,11 @@ class FigureRow(Strict):
     label: str
 
 
-class StripFigure(Strict):
+class VideoFigure(Strict):
     """Frames of one clip: the truth above, then a row for each variant (first seed)."""
 
-    kind: Literal["strip"]
     protocol: str
     clip: int = Field(ge=0, description="index in the protocol's split")
-    frames: Positive = Field(description="number of frames shown, spread over the clip")
     rows: tuple[FigureRow, ...] = Field(min_length=1)
 
     @property
@@ -142,21 +140,20 @@ class StripFigure(Strict):
         return (self.protocol,)
 
 
-class RevisitFigure(Strict):
-    """First visits of a clip beside revisits and their difference, for truth and variants."""
+class StripFigure(VideoFigure):
+    """Frames spread over the clip."""
+
+    kind: Literal["strip"]
+    frames: Positive = Field(description="number of frames shown, spread over the clip")
+
+
+class RevisitFigure(VideoFigure):
+    """First visits beside revisits and their difference."""
 
     kind: Literal["revisits"]
-    protocol: str
-    clip: int = Field(ge=0, description="index in the protocol's split")
     visits: tuple[Share, ...] = Field(
         min_length=1, description="when places are first seen, as shares of the clip"
     )
-    rows: tuple[FigureRow, ...] = Field(min_length=1)
-
-    @property
-    def shown_protocols(self) -> tuple[str, ...]:
-        """The protocols whose videos or scores are shown."""
-        return (self.protocol,)
 
 
 class CurvesFigure(Strict):

@@ -95,6 +95,9 @@ class Config(Strict):
         _known("settings", "teacher", "train_split", teacher.train_split, scale.splits)
         _known("settings", "teacher", "validation_split", teacher.validation_split, scale.splits)
         _known("settings", "features", "basis_plan", features.basis_plan, scale.plans)
+        picked = [name for name, variant in self.variants.items() if variant.best_of]
+        for name in scale.candidates:
+            _known("settings", "candidates", "variant", name, picked)
         for name, variant in self.variants.items():
             if variant.best_of:
                 self._check_best_of(name, variant.best_of)
@@ -142,6 +145,9 @@ class Config(Strict):
             _known("variants", name, "among", candidate, self.variants)
             if self.variants[candidate].best_of or self.variants[candidate].memory:
                 raise ValueError(f"variants.{name}.among: {candidate} is not a trained backbone")
+        windows = {candidate: self.window_of(candidate) for candidate in self.candidates_of(name)}
+        if len(set(windows.values())) > 1:
+            raise ValueError(f"variants.{name}.among: windows of different lengths {windows}")
 
     def _check_trained(self, name: str, variant: Variant) -> None:
         recipe_name, plan_name = self.recipe_of(name)

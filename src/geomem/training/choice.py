@@ -68,7 +68,7 @@ def choose(paths: Iterable[Path], settings: dict[str, Any]) -> dict[str, Any]:
         "picked": picked,
         "reason": reason,
         "candidates": {name: dict(zip(metrics, v, strict=True)) for name, v in means.items()},
-        "scores": {path.as_posix(): sha256_file(path) for path, _ in files},
+        "inputs": {f"{c['variant']}-seed{c['seed']}": sha256_file(path) for path, c in files},
     }
 
 
