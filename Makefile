@@ -13,7 +13,9 @@ export UV_FIND_LINKS := $(LOCAL_WHEELS)
 endif
 LATEX := latexmk texlive-latex-base texlive-latex-recommended texlive-fonts-recommended
 
-.PHONY: help setup latex reproduce test lint paper bench lock restore clean
+SLURM := munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core
+
+.PHONY: help setup latex reproduce test test-slurm slurm-packages test-servers postgresql tracking-server lint paper bench lock restore clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +44,32 @@ reproduce: setup ## the main job at the default scale: table 2, figures, PDF
 
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
 	pytest -q -n 2 --dist loadfile
+
+test-slurm: .venv/ready slurm-packages ## as root: a real Slurm on this machine, and faults injected on it
+	pytest -q -m slurm tests/slurm
+
+slurm-packages:
+	@[ "$$(id -u)" = 0 ] || { echo "error: make test-slurm starts Slurm's daemons: run it as root"; exit 1; }
+	@export PATH=$$PATH:/usr/sbin; missing=; \
+	  for program in sbatch slurmctld slurmd slurmdbd munged mariadbd my_print_defaults; do \
+	    command -v $$program >/dev/null || missing=yes; done; \
+	  [ -z "$$missing" ] || { \
+	    echo "installing Slurm"; apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive \
+	    RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $(SLURM) >/dev/null; }
+
+test-servers: .venv/ready postgresql ## tracking with a real MLflow server and PostgreSQL
+	pytest -q -m server tests/servers
+
+postgresql:
+	@command -v pg_ctl >/dev/null || ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { \
+	    echo "installing PostgreSQL"; \
+	    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }; } \
+	|| { echo "no PostgreSQL; for it: sudo apt-get install postgresql"; exit 1; }
+
+tracking-server: .venv/ready postgresql ## MLflow on loopback with PostgreSQL, data in data/tracking
+	geomem track server
 
 lint: .venv/ready ## ruff, mypy, snakefmt, codespell, snakemake --lint
 	ruff check . && ruff format --check . && mypy && codespell

@@ -8,6 +8,9 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+report: "workflow/report.rst"
+
+
 include: "workflow/rules/common.smk"
 
 
@@ -25,3 +28,4 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/rollouts.smk"
 include: "workflow/rules/scores.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/tracking.smk"

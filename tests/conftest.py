@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,21 @@ def project(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "config", tmp_path / "config")
     edit_yaml(tmp_path / "config/config.yaml", scale="smoke")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Any]:
+    """A real Slurm on this machine, as root; see tests/slurm/cluster.py."""
+    from cluster import SlurmCluster  # beside the tests that use it
+
+    folder = Path(tempfile.mkdtemp(prefix="geomem-slurm-", dir="/tmp"))  # short: sockets lie in it
+    cluster = SlurmCluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder)
 
 
 def edit_yaml(path: Path, **values: object) -> None:

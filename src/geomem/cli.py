@@ -79,12 +79,12 @@ def progress(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the `geomem` command."""
-    from geomem import housekeeping, times, tracking, verification
+    from geomem import comparison, housekeeping, times, tracking, verification
 
     parser = argparse.ArgumentParser(
         prog="geomem", description="Look after the project's results and files."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    for module in (verification, tracking, times, housekeeping):
+    for module in (verification, comparison, tracking, times, housekeeping):
         module.add_commands(commands)
     run_command(parser, argv)

@@ -1,125 +1,207 @@
-"""Mirror finished runs into MLflow: a mirror, never an input.
+"""Bring runs into MLflow: a mirror, never an input, and nothing fails because it failed.
 
-One process writes the whole store, once per run: runs that are already there under their tag are
-left alone, so mirroring again changes nothing.
+Jobs write files alone: a spool while they train, curves and scores when they have ended. One
+process of a project at a time carries them into the store, so SQLite has a single writer; a server
+has one a project. What cannot be brought there stays on disk; bringing it again is harmless.
 """
 
 import argparse
-import csv
+import contextlib
 import os
+import signal
+import sys
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from geomem.cli import job_config, job_parser
-from geomem.formats import read_json, sha256_file, write_json
-from geomem.formats.runs import run_tag
+from geomem.config import Config
+from geomem.formats import InputError, exclusive, read_json, write_json
+from geomem.formats.spools import SPOOL
+from geomem.tracking_store import Store
 
-TAG = "geomem.run"
-BATCH = 1000  # metrics in one call, MLflow's limit
-LONGEST_VALUE = 500
+WRITER = Path("logs/tracking")  # held by the process that writes the store
+PATIENCE = 120  # seconds to wait for it
 
 
-def mirror_runs(
-    uri: str, experiment: str, *, scale: str, checkpoints: Iterable[Path], scores: Iterable[Path]
-) -> list[str]:
-    """Log every checkpoint (parameters, curves) with its scores; return the runs' tags in order.
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of the runs.
 
-    Args:
-        uri: MLflow store or server.
-        experiment: Name of the experiment, made if missing.
-        scale: Scale of the runs.
-        checkpoints: `checkpoint.json` files.
-        scores: Score files of any of them.
+    Attributes:
+        runs: Tags of those in the store.
+        pending: Files of those that are not.
+        reason: Why not, in one line.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri)
-    found = client.get_experiment_by_name(experiment)
-    number = found.experiment_id if found else client.create_experiment(experiment)
-    by_run: dict[tuple[str, int], list[Path]] = {}
-    for path in scores:
-        record = read_json(path)
-        by_run.setdefault((record["variant"], record["seed"]), []).append(path)
-    tags = []
-    for path in checkpoints:
-        record = read_json(path)
-        tag = run_tag(scale, record["variant"], record["seed"], sha256_file(path))
-        files = by_run.get((record["variant"], record["seed"]), [])
-        _mirror_run(client, number, tag, path, record, files)
-        tags.append(tag)
-    return tags
+    runs: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+    reason: str = ""
 
 
-def _mirror_run(
-    client: Any, experiment: str, tag: str, path: Path, record: dict[str, Any], scores: list[Path]
-) -> None:
-    score_digests = {f"scores.{file.stem}.sha256": sha256_file(file) for file in scores}
-    for run in client.search_runs([experiment], f"tags.`{TAG}` = '{tag}'"):
-        known = {name: run.data.tags.get(name) for name in score_digests}
-        if run.info.status == "FINISHED" and known == score_digests:
-            return
-        # a run that was cut short, or scored anew: written again as a whole
-        client.delete_run(run.info.run_id)
-    name = f"{record['variant']}-seed{record['seed']}"
-    artifacts = {f"artifact.{file.name}": str(file) for file in (path, path.with_name("model"))}
-    tags = {TAG: tag, **artifacts, **score_digests}
-    run = client.create_run(experiment, run_name=name, tags=tags)
-    from mlflow.entities import Metric, Param
-
-    flat = {key: str(value)[:LONGEST_VALUE] for key, value in _flatten(record["settings"])}
-    client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in flat.items()])
-    metrics = [
-        Metric(key, value, 0, step) for key, value, step in _curves(path.with_name("curves.csv"))
-    ]
-    for file in scores:
-        summary = _summary(read_json(file))
-        metrics += [Metric(f"{file.stem}.{key}", value, 0, 0) for key, value in summary.items()]
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run.info.run_id, metrics=metrics[start : start + BATCH])
-    client.set_terminated(run.info.run_id)
+def store_uri(config: Config) -> str:
+    """Return the store's address: MLflow's own variable, or the configuration's."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or config.tracking.uri
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, below in value.items():
-            yield from _flatten(below, f"{prefix}.{key}" if prefix else key)
-    else:
-        yield prefix, value
+def finished_runs(root: Path, scale: str) -> dict[Path, list[Path]]:
+    """Return every checkpoint record of a scale with the score files of its run."""
+    results = root / "results" / scale
+    found = sorted(results.glob("checkpoints/*/*/checkpoint.json"))
+    return {
+        path: sorted((results / "scores" / path.parts[-3] / path.parts[-2]).glob("*.json"))
+        for path in found
+    }
 
 
-def _summary(score: dict[str, Any]) -> dict[str, float]:
-    """Return the mean over clips of every metric that is known of all clips."""
-    known = {name: values for name, values in score["per_clip"].items() if None not in values}
-    return {name: sum(values) / len(values) for name, values in known.items() if values}
+def spools(root: Path, scale: str) -> list[Path]:
+    """Return the spools of jobs that run, or were cut short."""
+    return sorted((root / "data" / scale / "training_state").glob(f"*/*/{SPOOL}"))
 
 
-def _curves(path: Path) -> Iterator[tuple[str, float, int]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            step = int(float(row.pop("step")))
-            yield from ((name, float(value), step) for name, value in row.items() if value)
+def upload(
+    config: Config, root: Path, *, finished: dict[Path, list[Path]], live: Iterable[Path] = ()
+) -> Outcome:
+    """Bring runs into the store; those that cannot be are named with the reason, none is lost."""
+    outcome = Outcome()
+    left = [*finished, *live]
+    try:
+        with _the_writer(root):
+            store = Store(store_uri(config), config.tracking.experiment)
+            while left:
+                path = left[0]
+                tag = (
+                    store.add_finished(config.scale, path, finished[path])
+                    if path in finished
+                    else store.add_live(config.scale, path)
+                )
+                outcome.runs += [tag] if tag else []
+                left.pop(0)
+    # whatever a server, a driver or a database throws: a mirror must not stop a study
+    except Exception as error:
+        outcome.reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        outcome.pending = [str(path) for path in left]
+    return outcome
+
+
+@contextlib.contextmanager
+def _the_writer(root: Path) -> Iterator[None]:
+    deadline = time.monotonic() + PATIENCE
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(exclusive(root / WRITER))
+                break
+            except InputError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        yield
+
+
+def pending_line(config: Config, outcome: Outcome) -> str:
+    """Return what to tell of runs that are not in the store."""
+    return (
+        f"{len(outcome.pending)} runs are not in {store_uri(config)} yet ({outcome.reason}); "
+        "nothing is lost: `geomem track upload` brings them there later"
+    )
 
 
 def mirror(args: argparse.Namespace) -> None:
-    """Mirror finished runs into MLflow."""
+    """Mirror given runs into MLflow; a store that cannot be reached is told, and no failure."""
     config = job_config(args)
-    tags = mirror_runs(
-        config.tracking.uri,
-        config.tracking.experiment,
-        scale=config.scale,
-        checkpoints=args.checkpoints,
-        scores=args.scores,
+    by_run: dict[tuple[str, int], list[Path]] = {}
+    for path in args.scores:
+        record = read_json(path)
+        by_run.setdefault((record["variant"], record["seed"]), []).append(path)
+    finished = {}
+    for path in args.checkpoints:
+        record = read_json(path)
+        finished[path] = by_run.get((record["variant"], record["seed"]), [])
+    outcome = upload(config, Path(args.root), finished=finished)
+    if outcome.pending:
+        print(f"warning: {pending_line(config, outcome)}", file=sys.stderr)
+    found = {"runs": outcome.runs, "pending": outcome.pending}
+    write_json(args.output, {"uri": store_uri(config), **found})
+
+
+def upload_all(args: argparse.Namespace) -> None:
+    """Bring every run of the scale into MLflow that is not there yet."""
+    config, root = job_config(args), Path(args.root)
+    outcome = upload(
+        config, root, finished=finished_runs(root, config.scale), live=spools(root, config.scale)
     )
-    write_json(args.output, {"uri": config.tracking.uri, "runs": tags})
+    if outcome.pending:
+        raise InputError(pending_line(config, outcome))
+    print(f"{store_uri(config)} has all {len(outcome.runs)} runs of {config.scale}")
+
+
+def follow(args: argparse.Namespace) -> None:
+    """Bring metrics into MLflow while jobs run, until stopped or the given process has ended."""
+    config, root = job_config(args), Path(args.root)
+    stopped: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, frame: stopped.append(got))
+    seen: dict[Path, Any] = {}
+    told = ""
+    while True:
+        last = bool(stopped) or (args.parent is not None and os.getppid() != args.parent)
+        fresh = {
+            path: stamp
+            for path, stamp in _stamps(root, config.scale).items()
+            if seen.get(path) != stamp
+        }
+        outcome = upload(config, root, **_split(root, config.scale, fresh))
+        seen |= {path: s for path, s in fresh.items() if str(path) not in outcome.pending}
+        if outcome.pending and outcome.reason != told:
+            print(f"warning: {pending_line(config, outcome)}", file=sys.stderr, flush=True)
+        told = outcome.reason
+        if last:
+            return
+        _pause(args.interval, stopped)
+
+
+def _pause(seconds: float, stopped: list[int]) -> None:
+    end = time.monotonic() + seconds
+    while not stopped and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def _stamps(root: Path, scale: str) -> dict[Path, Any]:
+    """Return what changes of a run's files when there is more to bring."""
+    stamps: dict[Path, Any] = {}
+    for path, scores in finished_runs(root, scale).items():
+        stamps[path] = [file.stat().st_mtime_ns for file in (path, *scores)]
+    for path in spools(root, scale):
+        with contextlib.suppress(FileNotFoundError):  # its job has just ended
+            stamps[path] = path.stat().st_size
+    return stamps
+
+
+def _split(root: Path, scale: str, paths: Iterable[Path]) -> dict[str, Any]:
+    known = finished_runs(root, scale)
+    chosen = list(paths)
+    finished = {path: known[path] for path in chosen if path in known}
+    return {"finished": finished, "live": [path for path in chosen if path.name == SPOOL]}
 
 
 def add_commands(commands: Any) -> None:
-    """Add `mirror` to the `geomem` command."""
+    """Add `mirror` and `track` to the `geomem` command."""
     command = job_parser(commands.add_parser("mirror", help=mirror.__doc__))
     command.add_argument("output", type=Path, help="list of the mirrored runs to write")
     command.add_argument("--checkpoints", type=Path, nargs="+", required=True)
     command.add_argument("--scores", type=Path, nargs="*", default=[])
     command.set_defaults(command=mirror)
+    track = commands.add_parser("track", help="MLflow: upload runs, follow jobs, run a server")
+    below = track.add_subparsers(required=True, metavar="command")
+    command = job_parser(below.add_parser("upload", help=upload_all.__doc__))
+    command.set_defaults(command=upload_all)
+    command = job_parser(below.add_parser("follow", help=follow.__doc__))
+    command.add_argument("--interval", type=float, default=5, help="seconds between looks")
+    command.add_argument("--parent", type=int, help="end with this process, which started it")
+    command.set_defaults(command=follow)
+    from geomem import tracking_server
+
+    tracking_server.add_commands(below)

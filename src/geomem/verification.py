@@ -71,6 +71,7 @@ def expected_results(config: Config, root: Path) -> Iterator[list[Result]]:
         made = [(name, seed, p) for name in group for seed in scale.seeds for p in runs[name]]
         yield [_rollout(config, results, *run) for run in made]
         yield [_score(config, results, *run) for run in made]
+    yield list(_analyses(config, results))
 
 
 def _simple(record: Path, settings: Any, stage: str) -> Result:
@@ -171,6 +172,25 @@ def _score(config: Config, results: Path, variant: str, seed: int, protocol: str
     )
 
 
+def _analyses(config: Config, results: Path) -> Iterator[Result]:
+    """Yield what is known of features: the teacher's, and those of analysed variants."""
+    variants = config.analysed()
+    runs = [(name, seed) for name in variants for seed in config.settings.seeds]
+    for name, seed in [(None, 0), *runs] if variants else []:
+        place = "teacher" if name is None else f"{name}/seed{seed}"
+        record = results / "analysis" / f"{place}.json"
+        clouds = record.with_suffix(".safetensors")
+        checkpoint = results / "checkpoints" / place / "checkpoint.json"
+        inputs = {} if name is None else {"inputs.checkpoint": checkpoint}
+        yield Result(
+            record=record,
+            files=(clouds, record),
+            settings=config.analysis_settings(name),
+            stage="scores",
+            inputs={**inputs, "clouds": clouds},
+        )
+
+
 def _generations(config: Config, variants: list[str]) -> Iterator[list[str]]:
     made: set[str] = set()
     left = list(variants)
@@ -214,6 +234,8 @@ def orphans(config: Config, root: Path) -> list[str]:
         "checkpoints/*/*/checkpoint.json",
         "rollouts/*/*/*/rollout.json",
         "scores/*/*/*.json",
+        "analysis/teacher.json",
+        "analysis/*/*.json",
     )
     found = {path for pattern in patterns for path in folder.glob(pattern)}
     return [f"{path} is not asked for by the configuration" for path in sorted(found - expected)]
@@ -237,8 +259,9 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
 
 def products(config: Config, root: Path) -> list[Path]:
     """Return the tables' files; figures and the PDF are made from the same scores."""
-    tables = root / "results"
-    return [tables / f"{name}.{kind}" for name in config.tables for kind in ("csv", "tex")]
+    folder = root / "results"
+    names = [*config.tables, *(["feature_analysis", "feature_decoding"] if config.analysis else [])]
+    return [folder / f"{name}.{kind}" for name in names for kind in ("csv", "tex")]
 
 
 def restore(config: Config, root: Path) -> tuple[int, int]:
@@ -258,7 +281,9 @@ def restore(config: Config, root: Path) -> tuple[int, int]:
             good, bad = good + sound, bad + (bool(present) and not sound)
             _set_times(present, now if sound else OLDER_THAN_ALL)
     made = [*(root / "results").glob("*.*"), *(root / "results" / "figures").glob("*.*")]
-    made += (root / "results" / config.scale / "provenance").glob("*.json")
+    for kind in ("provenance", "metrics"):
+        made += (root / "results" / config.scale / kind).glob("*.json")
+    made += (root / "results" / config.scale / "videos").glob("*.mp4")
     _set_times(made, now + 0.01 if complete else OLDER_THAN_ALL)
     paper = [path for path in [root / "paper/main.pdf"] if path.exists()]
     _set_times(paper, now + 0.02 if complete else OLDER_THAN_ALL)

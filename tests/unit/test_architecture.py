@@ -9,7 +9,7 @@ import pytest
 from geomem.sources import SOURCE_ROOT, STAGES, imported_names, module_file
 
 PACKAGE = SOURCE_ROOT / "geomem"
-LIBRARIES = ("scenes", "geometry", "models", "diffusion", "memory", "alignment")
+LIBRARIES = ("scenes", "geometry", "models", "diffusion", "memory", "alignment", "probes")
 COMPUTE = ("features", "training", "rollouts", "scores")
 FILES = sorted(PACKAGE.rglob("*.py"))
 # What library packages may import from outside: tensors, and diffusers for its model base classes.

@@ -178,6 +178,8 @@ def test_a_directory_is_for_one_run_alone(tmp_path: Path) -> None:
         told(lambda: exclusive(tmp_path / "run").__enter__(), "in use by another run", "wait")
         assert "in use by another run" in other()
     assert other() == "entered"
+    with exclusive(tmp_path / "run", part="a"), exclusive(tmp_path / "run", part="b"):
+        told(lambda: exclusive(tmp_path / "run", part="a").__enter__(), "run/a is in use", "wait")
 
 
 def test_a_failure_keeps_the_old_file_and_leaves_no_new_one(tmp_path: Path) -> None:

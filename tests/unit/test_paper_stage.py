@@ -352,12 +352,21 @@ def test_the_command_writes_the_same_bytes_again(
 ) -> None:
     monkeypatch.setattr("geomem.config.Config.table_settings", lambda self, name: settings())
     scores, checkpoints = ([str(path) for path in paths] for paths in files)
-    outputs = ("t.csv", "t.tex", "t.json")
+    outputs = ("t.csv", "t.tex", "v.json", "t.json")
     for folder in ("one", "two"):
         names = [str(tmp_path / folder / name) for name in outputs]
         command = ["paper", "table", "ablation_table2", "--root", str(ROOT), "--scale", "tiny"]
         command += ["--scores", *scores, "--checkpoints", *checkpoints]
-        command += ["--csv", names[0], "--tex", names[1], "--provenance", names[2]]
+        command += [
+            "--csv",
+            names[0],
+            "--tex",
+            names[1],
+            "--values",
+            names[2],
+            "--provenance",
+            names[3],
+        ]
         command += ["--published", f"{ROOT}/config/published_numbers.csv"]
         monkeypatch.setattr(sys, "argv", command)
         stage.main()

@@ -1,5 +1,6 @@
 """The trainer on small files of the true formats."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -22,12 +23,14 @@ from geomem.formats import (
     sha256_file,
     write_feature_part,
 )
+from geomem.formats.spools import SPOOL, read_spool
 from geomem.memory.selection import select_by_time
 from geomem.models.control import MemoryControl
 from geomem.training.build import build_model, online_teacher
 from geomem.training.data import open_dataset
-from geomem.training.loop import learning_rate_factor, train
+from geomem.training.loop import train
 from geomem.training.network import aligned_frames
+from geomem.training.trainer import learning_rate_factor
 
 STEPS = 24
 
@@ -85,6 +88,7 @@ def test_training_killed_at_any_moment_ends_with_the_same_weights(prepared: Path
                 os.kill(run.pid, signal.SIGKILL)
                 kills += 1
                 run.wait()
+                _, spooled, _ = read_spool(states / SPOOL)
             time.sleep(0.005)
         if run.returncode == 0:
             break
@@ -92,6 +96,11 @@ def test_training_killed_at_any_moment_ends_with_the_same_weights(prepared: Path
     assert weights_of(prepared / "killed") == weights_of(prepared / "whole")
     assert sha256_file(prepared / "killed/curves.csv") == sha256_file(prepared / "whole/curves.csv")
     assert not (prepared / "state-killed").exists()
+    # what the killed runs told a tracking server meanwhile is what the undisturbed run says
+    with (prepared / "whole/curves.csv").open() as file:
+        losses = {float(row["step"]): row["loss"] for row in csv.DictReader(file)}
+    assert {entry["step"]: f"{entry['loss']:.6g}" for entry in spooled}.items() <= losses.items()
+    assert len(spooled) >= 3
 
 
 def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> None:
@@ -192,6 +201,27 @@ def test_memory_branch_learns_and_the_base_does_not_move(prepared: Path) -> None
     assert any("down_blocks" in name for name in moved)
     assert all(np.isfinite(entry["loss"]) for entry in log)
     assert isinstance(model.control, MemoryControl)
+
+
+def test_an_implicit_memory_learns_with_its_branch_and_reads_the_same_cache(prepared: Path) -> None:
+    settings, dataset = open_memory(prepared, "memory_4_implicit", 4)
+    windows = range(len(dataset))
+    short = min(windows, key=lambda i: dataset.plan.windows[i].history)
+    present = [dataset[i]["memory"][:, -1].mean().item() for i in windows]
+    known = [min(4, dataset.plan.windows[i].history) / 4 for i in windows]
+    assert present == known
+    assert present[short] < 1, "a history shorter than the memory, or the test proves little"
+    subprocess.run(train_command("base"), cwd=prepared, check=True)
+    model = build_model(settings, dataset, initial=prepared / "base")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    train(
+        model, dataset, settings, state_folder=prepared / "state",
+        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
+    )  # fmt: skip
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"control", "memory"}
+    assert {"memory.learned_queries", "control.memory_stem.ask.weight"} <= moved
+    assert set(model.trained_modules()) == {"control", "memory"}
 
 
 def test_nan_features_stop_with_one_line(prepared: Path) -> None:

@@ -1,49 +1,17 @@
 """The workflow as users start it: dry-runs, the `smoke` DAG, and what re-runs after a change."""
 
+import base64
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import pytest
 
+from clones import copy_project, run
 from conftest import ROOT, edit_yaml
-
-BIN = Path(sys.executable).parent
-ENVIRONMENT = {
-    **{key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"},
-    "PATH": f"{BIN}:{os.environ['PATH']}",
-    "OMP_NUM_THREADS": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-}
-
-
-def copy_project(target: Path, *, scale: str = "smoke") -> Path:
-    """Copy what a clone would hold, at another scale and without results."""
-    tracked = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    for name in tracked:
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "results/", "data/")):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    edit_yaml(target / "config/config.yaml", scale=scale)
-    return target
-
-
-def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    if check:
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+from geomem.config import load_config
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
@@ -67,6 +35,8 @@ def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
     assert jobs["render_table"] == 7
     assert jobs["train_variant"] >= 14
     assert jobs["score_videos"] == jobs["generate_videos"]
+    assert (jobs["analyse_teacher"], jobs["render_analysis_tables"]) == (1, 1)
+    assert jobs["analyse_variant"] == (12 if scale == "small" else 4)  # a seed each
     assert jobs["choose_variant"] == 1
     assert jobs["adopt_checkpoint"] == (3 if scale == "small" else 1)  # a seed each
 
@@ -77,12 +47,53 @@ def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) 
     jobs = jobs_in(done.stdout + done.stderr)
     assert (jobs["train_variant"], jobs["generate_videos"]) == (6, 12)
     assert (jobs["render_table"], jobs["build_paper"]) == (1, 1)
+    assert not {"analyse_teacher", "analyse_variant", "render_analysis_tables"} & set(jobs)
 
 
 def test_the_table_alone_as_a_user_types_it(tmp_path: Path) -> None:
     jobs = planned(copy_project(tmp_path, scale="tiny"), "results/ablation_table2.tex")
     assert {"train_variant", "generate_videos", "score_videos", "render_table"} <= set(jobs)
     assert "build_paper" not in jobs
+
+
+def children_seconds() -> float:
+    """CPU seconds of commands that have ended: the clock's would count what else runs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_the_slurm_profile_is_found_from_the_root_and_plans_what_is_configured(
+    tmp_path: Path,
+) -> None:
+    project = copy_project(tmp_path, scale="paper")
+    before = children_seconds()
+    done = run(project, "snakemake", "--profile", "slurm", "-n", "all")
+    seconds, output = children_seconds() - before, done.stdout + done.stderr
+    jobs = jobs_in(output)
+    assert sum(jobs.values()) < 3000
+    assert seconds < 15, f"{seconds:.1f} s for {sum(jobs.values())} jobs"
+    training = next(part for part in output.split("\nrule ") if part.startswith("train_variant"))
+    asked = training.split("resources: ")[1].splitlines()[0]
+    for words in ("slurm_partition=gpu", "gres=gpu:8", "cpus_per_task=64", "mem_mb=256000"):
+        assert words in asked
+    # all clips of a protocol are scored by one job
+    runs = load_config(project, scale="paper").runs()
+    assert jobs["score_videos"] == sum(len(protocols) for protocols in runs.values())
+
+
+def test_what_downloads_runs_on_the_login_node_and_nothing_else_reaches_the_hub() -> None:
+    files = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
+    local = {
+        name
+        for text in files
+        for block in re.findall(r"^localrules:\n((?:    \w+,\n)+)", text, flags=re.MULTILINE)
+        for name in re.findall(r"\w+", block)
+    }
+    rules = [part for text in files for part in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]]
+    reaching = {rule.split(":")[0] for rule in rules if "HF_HUB_OFFLINE=0" in rule}
+    assert reaching == {rule.split(":")[0] for rule in rules if " download " in rule}
+    assert reaching == {"download_archive", "download_teacher"} <= local
+    assert any("export HF_HUB_OFFLINE=1" in text for text in files)
 
 
 def test_lint_is_clean(tmp_path: Path) -> None:
@@ -146,7 +157,27 @@ class TestSmoke:
         table = (finished / "results/ablation_table2.tex").read_text()
         for label in ("without memory", "single frame", "4 frames, true depth"):
             assert label in table
+        assert "4 frames, implicit" in (finished / "results/ablation_table2_kinds.tex").read_text()
+        videos = sorted(path.name for path in (finished / "results/smoke/videos").iterdir())
+        assert videos == ["out_and_back_clips.mp4", "spin_clips.mp4"]
         run(finished, "geomem", "verify")
+
+    def test_features_are_analysed_on_other_scenes(self, finished: Path) -> None:
+        table = (finished / "results/feature_analysis.tex").read_text()
+        for label in ("RGB patches", "VGGT, layer 3", "video model, fine-tuned, with 3D-REPA"):
+            assert label in table
+        decoded = (finished / "results/feature_decoding.tex").read_text()
+        assert decoded.count("own projector") == 2 and decoded.count(": ridge") == 4
+        folder = finished / "results/smoke/analysis"
+        teacher, repa = (
+            json.loads((folder / name).read_text()) for name in ("teacher.json", "repa/seed0.json")
+        )
+        assert set(repa["probes"]) == {"nothing", *(f"state{i}" for i in range(5))}
+        # both probe the same windows, so what knows nothing scores alike
+        assert repa["probes"]["nothing"] == teacher["probes"]["nothing"]
+        own = teacher["decoding"]["teacher"]["values"]["abs_rel"]
+        blind = teacher["decoding"]["mean_depth"]["values"]["abs_rel"]
+        assert all(a < 0.5 * b for a, b in zip(own, blind, strict=True))
 
     def test_the_pick_has_its_reasons_and_what_starts_from_it_is_the_picked(
         self, finished: Path
@@ -181,6 +212,18 @@ class TestSmoke:
     def test_second_run_does_nothing(self, finished: Path) -> None:
         assert planned(finished) == {}
 
+    def test_the_report_is_one_file_with_tables_figures_and_run_times(self, finished: Path) -> None:
+        run(finished, "snakemake", "--report", "report.html")
+        report = (finished / "report.html").read_text()
+        loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:[^\" >]+)", report)
+        assert not loaded, "it loads what is not in it"
+        for path in (finished / "results").glob("*.csv"):
+            assert f"results/{path.name}" in report
+        figure = finished / "results/figures/qualitative.png"
+        assert base64.b64encode(figure.read_bytes()).decode() in report
+        seconds = re.findall(r'"rule": "train_variant", "runtime": ([0-9.]+)', report)
+        assert len(seconds) == 15 and min(map(float, seconds)) > 0
+
     def test_results_hold_no_times_and_every_cell_is_traced(self, finished: Path) -> None:
         provenance = json.loads(
             (finished / "results/smoke/provenance/ablation_table2.json").read_text()
@@ -204,7 +247,7 @@ class TestSmoke:
         runs = client.search_runs([experiment.experiment_id])
         mirrored = json.loads((finished / "logs/mirror_runs/smoke.json").read_text())
         assert {r.data.tags["geomem.run"] for r in runs} == set(mirrored["runs"])
-        assert len(runs) == 16
+        assert len(runs) == 17
         base = next(r for r in runs if r.info.run_name == "base-seed0")
         assert len(client.get_metric_history(base.info.run_id, "loss")) == 4
         assert "spin.psnr" in base.data.metrics
@@ -213,7 +256,12 @@ class TestSmoke:
         template = finished / "src/geomem/paper/templates/table.tex.j2"
         before = template.read_text()
         template.write_text(before + "\n% changed\n")
-        assert set(planned(finished)) <= {"render_table", "render_teacher_table", "build_paper"}
+        assert set(planned(finished)) <= {
+            "render_table",
+            "render_teacher_table",
+            "render_analysis_tables",
+            "build_paper",
+        }
         assert planned(finished)["render_table"] == 7
         template.write_text(before)
         run(finished, "snakemake", "--quiet", "rules")
@@ -227,7 +275,7 @@ class TestSmoke:
             rollouts__protocols__out_and_back__frames=20,
         )
         jobs = planned(finished)
-        assert jobs["generate_videos"] == jobs["score_videos"] == 32
+        assert jobs["generate_videos"] == jobs["score_videos"] == 34
         assert not {"train_variant", "cache_features", "render_clips", "draw_plan"} & set(jobs)
         assert not {"choose_variant", "adopt_checkpoint"} & set(jobs)
         scale.write_text(before)

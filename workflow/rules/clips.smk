@@ -26,8 +26,7 @@ rule render_clips:
         ENVIRONMENT
     threads: asks("clips").threads
     resources:
-        mem_mb=asks("clips").mem_mb,
-        runtime=asks("clips").runtime,  # minutes
+        **request("clips"),
     params:
         job=JOB,
         version=stage_version("clips"),
@@ -57,7 +56,7 @@ rule download_archive:
         job=JOB,
         version=stage_version("clips"),
     shell:
-        "python -m geomem.clips download {output.parts:q} {params.job}"
+        "HF_HUB_OFFLINE=0 python -m geomem.clips download {output.parts:q} {params.job}"
         " --dataset {wildcards.dataset} > {log:q} 2>&1"
 
 
@@ -95,8 +94,7 @@ rule choose_clips:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("clips").mem_mb,
-        runtime=asks("clips").runtime,  # minutes
+        **request("clips"),
     params:
         job=JOB,
         version=stage_version("clips"),
@@ -125,8 +123,7 @@ rule import_clips:
         ENVIRONMENT
     threads: asks("clips").threads
     resources:
-        mem_mb=asks("clips").mem_mb,
-        runtime=asks("clips").runtime,  # minutes
+        **request("clips"),
     params:
         job=JOB,
         version=stage_version("clips"),
@@ -150,8 +147,7 @@ rule draw_plan:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("clips").mem_mb,
-        runtime=asks("clips").runtime,  # minutes
+        **request("clips"),
     params:
         job=JOB,
         version=stage_version("clips"),

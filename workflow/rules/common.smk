@@ -6,8 +6,10 @@ from shutil import which
 
 from snakemake.exceptions import WorkflowError
 
-from geomem.config import load_config
-from geomem.formats import InputError, digest
+from geomem import slurm
+from geomem.config import REQUESTED, launcher, load_cluster, load_config
+from geomem.formats import InputError, digest, read_json
+from geomem.tracking import store_uri
 from geomem.verification import restore
 
 try:
@@ -16,6 +18,9 @@ try:
     STUDY = load_config(scale=config.get("scale"))
     MAIN_JOB = "only" in config
     CONFIG = load_config(scale=config.get("scale"), main_job=True) if MAIN_JOB else STUDY
+    CLUSTER = load_cluster()
+    if workflow.is_main_process:  # a job's own process submits nothing
+        CLUSTER = CLUSTER.on(slurm.partitions())
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -31,9 +36,14 @@ TRAINED = [name for name in CONFIG.variants if name not in PICKED]
 TEACHER = f"{DATA}/features/{SETTINGS.teacher.name}"
 WEIGHTS = SETTINGS.teacher.weights.format(scale=SCALE)
 MIRROR = f"logs/mirror_runs/{SCALE}{'-main' if MAIN_JOB else ''}.json"
+STORE = store_uri(CONFIG)
 JOB = f"--scale {SCALE}"
 ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
 PACKAGE = Path(workflow.basedir) / "src/geomem"
+
+# Nodes that compute have no way to the hub. With a trap, bash waits for the command that was told
+# to stop; without, it would end at once and Slurm kill the command while it saves its state.
+shell.prefix("set -euo pipefail; trap : TERM; export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1; ")
 
 
 wildcard_constraints:
@@ -43,6 +53,7 @@ wildcard_constraints:
     plan="|".join(SETTINGS.plans),
     table="|".join(CONFIG.tables),
     figure="|".join(CONFIG.figures),
+    video="|".join(CONFIG.videos) or "(?!)",
     kind=r"window|memory\d+(_overlap)?",
     seed=r"\d+",
     number=r"\d+",
@@ -57,6 +68,19 @@ def asks(stage, detail=""):
     """What a job of a stage asks for; `stage.detail` in the configuration beats `stage`."""
     resources = SETTINGS.resources
     return resources.get(f"{stage}.{detail}", resources[stage])
+
+
+def request(stage, detail=""):
+    """The same for Slurm: a rule's resources; `detail` may be a function of the wildcards."""
+
+    def resource(name):
+        def asked(wildcards, attempt):
+            job = asks(stage, detail(wildcards) if callable(detail) else detail)
+            return CLUSTER.request(job, attempt=attempt).get(name)
+
+        return asked
+
+    return {name: resource(name) for name in REQUESTED}
 
 
 def stage_version(stage):
@@ -95,14 +119,19 @@ def training_inputs(wildcards):
     """Everything that a variant's training reads, by name."""
     variant = CONFIG.variants[wildcards.variant]
     _, plan = CONFIG.recipe_of(wildcards.variant)
-    inputs = {"plan": f"{DATA}/plans/{plan}.json", "clips": clips(SETTINGS.plans[plan].split)}
+    inputs = {
+        "plan": f"{DATA}/plans/{plan}.json",
+        "clips": clips(SETTINGS.plans[plan].split),
+    }
     if variant.initial:
         folder = checkpoint_folder(variant.initial, wildcards.seed)
         inputs["initial"] = f"{folder}/checkpoint.json"
     for name, kind in CONFIG.caches_of(wildcards.variant).items():
         inputs[name] = features(plan, kind)
-    if variant.alignment and SETTINGS.features.online:
-        inputs |= {"weights": WEIGHTS, "basis": f"{TEACHER}/basis.safetensors"}
+    if online := CONFIG.online_weights_of(wildcards.variant):
+        inputs["weights"] = online
+        if variant.alignment.teacher == "3d":
+            inputs["basis"] = f"{TEACHER}/basis.safetensors"
     return inputs
 
 
@@ -113,14 +142,20 @@ def training_flags(wildcards, input):
         if hasattr(input, name):
             first = input[name] if isinstance(input[name], str) else input[name][0]
             flags += f" --{name.replace('_', '-')} {Path(first).parent}"
-    if hasattr(input, "weights"):
-        flags += f" --weights {input.weights} --basis {input.basis}"
+    for name in ("weights", "basis"):
+        if hasattr(input, name):
+            flags += f" --{name} {input[name]}"
     return flags
+
+
+def recipe_name(wildcards):
+    """The recipe that a variant is trained with."""
+    return CONFIG.recipe_of(wildcards.variant)[0]
 
 
 def training_asks(wildcards):
     """What training a variant asks for."""
-    return asks("training", CONFIG.recipe_of(wildcards.variant)[0])
+    return asks("training", recipe_name(wildcards))
 
 
 def choice_scores(wildcards):
@@ -184,19 +219,39 @@ def table_scores(wildcards):
     return scores_of({row.variant: protocols for row in table.rows})
 
 
+def analyses(variants, seeds):
+    """Records of the analysis of the teacher's features, and of variants with some seeds."""
+    folder = f"{RESULTS}/analysis"
+    made = [f"{folder}/{variant}/seed{seed}.json" for variant in variants for seed in seeds]
+    return [f"{folder}/teacher.json", *made]
+
+
+def analysis_table_inputs(wildcards):
+    """The records that the tables of the analysis show."""
+    return analyses([row.variant for row in CONFIG.analysis.rows], SETTINGS.seeds)
+
+
 def figure_inputs(wildcards):
     """Everything that a figure reads, by name."""
     figure = CONFIG.figures[wildcards.figure]
     variants = [row.variant for row in figure.rows]
+    if figure.kind in ("probes", "clouds"):
+        seeds = SETTINGS.seeds if figure.kind == "probes" else SETTINGS.seeds[:1]
+        return {"analyses": analyses(variants, seeds)}
     if figure.kind == "curves":
         shown = {variant: figure.protocols for variant in variants}
         return {"scores": scores_of(shown), "checkpoints": records_of(variants)}
+    return videos_shown(figure)
+
+
+def videos_shown(shown):
+    """The videos (first seed) and clips that a figure or an MP4 file shows, by name."""
     folders = [
-        f"{RESULTS}/rollouts/{variant}/seed{SETTINGS.seeds[0]}/{figure.protocol}"
-        for variant in variants
+        f"{RESULTS}/rollouts/{row.variant}/seed{SETTINGS.seeds[0]}/{shown.protocol}"
+        for row in shown.rows
     ]
     return {
-        "clips": clips(PROTOCOLS[figure.protocol].split),
+        "clips": clips(PROTOCOLS[shown.protocol].split),
         "records": [f"{folder}/rollout.json" for folder in folders],
         "rgb": [f"{folder}/rgb.npy" for folder in folders],
     }
@@ -205,8 +260,15 @@ def figure_inputs(wildcards):
 def figure_flags(wildcards, input):
     """The options that name those inputs."""
     figure = CONFIG.figures[wildcards.figure]
+    if hasattr(input, "analyses"):
+        return f"--analyses {input.analyses}"
     if figure.kind == "curves":
         return f"--scores {input.scores} --checkpoints {input.checkpoints}"
+    return video_flags(wildcards, input)
+
+
+def video_flags(wildcards, input):
+    """The options that name shown videos and their clips."""
     folders = " ".join(str(Path(path).parent) for path in input.records)
     return f"--clips {split_folder(input.clips)} --rollouts {folders}"
 
@@ -218,19 +280,30 @@ def shown_in_paper(kind, folder, suffix):
     return [path for name, path in paths.items() if name in asked or Path(path).exists()]
 
 
+def analysis_tables():
+    """Names of the tables of the analysis; none where this run does not ask for it."""
+    return ["feature_analysis", "feature_decoding"] if CONFIG.analysis else []
+
+
 def paper_products():
-    """Tables, figures and, where LaTeX is installed, the PDF."""
+    """Tables, figures, videos and, where LaTeX is installed, the PDF."""
     tables = [
         f"results/{table}.{kind}"
-        for table in [*CONFIG.tables, "teacher_table"]
+        for table in [*CONFIG.tables, "teacher_table", *analysis_tables()]
         for kind in ("csv", "tex")
     ]
     figures = [
         f"results/figures/{figure}.{kind}" for figure in CONFIG.figures for kind in ("pdf", "png")
     ]
-    return tables + figures + (["paper/main.pdf"] if which("latexmk") else [])
+    videos = [f"{RESULTS}/videos/{video}.mp4" for video in CONFIG.videos]
+    return tables + figures + videos + (["paper/main.pdf"] if which("latexmk") else [])
 
 
 # A fresh clone's time stamps say nothing; what the results record about themselves does.
 if workflow.is_main_process and not Path(".snakemake/metadata").exists():
     restore(CONFIG, Path("."))
+
+# Jobs that a killed run has left in Slurm end before the DAG is built, which then has their results.
+if workflow.is_main_process and which("sbatch"):
+    starts = workflow.resource_settings.nodes is not None
+    slurm.prepare(Path("."), starts=starts and not workflow.output_settings.dryrun)

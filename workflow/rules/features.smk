@@ -23,9 +23,7 @@ rule train_teacher:
         ENVIRONMENT
     threads: asks("features", "train_teacher").threads
     resources:
-        gpu=asks("features", "train_teacher").gpu,
-        mem_mb=asks("features", "train_teacher").mem_mb,
-        runtime=asks("features", "train_teacher").runtime,  # minutes
+        **request("features", "train_teacher"),
     params:
         job=JOB,
         version=stage_version("features"),
@@ -53,8 +51,8 @@ rule download_teacher:
     params:
         repository=SETTINGS.teacher.download,
     shell:
-        "python -m geomem.features download {output.weights:q} --repository {params.repository:q}"
-        " > {log:q} 2>&1"
+        "HF_HUB_OFFLINE=0 python -m geomem.features download {output.weights:q}"
+        " --repository {params.repository:q} > {log:q} 2>&1"
 
 
 rule evaluate_teacher:
@@ -71,9 +69,7 @@ rule evaluate_teacher:
         ENVIRONMENT
     threads: asks("features").threads
     resources:
-        gpu=asks("features").gpu,
-        mem_mb=asks("features").mem_mb,
-        runtime=asks("features").runtime,  # minutes
+        **request("features"),
     params:
         job=JOB,
         version=stage_version("features"),
@@ -100,9 +96,7 @@ rule fit_basis:
         ENVIRONMENT
     threads: asks("features").threads
     resources:
-        gpu=asks("features").gpu,
-        mem_mb=asks("features").mem_mb,
-        runtime=asks("features").runtime,  # minutes
+        **request("features"),
     params:
         job=JOB,
         version=stage_version("features"),
@@ -130,9 +124,7 @@ rule cache_features:
         ENVIRONMENT
     threads: asks("features").threads
     resources:
-        gpu=asks("features").gpu,
-        mem_mb=asks("features").mem_mb,
-        runtime=asks("features").runtime,  # minutes
+        **request("features"),
     params:
         job=JOB,
         version=stage_version("features"),

@@ -1,7 +1,8 @@
 """Tables, figures and the paper's PDF; and the mirror of all runs in MLflow.
 
-in:  results/<scale>/scores/, rollouts/, checkpoints/, teacher.json
-out: results/*.csv, results/*.tex, results/figures/, results/<scale>/provenance/, paper/main.pdf
+in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json
+out: results/*.csv, results/*.tex, results/figures/, results/<scale>/provenance/, paper/main.pdf,
+     results/<scale>/videos/*.mp4 (for people; nothing reads them)
 """
 
 
@@ -16,8 +17,9 @@ rule render_table:
         published="config/published_numbers.csv",
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
-        csv="results/{table}.csv",
+        csv=report("results/{table}.csv", category="Tables", labels={"table": "{table}"}),
         tex="results/{table}.tex",
+        values=f"{RESULTS}/metrics/{{table}}.json",
         provenance=f"{RESULTS}/provenance/{{table}}.json",
     log:
         f"logs/render_table/{SCALE}/{{table}}.log",
@@ -26,8 +28,7 @@ rule render_table:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("paper").mem_mb,
-        runtime=asks("paper").runtime,  # minutes
+        **request("paper"),
     params:
         job=JOB,
         version=stage_version("paper"),
@@ -36,7 +37,8 @@ rule render_table:
         "python -m geomem.paper table {wildcards.table} {params.job} --expect {params.settings}"
         " --scores {input.scores:q} --checkpoints {input.checkpoints:q}"
         " --published {input.published:q}"
-        " --csv {output.csv:q} --tex {output.tex:q} --provenance {output.provenance:q}"
+        " --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+        " --provenance {output.provenance:q}"
         " > {log:q} 2>&1"
 
 
@@ -45,8 +47,11 @@ rule render_teacher_table:
         metrics=f"{RESULTS}/teacher.json",
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
-        csv="results/teacher_table.csv",
+        csv=report(
+            "results/teacher_table.csv", category="Tables", labels={"table": "teacher_table"}
+        ),
         tex="results/teacher_table.tex",
+        values=f"{RESULTS}/metrics/teacher_table.json",
         provenance=f"{RESULTS}/provenance/teacher_table.json",
     log:
         f"logs/render_teacher_table/{SCALE}.log",
@@ -55,16 +60,46 @@ rule render_teacher_table:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("paper").mem_mb,
-        runtime=asks("paper").runtime,  # minutes
+        **request("paper"),
     params:
         job=JOB,
         version=stage_version("paper"),
         settings=digest(CONFIG.teacher_table_settings()),
     shell:
         "python -m geomem.paper teacher-table {input.metrics:q} {params.job} --expect {params.settings}"
-        " --csv {output.csv:q} --tex {output.tex:q} --provenance {output.provenance:q}"
+        " --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+        " --provenance {output.provenance:q}"
         " > {log:q} 2>&1"
+
+
+rule render_analysis_tables:
+    input:
+        analyses=analysis_table_inputs,
+        template=PACKAGE / "paper/templates/table.tex.j2",
+    output:
+        csv="results/feature_analysis.csv",
+        tex="results/feature_analysis.tex",
+        decoding_csv="results/feature_decoding.csv",
+        decoding_tex="results/feature_decoding.tex",
+        provenance=f"{RESULTS}/provenance/feature_analysis.json",
+    log:
+        f"logs/render_analysis_tables/{SCALE}.log",
+    benchmark:
+        f"benchmarks/jobs/render_analysis_tables/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=asks("paper").mem_mb,
+        runtime=asks("paper").runtime,  # minutes
+    params:
+        job=JOB,
+        version=stage_version("paper"),
+        settings=lambda w: digest(CONFIG.analysis_table_settings()),
+    shell:
+        "python -m geomem.paper analysis-tables {params.job} --expect {params.settings}"
+        " --analyses {input.analyses:q} --csv {output.csv:q} --tex {output.tex:q}"
+        " --decoding-csv {output.decoding_csv:q} --decoding-tex {output.decoding_tex:q}"
+        " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 rule draw_figure:
@@ -72,7 +107,9 @@ rule draw_figure:
         unpack(figure_inputs),
     output:
         pdf="results/figures/{figure}.pdf",
-        png="results/figures/{figure}.png",
+        png=report(
+            "results/figures/{figure}.png", category="Figures", labels={"figure": "{figure}"}
+        ),
         provenance=f"{RESULTS}/provenance/{{figure}}.json",
     log:
         f"logs/draw_figure/{SCALE}/{{figure}}.log",
@@ -81,8 +118,7 @@ rule draw_figure:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("paper").mem_mb,
-        runtime=asks("paper").runtime,  # minutes
+        **request("paper"),
     params:
         job=JOB,
         version=stage_version("paper"),
@@ -94,15 +130,41 @@ rule draw_figure:
         " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
+rule encode_video:
+    input:
+        unpack(lambda w: videos_shown(CONFIG.videos[w.video])),
+    output:
+        mp4=f"{RESULTS}/videos/{{video}}.mp4",
+        provenance=f"{RESULTS}/provenance/{{video}}.json",
+    log:
+        f"logs/encode_video/{SCALE}/{{video}}.log",
+    benchmark:
+        f"benchmarks/jobs/encode_video/{SCALE}/{{video}}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=asks("paper").mem_mb,
+        runtime=asks("paper").runtime,  # minutes
+    params:
+        job=JOB,
+        version=stage_version("paper"),
+        settings=lambda w: digest(CONFIG.video_settings(w.video)),
+        inputs=video_flags,
+    shell:
+        "python -m geomem.paper video {wildcards.video} {params.job} --expect {params.settings}"
+        " {params.inputs} --mp4 {output.mp4:q} --provenance {output.provenance:q} > {log:q} 2>&1"
+
+
 rule build_paper:
     input:
         tables=shown_in_paper("tables", "results", "tex"),
         teacher="results/teacher_table.tex",
+        analysis=[f"results/{name}.tex" for name in analysis_tables()],
         figures=shown_in_paper("figures", "results/figures", "pdf"),
         sources=sorted(str(path) for path in Path("paper").rglob("*.tex")),
         bibliography="paper/references.bib",
     output:
-        pdf="paper/main.pdf",
+        pdf=report("paper/main.pdf", category="Paper", labels={"document": "paper"}),
     log:
         "logs/build_paper.log",
     benchmark:
@@ -110,8 +172,7 @@ rule build_paper:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("paper").mem_mb,
-        runtime=asks("paper").runtime,  # minutes
+        **request("paper"),
     params:
         version=stage_version("paper"),
     shell:
@@ -135,7 +196,7 @@ rule mirror_runs:
         runtime=30,  # minutes
     params:
         job=JOB,
-        tracking=CONFIG.tracking.model_dump(mode="json"),
+        tracking=[STORE, CONFIG.tracking.experiment],
     shell:
         "geomem mirror {output.runs:q} {params.job} --checkpoints {input.checkpoints:q}"
         " --scores {input.scores:q} > {log:q} 2>&1"

@@ -19,9 +19,7 @@ rule generate_videos:
         ENVIRONMENT
     threads: asks("rollouts").threads
     resources:
-        gpu=asks("rollouts").gpu,
-        mem_mb=asks("rollouts").mem_mb,
-        runtime=asks("rollouts").runtime,  # minutes
+        **request("rollouts"),
     params:
         job=JOB,
         version=stage_version("rollouts"),

@@ -22,9 +22,9 @@ rule train_variant:
         ENVIRONMENT
     threads: lambda w: training_asks(w).threads
     resources:
-        gpu=lambda w: training_asks(w).gpu,
-        mem_mb=lambda w: training_asks(w).mem_mb,
-        runtime=lambda w: training_asks(w).runtime,  # minutes
+        **request("training", recipe_name),
+        launcher=lambda w: launcher(training_asks(w)),
+        threads_each=lambda w, threads: max(1, threads // training_asks(w).processes),
     params:
         job=JOB,
         version=stage_version("training"),
@@ -33,8 +33,8 @@ rule train_variant:
         state=f"{DATA}/training_state/{{variant}}/seed{{seed}}",
         inputs=training_flags,
     shell:
-        "python -m geomem.training train {params.folder:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
+        "{resources.launcher}python -m geomem.training train {params.folder:q} {params.job}"
+        " --threads {resources.threads_each} --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
         " {params.inputs} --state {params.state:q} > {log:q} 2>&1"
 
 
@@ -52,8 +52,7 @@ rule choose_variant:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("paper").mem_mb,
-        runtime=asks("paper").runtime,  # minutes
+        **request("paper"),
     params:
         job=JOB,
         version=stage_version("training"),
@@ -82,8 +81,7 @@ rule adopt_checkpoint:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("paper").mem_mb,
-        runtime=asks("paper").runtime,  # minutes
+        **request("paper"),
     params:
         job=JOB,
         version=stage_version("training"),

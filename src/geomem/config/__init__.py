@@ -7,9 +7,20 @@ digest is the job's parameter in the workflow, so a changed value re-runs exactl
 read it.
 """
 
+from geomem.config.cluster import REQUESTED, Cluster, Resources, launcher
 from geomem.config.data import Dataset
 from geomem.config.evaluation import Table
-from geomem.config.load import load_config
+from geomem.config.load import load_cluster, load_config
 from geomem.config.matrix import Config
 
-__all__ = ["Config", "Dataset", "Table", "load_config"]
+__all__ = [
+    "REQUESTED",
+    "Cluster",
+    "Config",
+    "Dataset",
+    "Resources",
+    "Table",
+    "launcher",
+    "load_cluster",
+    "load_config",
+]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from geomem.config.analysis import AnalysisFigure
 from geomem.config.basics import Metric, Positive, Share, Strict
 
 
@@ -140,6 +141,16 @@ class VideoFigure(Strict):
         return (self.protocol,)
 
 
+class Video(Strict):
+    """An MP4 file for people: clips below each other, each with the truth and the variants (first
+    seed) side by side. Nothing is scored on it."""
+
+    protocol: str
+    clips: Positive = Field(description="how many; the first of the protocol's split")
+    rate: Positive = Field(default=8, description="frames per second")
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+
 class StripFigure(VideoFigure):
     """Frames spread over the clip."""
 
@@ -170,4 +181,6 @@ class CurvesFigure(Strict):
         return self.protocols
 
 
-Figure = Annotated[StripFigure | RevisitFigure | CurvesFigure, Field(discriminator="kind")]
+Figure = Annotated[
+    StripFigure | RevisitFigure | CurvesFigure | AnalysisFigure, Field(discriminator="kind")
+]

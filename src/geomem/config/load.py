@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from geomem.config.cluster import Cluster
 from geomem.config.matrix import Config
 from geomem.formats import InputError
 
@@ -51,11 +52,27 @@ def load_config(
     return _main_job(config) if main_job else config
 
 
+def load_cluster(root: Path | str = ".") -> Cluster:
+    """Return what `root`/config/cluster.local.yaml says of the user's cluster, if it is there.
+
+    Raises:
+        InputError: With the key, the value and what was expected, one line a fault.
+    """
+    path = Path(root) / "config" / "cluster.local.yaml"
+    try:
+        return Cluster.model_validate(_read_yaml(path) if path.exists() else {})
+    except ValidationError as error:
+        faults = (_explain(fault, "", "config/cluster.local.yaml") for fault in error.errors())
+        raise InputError("\n".join(faults)) from None
+
+
 def _main_job(config: Config) -> Config:
-    """Return the configuration with the tables and figures of the main job alone."""
+    """Return the configuration with the tables, figures and videos of the main job alone."""
     tables = {name: table for name, table in config.tables.items() if name in config.main}
     figures = {name: figure for name, figure in config.figures.items() if name in config.main}
-    return config.model_copy(update={"tables": tables, "figures": figures})
+    videos = {name: video for name, video in config.videos.items() if name in config.main}
+    shown = {"tables": tables, "figures": figures, "videos": videos, "analysis": None}
+    return config.model_copy(update=shown)
 
 
 def _leave_out(config: Config) -> Config:
@@ -71,20 +88,24 @@ def _leave_out(config: Config) -> Config:
             "variants": {name: v for name, v in config.variants.items() if name not in gone},
             "tables": {name: kept(table) for name, table in config.tables.items()},
             "figures": {name: kept(figure) for name, figure in config.figures.items()},
+            "analysis": config.analysis and kept(config.analysis),
+            "videos": {name: kept(video) for name, video in config.videos.items()},
         }
     )
 
 
-def _explain(fault: Any, scale: str) -> str:
+def _explain(fault: Any, scale: str, main: str = "config/config.yaml") -> str:
     file = {
         "settings": f"config/scales/{scale}.yaml",
         "datasets": "config/datasets",
         "variants": "config/experiments.yaml",
         "tables": "config/experiments.yaml",
         "figures": "config/experiments.yaml",
+        "analysis": "config/experiments.yaml",
+        "videos": "config/experiments.yaml",
     }
     place = [str(part) for part in fault["loc"]]
-    where = file.get(place[0] if place else "", "config/config.yaml")
+    where = file.get(place[0] if place else "", main)
     key = ".".join(place[1:] if place and place[0] == "settings" else place) or "(whole file)"
     value = fault["input"]
     shown = "" if isinstance(value, dict | list) else f" = {value!r}"

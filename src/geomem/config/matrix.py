@@ -5,21 +5,14 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from geomem.config.analysis import Analysis, AnalysisFigure, AnalysisTable
 from geomem.config.basics import Positive, Strict
+from geomem.config.cluster import Resources
 from geomem.config.data import EMBEDDED, Dataset, PlanSettings, Split
-from geomem.config.evaluation import Figure, Rollouts, Scores, Table
-from geomem.config.memory import Features, Memory, Teacher
-from geomem.config.training import BestOf, Model, Optimization, Variant
+from geomem.config.evaluation import Figure, Rollouts, Scores, Table, Video
+from geomem.config.memory import Features, ImageTeacher, Memory, Teacher
+from geomem.config.training import EXECUTION, BestOf, Model, Optimization, Variant
 from geomem.diffusion.plans import plan_rollout
-
-
-class Resources(Strict):
-    """What one job of a stage asks for."""
-
-    threads: Positive = 1
-    mem_mb: Positive = 2000
-    runtime: Positive = Field(default=60, description="minutes")
-    gpu: int = Field(default=0, ge=0)
 
 
 class Tracking(Strict):
@@ -39,12 +32,14 @@ class Scale(Strict):
     splits: dict[str, Split]
     plans: dict[str, PlanSettings]
     teacher: Teacher
+    image_teacher: ImageTeacher = ImageTeacher()
     features: Features
     memory: Memory
     model: Model
     recipes: dict[str, Optimization]
     rollouts: Rollouts
     scores: Scores
+    analysis: Analysis
     resources: dict[str, Resources] = Field(
         description="by stage, or by `stage.detail` where one kind of job differs"
     )
@@ -67,7 +62,11 @@ class Config(Strict):
     variants: dict[str, Variant]
     tables: dict[str, Table]
     figures: dict[str, Figure] = Field(default_factory=dict)
-    main: tuple[str, ...] = Field(default=(), description="tables and figures of the main job")
+    analysis: AnalysisTable | None = Field(
+        default=None, description="the table of what features know; not part of the main job"
+    )
+    videos: dict[str, Video] = Field(default_factory=dict)
+    main: tuple[str, ...] = Field(default=(), description="what the main job makes of them")
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
@@ -115,12 +114,27 @@ class Config(Strict):
                 )
         for name, figure in self.figures.items():
             self._check_figure(name, figure)
+        self._check_analysis()
+        for name, video in self.videos.items():
+            self._check_video(name, video)
         for name in self.main:
-            _known("experiments", "main", "name", name, {*self.tables, *self.figures})
+            _known("experiments", "main", "name", name, {*self.tables, *self.figures, *self.videos})
         for variant_name, scored in self.runs().items():
             for protocol_name in scored:
                 self._check_rollout(variant_name, protocol_name)
         return self
+
+    def _check_video(self, name: str, video: Video) -> None:
+        scale = self.settings
+        for row in video.rows:
+            _known("videos", name, "rows.variant", row.variant, self.variants)
+        protocols = scale.rollouts.protocols
+        _known("videos", name, "protocol", video.protocol, protocols)
+        available = scale.splits[protocols[video.protocol].split].clips
+        if video.clips > available:
+            raise ValueError(
+                f"videos.{name}: {video.clips} clips, {video.protocol} has {available}"
+            )
 
     def _check_figure(self, name: str, figure: Figure) -> None:
         scale = self.settings
@@ -128,7 +142,7 @@ class Config(Strict):
             _known("figures", name, "rows.variant", row.variant, self.variants)
         for protocol in figure.shown_protocols:
             _known("figures", name, "protocol", protocol, scale.rollouts.protocols)
-        if figure.kind == "curves":
+        if isinstance(figure, AnalysisFigure) or figure.kind == "curves":
             return
         clips = scale.splits[scale.rollouts.protocols[figure.protocol].split].clips
         frames = self.frames_of(figure.protocol)
@@ -138,6 +152,40 @@ class Config(Strict):
                 f"figures.{name}: clip {figure.clip} with {shown} frames is not among the "
                 f"{clips} clips of {frames} frames"
             )
+
+    def _check_analysis(self) -> None:
+        chosen, scale = self.settings.analysis, self.settings
+        for key, name, trained in (
+            ("fit_split", chosen.fit_split, True),
+            ("test_split", chosen.test_split, False),
+        ):
+            _known("settings", "analysis", key, name, scale.splits)
+            split = scale.splits[name]
+            if self.datasets[split.dataset].source not in EMBEDDED:
+                raise ValueError(f"analysis.{key}: clips of {name} have no true depth")
+            if (split.role == "train") != trained:
+                raise ValueError(f"analysis.{key}: {name} has role {split.role}")
+            if 1 + (chosen.frames - 1) * chosen.stride > split.frames:
+                raise ValueError(f"analysis.{key}: windows exceed the clips of {name}")
+        if chosen.fit_windows > scale.splits[chosen.fit_split].clips:
+            raise ValueError("analysis.fit_windows: more than the clips of the split")
+        if chosen.shown_clip >= scale.splits[chosen.test_split].clips:
+            raise ValueError("analysis.shown_clip: not among the clips of the split")
+        if chosen.level > 2 * len(scale.model.channels) - 2:
+            raise ValueError(f"analysis.level: the backbone has no state {chosen.level}")
+        for name in self.analysed():
+            _known("analysis", "rows", "variant", name, self.variants)
+            if self.variants[name].memory or chosen.frames > self.window_of(name):
+                raise ValueError(
+                    f"analysis.rows: {name} is no backbone that sees {chosen.frames} frames"
+                )
+
+    def analysed(self) -> list[str]:
+        """Return the variants whose hidden states are analysed, for the table or a figure."""
+        figures = [f for f in self.figures.values() if isinstance(f, AnalysisFigure)]
+        table = self.analysis.rows if self.analysis else ()
+        shown = [*table, *(row for figure in figures for row in figure.rows)]
+        return list(dict.fromkeys(row.variant for row in shown))
 
     def _check_best_of(self, name: str, rule: BestOf) -> None:
         _known("variants", name, "protocol", rule.protocol, self.settings.rollouts.protocols)
@@ -224,9 +272,21 @@ class Config(Strict):
             by_time = chosen.memory.selection == "time"
             suffix = "" if by_time else f"_{chosen.memory.selection}"
             caches["memory_features"] = f"memory{chosen.memory.frames}{suffix}"
-        if chosen.alignment and not self.settings.features.online:
+        if self._aligned_in_3d(variant) and not self.settings.features.online:
             caches["window_features"] = "window"
         return caches
+
+    def _aligned_in_3d(self, variant: str) -> bool:
+        alignment = self.variants[variant].alignment
+        return alignment is not None and alignment.teacher == "3d"
+
+    def online_weights_of(self, variant: str) -> str:
+        """Return the file of the teacher that runs while a variant is trained; empty for none."""
+        scale, alignment = self.settings, self.variants[variant].alignment
+        of_3d = scale.teacher.weights.format(scale=self.scale)
+        if alignment and alignment.teacher == "2d":
+            return scale.image_teacher.weights or of_3d
+        return of_3d if alignment and scale.features.online else ""
 
     def window_of(self, variant: str) -> int:
         """Return how many frames a variant sees at once: those of its backbone's windows."""
@@ -260,6 +320,11 @@ class Config(Strict):
         for figure in self.figures.values():
             for shown in figure.rows:
                 wanted.setdefault(shown.variant, set()).update(figure.shown_protocols)
+        for name in self.analysed():
+            wanted.setdefault(name, set())
+        for video in self.videos.values():
+            for shown in video.rows:
+                wanted.setdefault(shown.variant, set()).add(video.protocol)
         waiting = list(wanted)
         while waiting:
             name = waiting.pop()
@@ -326,18 +391,22 @@ class Config(Strict):
         recipe_name, plan_name = self.recipe_of(variant)
         recipe = self.settings.recipes[recipe_name]
         settings: dict[str, Any] = {
-            "variant": chosen.model_dump(mode="json", exclude={"best_of"}),
+            "variant": chosen.model_dump(
+                mode="json", exclude={"best_of": True, "memory": {"kind"}, "alignment": {"teacher"}}
+            ),
             "seed": seed,
             "resolution": self.settings.resolution,
             "model": self.settings.model.model_dump(mode="json"),
-            "recipe": recipe.model_dump(mode="json", exclude={"checkpoint_steps", "workers"}),
+            "recipe": recipe.model_dump(mode="json", exclude=set(EXECUTION)),
             "plan": self.plan_settings(plan_name),
         }
         if chosen.memory:
-            settings["memory"] = self.settings.memory.model_dump(mode="json")
-        if chosen.memory or chosen.alignment:
+            settings["memory"] = self._memory_settings(variant)
+        if chosen.memory or self._aligned_in_3d(variant):
             settings["features"] = self.settings.features.model_dump(mode="json")
-        if chosen.alignment and self.settings.features.online:
+        if chosen.alignment and not self._aligned_in_3d(variant):
+            settings["image_teacher"] = self._image_teacher_settings()
+        elif chosen.alignment and self.settings.features.online:
             settings["teacher"] = self.settings.teacher.architecture
             settings["sha256"] = self.settings.teacher.sha256
         return settings
@@ -358,11 +427,28 @@ class Config(Strict):
         }
         if chosen.memory:
             settings["memory"] = {
-                **chosen.memory.model_dump(mode="json"),
-                **self.settings.memory.model_dump(mode="json", exclude={"dropout"}),
+                **chosen.memory.model_dump(mode="json", exclude={"kind"}),
+                **self._memory_settings(variant),
                 "features": self.settings.features.model_dump(mode="json"),
             }
+            del settings["memory"]["dropout"]
         return settings
+
+    def _image_teacher_settings(self) -> dict[str, Any]:
+        """Settings of the 2D teacher: DINOv2's, or those of the model whose encoder stands in."""
+        chosen, teacher = self.settings.image_teacher, self.settings.teacher
+        if chosen.weights:
+            return {"dinov2": chosen.model_dump(mode="json", exclude={"weights"})}
+        return {"encoder_of": {"teacher": teacher.architecture, "sha256": teacher.sha256}}
+
+    def _memory_settings(self, variant: str) -> dict[str, Any]:
+        """Settings of a variant's kind of memory; `implicit` is there for that kind alone."""
+        chosen = self.variants[variant].memory
+        assert chosen is not None
+        of_points = {"voxel_size", "budget", "confidence_quantile", "scale_from"}
+        of_points |= {"scale_prior_weight"}
+        unread = of_points if chosen.kind == "implicit" else {"implicit"}
+        return self.settings.memory.model_dump(mode="json", exclude=unread)
 
     def scores_settings(self, protocol: str) -> dict[str, Any]:
         """Settings of the job that scores a protocol."""
@@ -379,11 +465,19 @@ class Config(Strict):
             "table": self.tables[table].model_dump(mode="json"),
             "scale": self.scale,
             "seeds": list(self.settings.seeds),
-            "stands_in": self.settings.stands_in,
+            "stands_in": self._stands_in(table),
             "teacher": self.settings.teacher.name,
             "bootstrap": self.settings.scores.bootstrap,
             "set_bootstrap": self.settings.scores.set_bootstrap,
         }
+
+    def _stands_in(self, table: str) -> str:
+        """Say what stands in for what in a table; the 2D teacher where it is one of them."""
+        scale, sentence = self.settings, self.settings.stands_in
+        shown = (self.variants[row.variant].alignment for row in self.tables[table].rows)
+        if scale.image_teacher.weights or all(a is None or a.teacher == "3d" for a in shown):
+            return sentence
+        return f"{sentence}; the image encoder of {scale.teacher.name} for DINOv2, the 2D teacher"
 
     def teacher_table_settings(self) -> dict[str, Any]:
         """Settings of the job that renders the table of the teacher's errors."""
@@ -401,9 +495,59 @@ class Config(Strict):
             "seeds": list(self.settings.seeds),
             "context": self.settings.rollouts.context,
         }
-        if chosen.kind == "curves":
+        if chosen.kind in ("curves", "probes"):
             settings["bootstrap"] = self.settings.scores.bootstrap
+        if chosen.kind in ("probes", "clouds"):
+            settings["analysis"] = self.settings.analysis.model_dump(mode="json")
         return settings
+
+    def analysis_settings(self, variant: str | None) -> dict[str, Any]:
+        """Settings of the job that analyses a variant's features, or with None the teacher's."""
+        scale, chosen = self.settings, self.settings.analysis
+        settings: dict[str, Any] = {
+            "analysis": chosen.model_dump(mode="json"),
+            "fit": self.clips_settings(chosen.fit_split),
+            "test": self.clips_settings(chosen.test_split),
+            "resolution": scale.resolution,
+            "teacher": scale.teacher.architecture,
+            "image_size": scale.teacher.architecture.get("image_size", 518),
+            "patch_size": scale.teacher.architecture.get("patch_size", 14),
+            "sha256": scale.teacher.sha256,
+            "features": scale.features.model_dump(mode="json", include={"layer", "channels"}),
+            "side": self._side_of_level(chosen.level),
+        }
+        if variant is not None:
+            alignment = self.variants[variant].alignment
+            settings["alignment"] = alignment and alignment.model_dump(mode="json")
+        return settings
+
+    def _side_of_level(self, level: int) -> int:
+        """Return the cells along a side of a backbone's state."""
+        model = self.settings.model
+        down = len(model.channels) - 1
+        halved = [*range(down), down, *reversed(range(down))][level]
+        return self.settings.resolution // (model.patch_size << halved)
+
+    def analysis_table_settings(self) -> dict[str, Any]:
+        """Settings of the job that renders the tables of the analysis."""
+        assert self.analysis is not None
+        return {
+            "rows": self.analysis.model_dump(mode="json")["rows"],
+            "analysis": self.settings.analysis.model_dump(mode="json"),
+            "scale": self.scale,
+            "seeds": list(self.settings.seeds),
+            "stands_in": self.settings.stands_in,
+            "teacher": self.settings.teacher.name,
+            "bootstrap": self.settings.scores.bootstrap,
+        }
+
+    def video_settings(self, video: str) -> dict[str, Any]:
+        """Settings of the job that writes a video for people."""
+        return {
+            "figure": self.videos[video].model_dump(mode="json"),
+            "seeds": list(self.settings.seeds),
+            "context": self.settings.rollouts.context,
+        }
 
 
 def _known(group: str, name: str, key: str, value: str, choices: Collection[str]) -> None:

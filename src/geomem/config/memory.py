@@ -35,6 +35,22 @@ class Teacher(Strict):
     validation_split: str = "validation"
 
 
+class ImageTeacher(Strict):
+    """The frozen 2D model of the REPA baseline; runs inside training, nothing is cached."""
+
+    weights: str = Field(
+        default="",
+        description="official DINOv2 file with registers (.pth or .safetensors); empty: the image "
+        "encoder inside the 3D teacher stands in for DINOv2, with that one's sizes",
+    )
+    sha256: str = Field(default="", description="checked before use where given")
+    embed_dim: Positive = 1024
+    depth: Positive = 24
+    num_heads: Positive = 16
+    image_size: Positive = Field(default=518, description="pixels; images are resized to this side")
+    patch_size: Positive = Field(default=14, description="pixels")
+
+
 class Features(Strict):
     """What the cache keeps of the teacher."""
 
@@ -51,8 +67,23 @@ class Features(Strict):
     )
 
 
+class ImplicitMemorySizes(Strict):
+    """The implicit memory: learned queries that compress the history's tokens."""
+
+    queries: Positive = Field(default=64, description="tokens of the memory, however long history")
+    width: Positive = Field(default=64, description="width of those tokens")
+    heads: Positive = Field(default=4, description="attention heads of the queries")
+    layers: Positive = Field(default=2, description="looks of the queries at the history")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} do not divide width {self.width}")
+        return self
+
+
 class Memory(Strict):
-    """The explicit memory."""
+    """The memory, explicit but for `implicit`."""
 
     voxel_size: float = Field(gt=0, description="metres")
     budget: Positive = Field(description="largest number of points")
@@ -71,6 +102,7 @@ class Memory(Strict):
         default=0.5, gt=0, description="metres; where a view begins when overlaps are measured"
     )
     overlap_far: float = Field(default=8.0, gt=0, description="metres; where it ends")
+    implicit: ImplicitMemorySizes = ImplicitMemorySizes()
 
     @model_validator(mode="after")
     def _views_have_depth(self) -> Self:

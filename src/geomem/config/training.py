@@ -30,12 +30,18 @@ class Model(Strict):
         return self
 
 
+# Keys of a recipe that do not change what is learned: no job is made again when they change.
+EXECUTION = frozenset({"checkpoint_steps", "states", "workers", "parallel", "deterministic"})
+
+
 class Optimization(Strict):
     """One training recipe."""
 
     steps: Positive
     batch: Positive = Field(description="windows per optimizer step, over all processes")
-    accumulation: Positive = 1
+    accumulation: Positive = Field(
+        default=1, description="micro-batches that a process's windows of a step are split into"
+    )
     learning_rate: float = Field(gt=0)
     zero_init_rate: float = Field(
         default=1.0, gt=0, description="factor on the learning rate of zero-initialised projections"
@@ -48,7 +54,15 @@ class Optimization(Strict):
     ema_decay: Share
     precision: Literal["no", "bf16"] = "no"
     checkpoint_steps: Positive = Field(description="optimizer steps between resumable states")
+    states: Positive = Field(default=2, description="newest resumable states that are kept")
     workers: int = Field(default=0, ge=0, description="loader processes")
+    parallel: Literal["ddp", "fsdp2"] = Field(
+        default="ddp",
+        description="several processes: each holds the whole model, or a share of it",
+    )
+    deterministic: bool = Field(
+        default=False, description="the same bits in every run on the same hardware; slower"
+    )
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
@@ -63,6 +77,9 @@ class Alignment(Strict):
     objective: Literal["angular+scale", "angular", "mse", "repa", "trd", "as_released"] = (
         "angular+scale"
     )
+    teacher: Literal["3d", "2d"] = Field(
+        default="3d", description="VGGT, or the frozen image model of `image_teacher`"
+    )
     level: int = Field(description="index into the backbone's states; the down levels come first")
     frames: Positive | None = Field(
         default=None, description="frames of a window that are aligned, spread evenly; all if none"
@@ -75,11 +92,21 @@ class VariantMemory(Strict):
     """What a variant remembers."""
 
     frames: Positive = Field(description="memory frames K")
+    kind: Literal["explicit", "implicit"] = Field(
+        default="explicit",
+        description="a map of points and features, or learned queries that compress the features",
+    )
     geometry: Literal["teacher", "truth"] = "teacher"
     selection: Literal["time", "overlap"] = Field(
         default="time",
         description="frames spread over the history, or those that see most of the target views",
     )
+
+    @model_validator(mode="after")
+    def _geometry_is_explicit(self) -> Self:
+        if self.kind == "implicit" and self.geometry == "truth":
+            raise ValueError("an implicit memory has no points: leave out `geometry`")
+        return self
 
 
 class Criterion(Strict):

@@ -83,7 +83,7 @@ def cache(args: argparse.Namespace) -> None:
     from geomem.formats.teachers import load_teacher
 
     torch.set_num_threads(args.threads)
-    with exclusive(args.output.parent):
+    with exclusive(args.output.parent, part=args.output.stem):  # parts are made side by side
         cache_part(
             args.output,
             args.number,

@@ -85,20 +85,21 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path | str) -> Iterator[None]:
-    """Hold `directory` for this process alone.
+def exclusive(directory: Path | str, *, part: str = "") -> Iterator[None]:
+    """Hold `directory`, or the part of that name in it, for this process alone.
 
     Raises:
         InputError: If another process works in it.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
+    name = f".lock-{part}" if part else ".lock"
+    with (directory / name).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{directory} is in use by another run; wait for it to end or stop it first"
+                f"{directory / part} is in use by another run; wait for it to end or stop it first"
             ) from None
         yield
 

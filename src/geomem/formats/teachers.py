@@ -5,7 +5,9 @@ from typing import Any
 
 from geomem.formats.files import InputError, check_sha256, read_tensors
 from geomem.memory.reconstruction import FeatureBasis
+from geomem.models.dinov2 import load_dinov2
 from geomem.models.vggt import VGGT, VGGT_1B, VGGTConfig
+from geomem.models.vggt_layers import PatchEmbedder
 from geomem.models.vggt_weights import load_vggt
 
 
@@ -29,6 +31,30 @@ def load_teacher(weights: Path, architecture: dict[str, Any], *, sha256: str = "
         check_sha256(weights, sha256)
     try:
         return load_vggt(weights, teacher_config(architecture)).requires_grad_(False)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def load_image_teacher(weights: Path, settings: dict[str, Any]) -> PatchEmbedder:
+    """Load the 2D teacher, frozen: DINOv2, or the image encoder of a VGGT that stands in for it.
+
+    Args:
+        weights: Official DINOv2 file, or the VGGT's.
+        settings: `dinov2` (`sha256`, sizes) or `encoder_of` (`teacher`, `sha256`).
+
+    Raises:
+        InputError: If the file is missing, damaged or for other sizes.
+    """
+    if "dinov2" not in settings:
+        source = settings["encoder_of"]
+        vggt = load_teacher(weights, source["teacher"], sha256=source["sha256"])
+        return vggt.aggregator.patch_embed
+    sizes = dict(settings["dinov2"])
+    sha256 = sizes.pop("sha256")
+    if sha256:
+        check_sha256(weights, sha256)
+    try:
+        return load_dinov2(weights, **sizes)
     except ValueError as error:
         raise InputError(str(error)) from None
 

@@ -94,9 +94,7 @@ class MemoryControl(UViTTrunk):
                 **options,
             )
         )
-        self.memory_stem = MemoryStem(
-            memory_channels, channels[0], emb_channels, patch_size, hidden=stem_channels
-        )
+        self.memory_stem = self._make_stem(channels[0], emb_channels, stem_channels)
         self.zero_projections = nn.ModuleList(
             zero_init(nn.Conv2d(width, width, kernel_size=1)) for width in channels
         )
@@ -125,7 +123,7 @@ class MemoryControl(UViTTrunk):
         Measured on a toy task (300 steps of AdamW at 1e-3): five times the learning rate on these
         alone reached after 200 steps the loss that one common rate reached after 300.
         """
-        stem_end = self.memory_stem.zero_proj.parameters()
+        stem_end = self.memory_stem.get_submodule("zero_proj").parameters()
         return [*stem_end, *self.zero_projections.parameters()]
 
     def forward(
@@ -157,7 +155,7 @@ class MemoryControl(UViTTrunk):
         """
         self._check_memory(x, memory)
         emb = self._camera_input(x, rays, camera_embedding)
-        to_frames, to_emb = self.memory_stem(memory.flatten(0, 1))
+        to_frames, to_emb = self._read_memory(memory, emb)
         if camera_mask is not None:
             emb = emb.masked_fill(camera_mask.view(-1, 1, 1, 1, 1), 0.0)
         emb = emb + to_emb.unflatten(0, x.shape[:2])
@@ -173,6 +171,14 @@ class MemoryControl(UViTTrunk):
                 residual = residual.masked_fill(memory_mask.view(-1, 1, 1, 1, 1), 0.0)
             residuals.append(residual)
         return ControlResiduals(down=tuple(residuals[:-1]), mid=residuals[-1])
+
+    def _make_stem(self, width: int, emb_channels: int, hidden: int) -> nn.Module:
+        return MemoryStem(self.memory_channels, width, emb_channels, self.patch_size, hidden=hidden)
+
+    def _read_memory(self, memory: Tensor, camera_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is added to the embedded frames and to the embedding of noise and cameras."""
+        to_frames, to_emb = self.memory_stem(memory.flatten(0, 1))
+        return to_frames, to_emb
 
     def _check_memory(self, x: Tensor, memory: Tensor) -> None:
         expected = (*x.shape[:2], self.memory_channels, *x.shape[-2:])

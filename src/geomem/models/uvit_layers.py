@@ -179,6 +179,34 @@ class ModulatedNorm(nn.Module):
         return torch.addcmul(shift, self.norm(x_BLC), 1 + scale)
 
 
+class ClipDropout(nn.Dropout):
+    """Dropout whose mask of a clip depends on that clip's seed alone, not on the batch around it.
+
+    Without seeds (see `seed_dropout`) it draws as `nn.Dropout` does.
+    """
+
+    seeds: tuple[int, ...] | None = None
+
+    def forward(self, x_BLC: Tensor) -> Tensor:
+        if not self.training or self.p == 0 or self.seeds is None:
+            return super().forward(x_BLC)
+        generator = torch.Generator(x_BLC.device)
+        shape = x_BLC.shape[1:]
+        draws = [
+            torch.rand(shape, generator=generator.manual_seed(seed), device=x_BLC.device)
+            for seed in self.seeds
+        ]
+        return x_BLC * (torch.stack(draws) >= self.p) / (1 - self.p)
+
+
+def seed_dropout(model: nn.Module, seeds_B: Tensor) -> None:
+    """Give every dropout layer of a model its own seed for each clip of the coming batch."""
+    layers = [module for module in model.modules() if isinstance(module, ClipDropout)]
+    seeds = seeds_B.tolist() if any(layer.p for layer in layers) else []
+    for number, layer in enumerate(layers):
+        layer.seeds = tuple(seed + number for seed in seeds) or None
+
+
 class TransformerBlock(nn.Module):
     """Attention over all tokens of a clip and an MLP, both fed by one fused projection."""
 
@@ -194,7 +222,7 @@ class TransformerBlock(nn.Module):
         self.k_norm = RMSNorm(channels // heads)
         self.attn_out = zero_init(nn.Linear(channels, channels))
         last = zero_init(nn.Linear(4 * channels, channels))
-        self.mlp_out = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), last)
+        self.mlp_out = nn.Sequential(nn.SiLU(), ClipDropout(dropout), last)
 
     def forward(self, x_NCHW: Tensor, emb_NEHW: Tensor, rope: RopeTable) -> Tensor:
         """Return the new state (N, C, H, W).

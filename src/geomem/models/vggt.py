@@ -4,6 +4,7 @@ Shape suffixes: B clips, T frames, N tokens per frame (1 camera, 4 registers, th
 row), C embedding width, H, W image. Cameras are OpenCV, world-to-camera.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -91,25 +92,34 @@ VGGT_1B = VGGTConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class VGGTOutput:
-    """What VGGT says of a clip; lengths in units of the scene scale it was trained with.
+class VGGTDenseOutput:
+    """What VGGT's dense heads say; lengths in units of the scene scale it was trained with.
 
     Attributes:
-        tokens: One (B, T, N, 2C) per pair of blocks, special tokens first.
-        pose_enc: One (B, T, 9) per refinement step, last one best: translation, quaternion
-            (x, y, z, w; not normalised), vertical and horizontal field of view in radians.
         depth: Planar depth (B, T, H, W), positive.
         depth_conf: Confidence (B, T, H, W), at least 1.
         world_points: Points (B, T, H, W, 3) in the first camera's frame.
         world_points_conf: Confidence (B, T, H, W), at least 1.
     """
 
-    tokens: list[Tensor]
-    pose_enc: list[Tensor]
     depth: Tensor
     depth_conf: Tensor
     world_points: Tensor
     world_points_conf: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class VGGTOutput(VGGTDenseOutput):
+    """What VGGT says of a clip.
+
+    Attributes:
+        tokens: One (B, T, N, 2C) per pair of blocks, special tokens first.
+        pose_enc: One (B, T, 9) per refinement step, last one best: translation, quaternion
+            (x, y, z, w; not normalised), vertical and horizontal field of view in radians.
+    """
+
+    tokens: list[Tensor]
+    pose_enc: list[Tensor]
 
 
 class Aggregator(nn.Module):
@@ -136,11 +146,20 @@ class Aggregator(nn.Module):
 
     def forward(self, images: Tensor, last_layer: int) -> list[Tensor]:
         """Return the outputs (B, T, N, 2C) of pairs 0 to last_layer for images (B, T, 3, H, W)."""
-        frames = images.shape[1]
-        x = self._embed(images)
+        return self.run(self.embed(images), images, range(last_layer + 1))
+
+    def run(self, x: Tensor, images: Tensor, layers: Iterable[int]) -> list[Tensor]:
+        """Return the outputs (B, T, N, 2C) of some pairs of blocks, the first fed x (B, T, N, C).
+
+        Args:
+            x: Tokens that enter: of `embed`, or the global half of the pair before.
+            images: Only their shape (B, T, 3, H, W), type and device matter.
+            layers: Which pairs, one behind the other.
+        """
+        frames = x.shape[1]
         frame_rope, global_rope = self._rope(images)
         outputs = []
-        for i in range(last_layer + 1):
+        for i in layers:
             x = self.frame_blocks[i](rearrange(x, "b t n c -> (b t) n c"), frame_rope)
             x_frame = rearrange(x, "(b t) n c -> b t n c", t=frames)
             x = self.global_blocks[i](rearrange(x_frame, "b t n c -> b (t n) c"), global_rope)
@@ -148,7 +167,9 @@ class Aggregator(nn.Module):
             outputs.append(torch.cat([x_frame, x], dim=-1))
         return outputs
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the tokens (B, T, N, C) that enter the first pair: special ones, then patches of
+        the image encoder, which sees each frame by itself."""
         batch, frames = images.shape[:2]
         mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
         std = images.new_tensor(IMAGENET_STD)[:, None, None]
@@ -253,12 +274,21 @@ class VGGT(nn.Module):
         """
         with torch.autocast(tokens[0].device.type, enabled=False):
             pose_enc = self.camera_head(tokens[-1][:, :, 0])
-            layers = [tokens[i] for i in self.config.dpt_layers]
+        dense = self.decode_dense(dict(enumerate(tokens)), height=height, width=width)
+        return VGGTOutput(tokens=tokens, pose_enc=pose_enc, **vars(dense))
+
+    def decode_dense(
+        self, tokens: Mapping[int, Tensor], *, height: int, width: int
+    ) -> VGGTDenseOutput:
+        """Run the dense heads alone, on the tokens (B, T, N, 2C) of at least `dpt_layers`.
+
+        Their special tokens are not read.
+        """
+        layers = [tokens[i] for i in self.config.dpt_layers]
+        with torch.autocast(layers[0].device.type, enabled=False):
             depth, depth_conf = _dense(self.depth_head, layers, height, width)
             points, points_conf = _dense(self.point_head, layers, height, width)
-        return VGGTOutput(
-            tokens=tokens,
-            pose_enc=pose_enc,
+        return VGGTDenseOutput(
             depth=depth[..., 0].exp(),
             depth_conf=1 + depth_conf.exp(),
             world_points=points.sign() * points.abs().expm1(),

@@ -55,7 +55,7 @@ def depth_metrics(predicted: Tensor, target: Tensor, valid: Tensor) -> DepthMetr
     """
     if not valid.any():
         raise ValueError("no valid pixel in any of the clips")
-    ratio = (_align_medians(predicted, target, valid) / target.where(valid, 1.0))[valid]
+    ratio = (align_medians(predicted, target, valid) / target.where(valid, 1.0))[valid]
     return DepthMetrics(
         abs_rel=(ratio - 1).abs().mean().item(),
         delta_125=(torch.maximum(ratio, 1 / ratio) < 1.25).float().mean().item(),
@@ -106,7 +106,9 @@ def identity_poses(target_w2c: Tensor) -> Tensor:
     return torch.eye(3, 4, dtype=target_w2c.dtype, device=target_w2c.device).expand_as(target_w2c)
 
 
-def _align_medians(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+def align_medians(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Return predictions (B, T, H, W), each clip scaled to the median of the truth where valid."""
+
     def medians(depth: Tensor) -> Tensor:
         return depth.where(valid, torch.nan).flatten(1).nanmedian(dim=1).values
 

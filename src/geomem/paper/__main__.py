@@ -44,6 +44,20 @@ def teacher_table(args: argparse.Namespace) -> None:
     _write_table(args, build(settings, metrics), record)
 
 
+def analysis_tables(args: argparse.Namespace) -> None:
+    """Render the tables of what features know, as CSV and LaTeX."""
+    config = job_config(args)
+    if config.analysis is None:
+        raise InputError("config/experiments.yaml has no `analysis`")
+    settings = checked(config.analysis_table_settings(), args)
+    from geomem.paper.analysis import Analyses
+    from geomem.paper.analysis import analysis_tables as build
+
+    (probes, decoded), record = build(settings, Analyses(args.analyses))
+    _write_texts(decoded, args.decoding_csv, args.decoding_tex)
+    _write_table(args, probes, record)
+
+
 def figure(args: argparse.Namespace) -> None:
     """Draw a figure as PDF and PNG."""
     config = job_config(args)
@@ -55,7 +69,15 @@ def figure(args: argparse.Namespace) -> None:
     from geomem.paper.version import VERSION
 
     kind = settings["figure"]["kind"]
-    if kind in ("strip", "revisits"):
+    if kind in ("probes", "clouds"):
+        if not args.analyses:
+            raise InputError(f"{args.name} shows an analysis: give --analyses")
+        from geomem.paper.analysis import Analyses
+        from geomem.paper.analysis_figures import clouds, probe_curves
+
+        show = {"probes": probe_curves, "clouds": clouds}[kind]
+        drawn, provenance = show(settings, Analyses(args.analyses))
+    elif kind in ("strip", "revisits"):
         if not (args.rollouts and args.clips):
             raise InputError(f"{args.name} shows videos: give --rollouts and --clips")
         draw = {"strip": strip, "revisits": revisits}[kind]
@@ -71,6 +93,19 @@ def figure(args: argparse.Namespace) -> None:
     write_json(args.provenance, {**provenance, "version": VERSION})
 
 
+def video(args: argparse.Namespace) -> None:
+    """Write videos of several variants side by side as one MP4 file."""
+    config = job_config(args)
+    _choose("videos", args.name, config.videos)
+    settings = checked(config.video_settings(args.name), args)
+    from geomem.paper.films import film, write_mp4
+    from geomem.paper.version import VERSION
+
+    frames, provenance = film(settings, args.rollouts, args.clips)
+    write_mp4(args.mp4, frames, rate=settings["figure"]["rate"])
+    write_json(args.provenance, {**provenance, "version": VERSION})
+
+
 def pdf(args: argparse.Namespace) -> None:
     """Compile the paper."""
     from geomem.paper.latex import compile_paper
@@ -83,13 +118,20 @@ def _choose(group: str, name: str, choices: dict[str, Any]) -> None:
         raise InputError(f"{name!r} is none of the {group} {sorted(choices)}")
 
 
-def _write_table(args: argparse.Namespace, made: Any, provenance: dict[str, Any]) -> None:
+def _write_texts(made: Any, csv_path: Path, tex_path: Path) -> None:
     from geomem.paper.tables import table_csv, table_latex
-    from geomem.paper.version import VERSION
 
-    for path, text in ((args.csv, table_csv(made)), (args.tex, table_latex(made))):
+    for path, text in ((csv_path, table_csv(made)), (tex_path, table_latex(made))):
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _write_table(args: argparse.Namespace, made: Any, provenance: dict[str, Any]) -> None:
+    from geomem.paper.tables import table_values
+    from geomem.paper.version import VERSION
+
+    _write_texts(made, args.csv, args.tex)
+    write_json(args.values, table_values(made))
     write_json(args.provenance, {**provenance, "version": VERSION})
 
 
@@ -110,15 +152,33 @@ def main() -> None:
     _table_outputs(command)
     command.set_defaults(command=teacher_table)
 
+    command = job_parser(commands.add_parser("analysis-tables", help=analysis_tables.__doc__))
+    command.add_argument("--analyses", type=Path, nargs="+", required=True, help="records")
+    _table_outputs(command)
+    command.add_argument("--decoding-csv", type=Path, required=True)
+    command.add_argument("--decoding-tex", type=Path, required=True)
+    command.set_defaults(command=analysis_tables)
+
     command = job_parser(commands.add_parser("figure", help=figure.__doc__))
     command.add_argument("name", help="a figure of config/experiments.yaml")
     _score_arguments(command, required=False)
     command.add_argument("--rollouts", type=Path, nargs="+", help="folders of the shown videos")
     command.add_argument("--clips", type=Path, help="directory of their split")
+    command.add_argument("--analyses", type=Path, nargs="+", help="records of the analysis")
     command.add_argument("--pdf", type=Path, required=True)
     command.add_argument("--png", type=Path, required=True)
     command.add_argument("--provenance", type=Path, required=True)
     command.set_defaults(command=figure)
+
+    command = job_parser(commands.add_parser("video", help=video.__doc__))
+    command.add_argument("name", help="a video of config/experiments.yaml")
+    command.add_argument(
+        "--rollouts", type=Path, nargs="+", required=True, help="folders of the shown videos"
+    )
+    command.add_argument("--clips", type=Path, required=True, help="directory of their split")
+    command.add_argument("--mp4", type=Path, required=True)
+    command.add_argument("--provenance", type=Path, required=True)
+    command.set_defaults(command=video)
 
     command = commands.add_parser("pdf", help=pdf.__doc__)
     command.add_argument("output", type=Path, help="PDF to write")
@@ -141,6 +201,7 @@ def _score_arguments(command: argparse.ArgumentParser, *, required: bool) -> Non
 def _table_outputs(command: argparse.ArgumentParser) -> None:
     command.add_argument("--csv", type=Path, required=True)
     command.add_argument("--tex", type=Path, required=True)
+    command.add_argument("--values", type=Path, required=True, help="values alone, JSON")
     command.add_argument("--provenance", type=Path, required=True)
 
 

@@ -46,7 +46,7 @@ def strip(
     Raises:
         InputError: If the videos of a row are missing or of other clips.
     """
-    rows, record = _videos_of_rows(settings, rollouts, clips)
+    rows, record = videos_of_rows(settings, rollouts, clips)
     last, count = len(rows["truth"]) - 1, settings["figure"]["frames"]
     numbers = np.linspace(0, last, count).round().astype(int).tolist()
     figure = qualitative_strip(rows, frames=numbers, context=settings["context"])
@@ -66,7 +66,7 @@ def revisits(
     Raises:
         InputError: If the videos of a row are missing or of other clips.
     """
-    rows, record = _videos_of_rows(settings, rollouts, clips)
+    rows, record = videos_of_rows(settings, rollouts, clips)
     length = len(rows["truth"])
     cameras = ClipStore(clips).cameras(settings["figure"]["clip"], list(range(length)))
     firsts = [round(share * (length - 1)) for share in settings["figure"]["visits"]]
@@ -81,7 +81,7 @@ def _revisit_of(first: int, cameras: NDArray[np.float32]) -> int:
     return later + int(np.abs(cameras[later:] - cameras[first]).sum(-1).argmin())
 
 
-def _videos_of_rows(
+def videos_of_rows(
     settings: Settings, rollouts: Iterable[Path], clips: Path
 ) -> tuple[dict[str, Frames], dict[str, Any]]:
     """Return the truth and every row's video of the chosen clip, and the record of both."""

@@ -170,7 +170,9 @@ def curves_figure(
     return figure
 
 
-def panels_figure(panels: Sequence[Sequence[Panel]], *, x_label: str) -> Figure:
+def panels_figure(
+    panels: Sequence[Sequence[Panel]], *, x_label: str, legend_columns: int | None = None
+) -> Figure:
     """Return a grid of curves over one horizontal axis; a row of it shares the vertical one.
 
     A label looks alike in all panels, and one legend stands for all.
@@ -178,6 +180,7 @@ def panels_figure(panels: Sequence[Sequence[Panel]], *, x_label: str) -> Figure:
     Args:
         panels: Rows of panels, all of one length.
         x_label: Axis label with its unit.
+        legend_columns: Labels side by side; all if none.
 
     Raises:
         ValueError: If there is no curve, or the arrays of one differ in shape.
@@ -199,6 +202,7 @@ def panels_figure(panels: Sequence[Sequence[Panel]], *, x_label: str) -> Figure:
                 for label, curve in panel.curves.items():
                     _draw_curve(axis, label, curve, labels.index(label))
                 axis.margins(x=0.02)
+                axis.xaxis.get_major_locator().set_params(integer=True)
                 sns.despine(ax=axis)
         for axis in axes[-1]:
             axis.set_xlabel(x_label)
@@ -211,7 +215,7 @@ def panels_figure(panels: Sequence[Sequence[Panel]], *, x_label: str) -> Figure:
             [handles[label] for label in labels],
             labels,
             loc="outside upper center",
-            ncols=len(labels),
+            ncols=legend_columns or len(labels),
             frameon=False,
             handlelength=2.2,
         )

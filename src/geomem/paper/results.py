@@ -134,11 +134,11 @@ def teacher_table(settings: Settings, metrics: Settings) -> Table:
     known = metrics["depth"]["teacher"] | metrics["pose"]["teacher"]
     return Table(
         label="teacher_table",
-        caption=_sentences(
+        caption=sentences(
             "The frozen teacher on held-out clips, against the mean depth and the identity pose.",
             f"Scale {settings['scale']}, {metrics['clips']} clips, {metrics['frames']} frames of "
             f"each, {metrics['stride']} apart.",
-            _stands_in(settings["stands_in"], []),
+            stands_in(settings["stands_in"], []),
         ),
         columns=TEACHER_COLUMNS,
         rows=[
@@ -185,9 +185,9 @@ def _tests(column: Settings, settings: Settings, scores: Scores) -> dict[str, Pa
 def _cell(interval: Interval, test: PairedTest | None) -> Cell:
     known = math.isfinite(interval.low)
     return Cell(
-        value=_digits(interval.value),
-        low=_digits(interval.low) if known else None,
-        high=_digits(interval.high) if known else None,
+        value=digits(interval.value),
+        low=digits(interval.low) if known else None,
+        high=digits(interval.high) if known else None,
         dagger=test is not None and test.significant,
     )
 
@@ -200,7 +200,7 @@ def _cell_record(cell: Cell, test: PairedTest | None, files: list[ScoreFile]) ->
         "scores": [file.path for file in files],
     }
     if test is not None:
-        record["test"] = {"difference": _digits(test.difference), "p_holm": _digits(test.p_holm)}
+        record["test"] = {"difference": digits(test.difference), "p_holm": digits(test.p_holm)}
     return record
 
 
@@ -256,16 +256,17 @@ def _caption(settings: Settings, scores: Scores) -> Latex:
     labels = {shared[0]["labels"].get(column["metric"]) for column in columns}
     stand_ins = [STANDS_FOR[label] for label in sorted(labels - {None}) if label in STANDS_FOR]
     seeds = len(settings["seeds"])
-    return _sentences(
+    return sentences(
         settings["table"]["caption"],
         f"Scale {settings['scale']}: {clips} clips of {shared[0]['frames']} frames, "
         f"{shared[0]['context']} of them given; {seeds} training seed{'s' * (seeds > 1)}; "
         f"teacher {settings['teacher']}.",
-        _stands_in(settings["stands_in"], stand_ins),
+        stands_in(settings["stands_in"], stand_ins),
     )
 
 
-def _stands_in(general: str, networks: list[str]) -> Latex:
+def stands_in(general: str, networks: list[str]) -> Latex:
+    """Return one sentence on what stands in for what, of the scale and of networks."""
     sentence = escape_latex(general[:1].upper() + general[1:])
     return Latex("; ".join([sentence, *(escape_latex(text) for text in networks)]) + ".")
 
@@ -277,7 +278,7 @@ def _notes(settings: Settings) -> list[str]:
         if row["variant"] == settings["table"]["reference"] and not row["repeat_context"]
     )
     return [
-        _sentences(
+        sentences(
             "Means over clips and seeds of the generated frames alone; PSNR pools the squared "
             "error of a clip, revisit PSNR is a mean over frames.",
             Latex(
@@ -296,13 +297,15 @@ def _notes(settings: Settings) -> list[str]:
 
 
 def _plain_cells(values: Settings) -> dict[str, Cell]:
-    return {name: Cell(value=_digits(value)) for name, value in values.items()}
+    return {name: Cell(value=digits(value)) for name, value in values.items()}
 
 
-def _sentences(*parts: str) -> Latex:
+def sentences(*parts: str) -> Latex:
+    """Return sentences of text or `Latex` as one."""
     return Latex(" ".join(escape_latex(part) for part in parts))
 
 
-def _digits(value: float) -> float:
+def digits(value: float) -> float:
+    """Return a number with six digits."""
     # What lies beyond differs from machine to machine.
     return float(f"{value:.6g}")

@@ -174,6 +174,16 @@ def table_csv(table: Table) -> str:
     return str(table_frame(table).to_csv(index=False, lineterminator="\n"))
 
 
+def table_values(table: Table) -> dict[str, dict[str, float]]:
+    """Return row -> column -> value, without what is missing or not finite."""
+    return {
+        str(row.label): {
+            key: cell.value for key, cell in row.cells.items() if math.isfinite(cell.value)
+        }
+        for row in table.rows
+    }
+
+
 def table_latex(table: Table) -> str:
     r"""Return a LaTeX table that can be \input.
 

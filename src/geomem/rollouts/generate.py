@@ -17,11 +17,15 @@ from geomem.diffusion.samplers import sample_window
 from geomem.diffusion.schedule import CosineSchedule
 from geomem.geometry.rays import encode_cameras
 from geomem.memory.explicit import ExplicitMemory
-from geomem.memory.reconstruction import FeatureBasis, reconstruct
+from geomem.memory.implicit import encode_history
+from geomem.memory.reconstruction import FeatureBasis, compressed_features, reconstruct
 from geomem.memory.selection import choose_frames
 from geomem.models.control import MemoryControl
+from geomem.models.implicit import ImplicitMemory
 from geomem.models.uvit import UViT3DPose
 from geomem.models.vggt import VGGT
+
+MAP_AXES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +37,38 @@ class MemoryReader:
         basis: Compression of its features.
         settings: `frames`, `geometry`, `selection`, `overlap_near`, `overlap_far`, `voxel_size`,
             `budget`, `confidence_quantile`, `scale_from`, `scale_prior_weight`.
+        implicit: What compresses the history instead of a map of points, or None.
     """
 
     teacher: VGGT
     basis: FeatureBasis
     settings: dict[str, Any]
+    implicit: ImplicitMemory | None = None
+
+    def choose(self, known: list[int], targets: Sequence[int], cameras_T16: Tensor) -> list[int]:
+        """Return which of the finished frames `known` enter the memory."""
+        return choose_frames(
+            known,
+            targets,
+            cameras_T16,
+            self.settings["frames"],
+            selection=self.settings["selection"],
+            near=self.settings["overlap_near"],
+            far=self.settings["overlap_far"],
+        )
+
+    def compress(
+        self, video_T3SS: Tensor, cameras_T16: Tensor, known: list[int], targets: Sequence[int]
+    ) -> Tensor:
+        """Return the implicit memory (Q, D) of one clip's finished frames; arguments as `build`."""
+        assert self.implicit is not None
+        chosen = self.choose(known, targets, cameras_T16)
+        images = (video_T3SS[chosen] + 1) / 2
+        features = compressed_features(self.teacher, images[None], basis=self.basis)[0]
+        first = cameras_T16[targets[0]]
+        history = encode_history(features, cameras_T16[chosen], first, frames=len(chosen))
+        memory: Tensor = self.implicit(history[None])[0]
+        return memory
 
     def build(
         self,
@@ -57,15 +88,7 @@ class MemoryReader:
             depth_TSS: True depth, read with `geometry: truth` alone.
         """
         settings = self.settings
-        chosen = choose_frames(
-            known,
-            targets,
-            cameras_T16,
-            settings["frames"],
-            selection=settings["selection"],
-            near=settings["overlap_near"],
-            far=settings["overlap_far"],
-        )
+        chosen = self.choose(known, targets, cameras_T16)
         images, cameras = (video_T3SS[chosen] + 1) / 2, cameras_T16[chosen]
         made = reconstruct(
             self.teacher,
@@ -142,7 +165,7 @@ def generate(
     for window, guidance in progress(stages, total=len(stages)):
         maps = None
         if memory is not None:
-            maps = _memory_maps(clips, window, sorted(known), memory)
+            maps = _memory_inputs(clips, window, sorted(known), memory)
         made = sample_window(
             _bind(clips, window, backbone, control, maps),
             clips.video[:, list(window.frames)],
@@ -155,13 +178,17 @@ def generate(
         for position, frame in enumerate(window.frames):
             if frame in window.generated:
                 clips.video[:, frame] = made[:, position].clamp(-1, 1)
-                if maps is not None:
+                if maps is not None and maps.ndim == MAP_AXES:
                     clips.coverage[:, frame] = maps[:, position, -2].mean((-2, -1))
         known.extend(window.generated)
 
 
-def _memory_maps(clips: Clips, window: Window, known: list[int], memory: MemoryReader) -> Tensor:
-    """Return the maps (B, L, M, S, S) of every clip's memory in the window's views."""
+def _memory_inputs(clips: Clips, window: Window, known: list[int], memory: MemoryReader) -> Tensor:
+    """Return what the branch reads for a window: maps (B, L, M, S, S) of every clip's memory in the
+    window's views, or implicit memories (B, Q, D)."""
+    if memory.implicit is not None:
+        pairs = zip(clips.video, clips.cameras, strict=True)
+        return torch.stack([memory.compress(v, c, known, window.frames) for v, c in pairs])
     maps = []
     for clip in range(len(clips.ids)):
         depth = None if clips.depth is None else clips.depth[clip]

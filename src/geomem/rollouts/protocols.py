@@ -24,6 +24,7 @@ from geomem.formats import (
 from geomem.formats.teachers import load_teacher, read_basis
 from geomem.geometry.cameras import check_cameras
 from geomem.models.control import MemoryControl
+from geomem.models.implicit import ImplicitControl, ImplicitMemory
 from geomem.models.uvit import UViT3DPose
 from geomem.rollouts.generate import Clips, MemoryReader, generate
 
@@ -61,11 +62,17 @@ def load_variant(
     if settings["memory"]:
         if weights is None or basis is None:
             raise InputError("a variant with memory needs --weights and --basis")
-        control = load_module(MemoryControl, checkpoint, "control").eval()
+        implicit = None
+        if "implicit" in settings["memory"]:
+            control = load_module(ImplicitControl, checkpoint, "control").eval()
+            implicit = load_module(ImplicitMemory, checkpoint, "memory").eval()
+        else:
+            control = load_module(MemoryControl, checkpoint, "control").eval()
         memory = MemoryReader(
             teacher=load_teacher(weights, teacher.architecture, sha256=teacher.sha256),
             basis=read_basis(basis),
             settings=settings["memory"],
+            implicit=implicit,
         )
     return LoadedVariant(backbone=backbone, control=control, memory=memory, key=digest(records))
 

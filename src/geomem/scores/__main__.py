@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from geomem.cli import checked, job_config, job_parser, progress, run_command
-from geomem.formats import write_json
+from geomem.formats import InputError, sha256_file, write_json, write_tensors
 
 
 def score(args: argparse.Namespace) -> None:
@@ -28,6 +28,31 @@ def score(args: argparse.Namespace) -> None:
     write_json(args.output, {**result, "settings": settings, "version": VERSION})
 
 
+def analyse(args: argparse.Namespace) -> None:
+    """Probe and decode the features of the teacher, or of a variant with one seed."""
+    settings = checked(job_config(args).analysis_settings(args.variant), args)
+    import torch
+
+    from geomem.scores.analysis import analyse_teacher, analyse_variant
+    from geomem.scores.version import VERSION
+    from geomem.scores.windows import Windows
+
+    torch.set_num_threads(args.threads)
+    bar = partial(progress, label=f"analysing {args.variant or 'the teacher'}")
+    windows = Windows(args.fit_clips, args.test_clips, settings, progress=bar)
+    if args.variant is None:
+        result, clouds = analyse_teacher(args.weights, args.basis, windows, settings)
+    else:
+        if args.checkpoint is None:
+            raise InputError(f"--variant {args.variant} needs --checkpoint")
+        result, clouds = analyse_variant(
+            args.checkpoint, args.weights, args.basis, windows, settings
+        )
+    write_tensors(args.clouds, clouds, {})
+    record = {**result, "settings": settings, "version": VERSION}
+    write_json(args.output, {**record, "clouds": sha256_file(args.clouds)})
+
+
 def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.scores", description=__doc__)
@@ -38,6 +63,17 @@ def main() -> None:
     command.add_argument("--clips", type=Path, required=True, help="directory of their split")
     command.add_argument("--protocol", required=True)
     command.set_defaults(command=score)
+
+    command = job_parser(commands.add_parser("analyse", help=analyse.__doc__))
+    command.add_argument("output", type=Path, help="record to write")
+    command.add_argument("--clouds", type=Path, required=True, help="point clouds to write")
+    command.add_argument("--fit-clips", type=Path, required=True, help="split to fit probes on")
+    command.add_argument("--test-clips", type=Path, required=True, help="held-out split")
+    command.add_argument("--weights", type=Path, required=True, help="of the teacher")
+    command.add_argument("--basis", type=Path, required=True, help="of its features")
+    command.add_argument("--variant", help="whose hidden states; without, the teacher's features")
+    command.add_argument("--checkpoint", type=Path, help="folder of the variant's checkpoint")
+    command.set_defaults(command=analyse)
     run_command(parser)
 
 

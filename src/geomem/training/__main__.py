@@ -2,12 +2,15 @@
 
 import argparse
 import shutil
+import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from geomem.cli import checked, job_config, job_parser, progress, run_command
 from geomem.formats import exclusive, sha256_file, write_json
+from geomem.formats.spools import SPOOL, Spool, spool_header
 
 
 def train(args: argparse.Namespace) -> None:
@@ -20,7 +23,11 @@ def train(args: argparse.Namespace) -> None:
     from geomem.training.build import build_model, online_teacher
     from geomem.training.data import open_dataset
     from geomem.training.loop import train as run
+    from geomem.training.parallel import compute_deterministically, is_main, leave_team
+    from geomem.training.stopping import EXIT_RESUMABLE, StoppedError, listen_for_sigterm
 
+    if recipe.deterministic:
+        compute_deterministically()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     memory = settings.get("memory")
@@ -31,31 +38,43 @@ def train(args: argparse.Namespace) -> None:
         memory_cache=args.memory_features,
         window_cache=args.window_features,
     )
-    with exclusive(args.state):
+    with exclusive(args.state) if is_main() else nullcontext():
         model = build_model(settings, dataset, initial=args.initial)
-        log = run(
-            model,
-            dataset,
-            settings,
-            teacher=online_teacher(settings, args.weights, args.basis),
-            state_folder=args.state,
-            checkpoint_steps=recipe.checkpoint_steps,
-            workers=recipe.workers,
-            progress=partial(progress, label=f"training {args.variant}"),
-        )
-        _write(args, model.trained_modules(), settings, log)
-        for state in args.state.glob("step-*.safetensors"):
-            state.unlink()
-    shutil.rmtree(args.state, ignore_errors=True)
+        record = _record(args, settings)
+        spool = Spool(args.state / SPOOL, spool_header(record)).write if is_main() else None
+        try:
+            log = run(
+                model,
+                dataset,
+                settings,
+                teacher=online_teacher(settings, args.weights, args.basis),
+                state_folder=args.state,
+                checkpoint_steps=recipe.checkpoint_steps,
+                workers=recipe.workers,
+                progress=partial(progress, label=f"training {args.variant}"),
+                parallel=recipe.parallel,
+                kept=recipe.states,
+                told_to_stop=listen_for_sigterm(),
+                say=_say,
+                spool=spool,
+            )
+        except StoppedError as stop:
+            _say(str(stop))
+            raise SystemExit(EXIT_RESUMABLE) from None
+        if is_main():
+            _write(args, model.trained_modules(), record, log)
+            for state in args.state.glob("step-*"):
+                state.unlink()
+    if is_main():
+        shutil.rmtree(args.state, ignore_errors=True)
+    leave_team()
 
 
-def _write(
-    args: argparse.Namespace,
-    modules: dict[str, Any],
-    settings: dict[str, Any],
-    log: list[dict[str, float]],
-) -> None:
-    from geomem.formats import write_checkpoint
+def _say(line: str) -> None:
+    print(f"python -m geomem.training: {line}", file=sys.stderr, flush=True)
+
+
+def _record(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     from geomem.training.version import VERSION
 
     inputs = {
@@ -66,17 +85,27 @@ def _write(
         "teacher": args.weights,
         "basis": args.basis,
     }
-    record = {
+    return {
         "variant": args.variant,
         "seed": args.seed,
         "settings": settings,
         "version": VERSION,
-        "parameters": {
-            name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()
-        },
         "inputs": {name: sha256_file(path) for name, path in inputs.items() if path},
     }
-    write_checkpoint(args.output, modules, record, log)
+
+
+def _write(
+    args: argparse.Namespace,
+    modules: dict[str, Any],
+    record: dict[str, Any],
+    log: list[dict[str, float]],
+) -> None:
+    from geomem.formats import write_checkpoint
+
+    parameters = {
+        name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()
+    }
+    write_checkpoint(args.output, modules, {**record, "parameters": parameters}, log)
 
 
 def choose(args: argparse.Namespace) -> None:
@@ -113,8 +142,8 @@ def main() -> None:
     command.add_argument("--initial", type=Path, help="checkpoint folder to start from")
     command.add_argument("--memory-features", type=Path, help="cache of the memory frames")
     command.add_argument("--window-features", type=Path, help="cache of the windows")
-    command.add_argument("--weights", type=Path, help="of the teacher; alignment online alone")
-    command.add_argument("--basis", type=Path, help="of its features; alignment online alone")
+    command.add_argument("--weights", type=Path, help="of a teacher that runs online")
+    command.add_argument("--basis", type=Path, help="of the 3D teacher's features")
     command.add_argument("--state", type=Path, required=True, help="folder of resumable states")
     command.set_defaults(command=train)
 

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from geomem.formats import ClipStore, FeatureCache, InputError, Plan, read_frames
 from geomem.geometry.cameras import check_cameras
 from geomem.memory.explicit import ExplicitMemory
+from geomem.memory.implicit import encode_history
 
 
 def to_model_range(rgb: Any) -> Tensor:
@@ -25,8 +26,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     """Windows of a plan as tensors, in plan order.
 
     Each item holds `frames` (T, 3, S, S) in [-1, 1] and `cameras` (T, 16); with a memory also
-    `memory` (T, M, S, S), the memory's map in every target view; with alignment also `tokens`
-    (T, h, w, D), the teacher's dequantised features of the window.
+    `memory`: the memory's map in every target view (T, M, S, S), or where it is implicit the
+    history that it compresses (K, M, h, w); with alignment also `tokens` (T, D, h, w), the
+    teacher's dequantised features of the window.
     """
 
     def __init__(
@@ -43,7 +45,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         Args:
             store: Clips of the plan's split.
             plan: The plan.
-            memory: `voxel_size`, `budget`, `confidence_quantile`, `geometry` of the memory.
+            memory: `voxel_size`, `budget`, `confidence_quantile`, `geometry` of the memory; or
+                `frames`, `implicit` of an implicit one.
             memory_cache: Cached reconstructions of the memory frames.
             window_cache: Cached features of the windows themselves, for alignment.
         """
@@ -70,10 +73,24 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             "cameras": torch.from_numpy(frames.cameras),
         }
         if self.memory and self.memory_cache:
-            item["memory"] = self._memory_map(index, item["cameras"])
+            implicit = "implicit" in self.memory
+            read = self._history if implicit else self._memory_map
+            item["memory"] = read(index, item["cameras"])
         if self.window_cache:
             item["tokens"] = self.window_cache.row(index)["features"]
         return item
+
+    def _history(self, index: int, cameras: Tensor) -> Tensor:
+        assert self.memory and self.memory_cache
+        window, cached = self.plan.windows[index], self.memory_cache.row(index)
+        chosen = tuple(cached["frames"][cached["frames"] >= 0].tolist())
+        seen = read_frames(self.store, window.clip, chosen, flip=window.flip)
+        return encode_history(
+            cached["features"][: len(chosen)],
+            torch.from_numpy(seen.cameras),
+            cameras[0],
+            frames=self.memory["frames"],
+        )
 
     def _memory_map(self, index: int, cameras: Tensor) -> Tensor:
         assert self.memory and self.memory_cache

@@ -1,34 +1,22 @@
 """The one training loop; variants only configure it."""
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from geomem.diffusion.schedule import CosineSchedule
 from geomem.formats import InputError
-from geomem.formats.states import load_state, save_state
-from geomem.training.build import OnlineTeacher
+from geomem.formats.states import KEPT, Log, States
+from geomem.training.build import OnlineImageTeacher, OnlineTeacher
 from geomem.training.data import WindowDataset
-from geomem.training.network import VideoModel, training_loss
-
-Log = list[dict[str, float]]
-
-
-def learning_rate_factor(step: int, recipe: dict[str, Any]) -> float:
-    """Return the factor on the learning rate at a step (0-based): warm-up, then the decay."""
-    if step < recipe["warmup_steps"]:
-        return (step + 1) / recipe["warmup_steps"]
-    if recipe["decay"] == "constant":
-        return 1.0
-    rest = max(1, recipe["steps"] - recipe["warmup_steps"])
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - recipe["warmup_steps"]) / rest)))
+from geomem.training.draws import pixels_last
+from geomem.training.network import VideoModel
+from geomem.training.parallel import Team
+from geomem.training.stopping import StoppedError, ignore_sigterm
+from geomem.training.trainer import MicroBatch, Trainer
 
 
 def train(
@@ -36,11 +24,16 @@ def train(
     dataset: WindowDataset,
     settings: dict[str, Any],
     *,
-    teacher: OnlineTeacher | None = None,
+    teacher: OnlineTeacher | OnlineImageTeacher | None = None,
     state_folder: Path,
     checkpoint_steps: int,
     workers: int,
     progress: Callable[..., Any],
+    spool: Callable[[dict[str, float]], None] | None = None,
+    parallel: str = "ddp",
+    kept: int = KEPT,
+    told_to_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Log:
     """Train `model` in place and leave the averaged weights in it; resume where a run had stopped.
 
@@ -53,123 +46,86 @@ def train(
         checkpoint_steps: Steps between them.
         workers: Loader processes.
         progress: Wraps the iteration over steps; called with `total` and `initial`.
+        spool: Told every step's entry as it is made, in the process that is given it.
+        parallel: "ddp" or "fsdp2": how several processes share the model.
+        kept: How many of the newest states are kept.
+        told_to_stop: Asked after each step; the run then saves its state and ends.
+        say: Told of damaged states and of a lack of memory, in one line each.
 
     Returns:
-        One entry per step: step, learning rate, loss and its parts, gradient norm.
+        One entry per step: step, learning rate, loss and its parts, gradient norm; of the global
+        batch, whatever the number of processes.
 
     Raises:
-        InputError: If the loss is not finite.
+        InputError: If the loss is not finite or the batch does not divide among the processes.
+        StoppedError: If it ended early; the next run goes on from the newest state.
     """
-    recipe, variant, seed = settings["recipe"], settings["variant"], settings["seed"]
-    accelerator = Accelerator(
-        mixed_precision=recipe["precision"], gradient_accumulation_steps=recipe["accumulation"]
+    recipe, steps = settings["recipe"], settings["recipe"]["steps"]
+    team = Team(
+        precision=recipe["precision"],
+        parallel=parallel,
+        unused_parameters=settings["variant"]["alignment"] is not None,
     )
-    model.to(accelerator.device)
-    online = teacher and teacher.to(accelerator.device)
-    trained = model.trained_modules()
-    groups = model.parameter_groups(
-        recipe["learning_rate"], zero_init_rate=recipe["zero_init_rate"]
-    )
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=recipe["learning_rate"],
-        betas=tuple(recipe["betas"]),
-        weight_decay=recipe["weight_decay"],
-    )
-    ema = EMAModel(parameters, decay=recipe["ema_decay"])
-    done, log = load_state(
-        state_folder,
-        modules=trained,
-        optimizer=optimizer,
-        averages=ema.shadow_params,
-        key=settings,
-    )
-    ema.optimization_step = done
-    wrapped, prepared = accelerator.prepare(model, optimizer)
-    schedule = CosineSchedule(shift=32 / settings["resolution"])
-    batches = _batches(dataset, recipe, accelerator, first=done, workers=workers)
-    for step in progress(range(done, recipe["steps"]), total=recipe["steps"], initial=done):
-        torch.manual_seed((seed * 1_000_003 + step) * 1_009 + accelerator.process_index)
-        factor = learning_rate_factor(step, recipe)
-        for group in prepared.param_groups:
-            group["lr"] = group["rate"] * factor
-        losses = []
-        for _ in range(recipe["accumulation"]):
-            batch = next(batches)
-            if online is not None:
-                batch["tokens"] = online.tokens(batch["frames"])
-            with accelerator.accumulate(wrapped), accelerator.autocast():
-                loss, parts = training_loss(
-                    wrapped,
-                    batch,
-                    schedule,
-                    noise=variant["noise"],
-                    memory_dropout=settings.get("memory", {}).get("dropout", 0.0),
-                    alignment=variant["alignment"],
-                    projector=model.projector,
+    share = _share(recipe, team)
+    micro = MicroBatch(state_folder, share // recipe["accumulation"], alone=team.size == 1, say=say)
+    trainer = Trainer(model, settings, team=team, teacher=teacher, micro=micro)
+    states = States(state_folder, settings=settings, kept=kept, say=say)
+    done = team.from_main(states.newest() if team.is_main else None) or 0
+    if done:
+        trainer.resume(*states.read(done))
+    shares = _shares(dataset, recipe, team, first=done, workers=workers)
+    remaining = range(done, steps)
+    for step in progress(remaining, total=steps, initial=done) if team.is_main else remaining:
+        trainer.step(step, next(shares))
+        if spool:
+            spool(trainer.log[-1])
+        stop = team.any(told_to_stop())
+        if step + 1 < steps and (stop or (step + 1) % checkpoint_steps == 0):
+            _save(trainer, states, step + 1)
+            if stop:
+                states.wait()
+                raise StoppedError(
+                    f"stopped by SIGTERM after step {step + 1} of {steps}; run again to go on "
+                    "from there"
                 )
-                accelerator.backward(loss)
-                norm = accelerator.clip_grad_norm_(parameters, recipe["clip_norm"])
-                prepared.step()
-                prepared.zero_grad()
-            losses.append({"loss": loss.detach(), **parts})
-        ema.step(parameters)
-        log.append(_log_entry(step, losses, norm, recipe["learning_rate"] * factor))
-        if (step + 1) % checkpoint_steps == 0 and step + 1 < recipe["steps"]:
-            save_state(
-                state_folder,
-                step + 1,
-                modules=trained,
-                optimizer=optimizer,
-                averages=ema.shadow_params,
-                log=log,
-                key=settings,
-            )
-    ema.copy_to(parameters)
-    model.to("cpu")
-    return log
+    states.wait()
+    trainer.finish(model)
+    return trainer.log
 
 
-def _batches(
-    dataset: WindowDataset,
-    recipe: dict[str, Any],
-    accelerator: Accelerator,
-    *,
-    first: int,
-    workers: int,
-) -> Iterator[dict[str, Tensor]]:
-    """Yield this process's share of every micro-batch from step `first` on, in plan order."""
-    share = accelerator.num_processes * recipe["accumulation"]
-    if recipe["batch"] % share:
+def _save(trainer: Trainer, states: States, step: int) -> None:
+    tensors, content = trainer.state(step)
+    if trainer.team.is_main:
+        states.save(step, tensors, content)
+
+
+def _share(recipe: dict[str, Any], team: Team) -> int:
+    """Return how many windows of a step are this process's."""
+    if recipe["batch"] % (team.size * recipe["accumulation"]):
         raise InputError(
-            f"recipe.batch {recipe['batch']} does not divide among {accelerator.num_processes} "
+            f"recipe.batch {recipe['batch']} does not divide among {team.size} "
             f"processes x {recipe['accumulation']} accumulation steps"
         )
-    micro = recipe["batch"] // share
+    return int(recipe["batch"] // team.size)
+
+
+def _shares(
+    dataset: WindowDataset, recipe: dict[str, Any], team: Team, *, first: int, workers: int
+) -> Iterator[dict[str, Tensor]]:
+    """Yield this process's share of every global batch from step `first` on, in plan order."""
+    share = _share(recipe, team)
     positions = range(first * recipe["batch"], recipe["steps"] * recipe["batch"])
     mine = [
-        position
-        for number, position in enumerate(positions)
-        if number // micro % accelerator.num_processes == accelerator.process_index
+        position for position in positions if position % recipe["batch"] // share == team.number
     ]
     # Its own generator: a loader otherwise draws from the global one when it starts, which a
     # resumed run does at another step than an undisturbed one.
     loader: DataLoader[dict[str, Tensor]] = DataLoader(
-        Subset(dataset, mine), batch_size=micro, num_workers=workers, generator=torch.Generator()
+        Subset(dataset, mine),
+        batch_size=share,
+        num_workers=workers,
+        generator=torch.Generator(),
+        worker_init_fn=ignore_sigterm,
     )
     for batch in loader:
-        yield {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-
-
-def _log_entry(
-    step: int, losses: list[dict[str, Tensor]], norm: Any, learning_rate: float
-) -> dict[str, float]:
-    means = {k: float(torch.stack([part[k] for part in losses]).mean()) for k in losses[0]}
-    if not math.isfinite(means["loss"]):
-        raise InputError(
-            f"the loss is {means['loss']} at step {step}: the clips or features hold NaN, or the "
-            "learning rate is too high; earlier states are kept"
-        )
-    entry = {"step": float(step), "learning_rate": learning_rate, **means}
-    return entry if norm is None else entry | {"gradient_norm": float(norm)}
+        yield batch | {"frames": pixels_last(batch["frames"])}

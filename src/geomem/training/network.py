@@ -5,7 +5,6 @@ Shape suffixes: B clips, T frames, M memory channels, S pixels, D feature width.
 
 from typing import Any
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -14,8 +13,10 @@ from geomem.diffusion.schedule import CosineSchedule
 from geomem.geometry.rays import encode_cameras
 from geomem.memory.selection import select_by_time
 from geomem.models.control import MemoryControl
+from geomem.models.implicit import ImplicitMemory
 from geomem.models.projectors import AlignmentProjector, RepaProjector
 from geomem.models.uvit import UViT3DPose
+from geomem.models.uvit_layers import seed_dropout
 
 
 class VideoModel(nn.Module):
@@ -24,6 +25,7 @@ class VideoModel(nn.Module):
     Attributes:
         backbone: The U-ViT; frozen where there is a branch.
         control: The memory branch or None.
+        memory: What compresses histories for the branch, where its memory is implicit.
         projector: Projector of the hidden states, with its scale head, or None.
     """
 
@@ -32,11 +34,13 @@ class VideoModel(nn.Module):
         backbone: UViT3DPose,
         *,
         control: MemoryControl | None = None,
+        memory: ImplicitMemory | None = None,
         projector: AlignmentProjector | RepaProjector | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.control = control
+        self.memory = memory
         self.projector = projector
         if control is not None:
             backbone.requires_grad_(False)
@@ -46,6 +50,7 @@ class VideoModel(nn.Module):
         named = {
             "backbone": None if self.control is not None else self.backbone,
             "control": self.control,
+            "memory": self.memory,
             "projector": self.projector,
         }
         return {name: module for name, module in named.items() if module is not None}
@@ -68,6 +73,7 @@ class VideoModel(nn.Module):
         x_t: Tensor,
         noise_levels: Tensor,
         cameras: Tensor,
+        camera_mask: Tensor,
         memory: Tensor | None,
         memory_mask: Tensor | None,
     ) -> tuple[Tensor, list[Tensor]]:
@@ -77,16 +83,17 @@ class VideoModel(nn.Module):
             x_t: Noisy frames (B, T, 3, S, S).
             noise_levels: (B, T).
             cameras: (B, T, 16).
-            memory: Memory maps (B, T, M, S, S) or None.
+            camera_mask: Clips whose cameras are dropped (B,), bool.
+            memory: Memory maps (B, T, M, S, S), histories (B, K, M, h, w) for an implicit memory,
+                or None.
             memory_mask: Clips whose memory is dropped (B,), bool, or None.
         """
         rays = encode_cameras(cameras, x_t.shape[-1])
-        camera_mask = None
-        if self.training:
-            camera_mask = torch.rand(len(x_t), device=x_t.device) < self.camera_dropout
         residuals = None
         if self.control is not None:
             assert memory is not None
+            if self.memory is not None:
+                memory = self.memory(memory)
             residuals = self.control(x_t, noise_levels, rays, memory, camera_mask, memory_mask)
         v, states = self.backbone(
             x_t, noise_levels, rays, camera_mask, control=residuals, return_states=True
@@ -99,59 +106,80 @@ class VideoModel(nn.Module):
         return float(self.backbone.config["camera_dropout"])
 
 
-def draw_times(shape: tuple[int, int], noise: str, device: torch.device) -> Tensor:
-    """Draw noise times (B, T) in [0, 1]: one a frame (diffusion forcing) or one a clip."""
-    if noise == "per_clip":
-        return torch.rand(shape[0], 1, device=device).expand(shape).clone()
-    return torch.rand(shape, device=device)
-
-
 def aligned_frames(window: int, frames: int | None) -> list[int]:
     """Return the positions of the frames of a window that are aligned, spread evenly over it."""
     return select_by_time(window, window if frames is None else frames)
 
 
-def training_loss(
-    model: nn.Module,
-    batch: dict[str, Tensor],
-    schedule: CosineSchedule,
-    *,
-    noise: str,
-    memory_dropout: float,
-    alignment: dict[str, Any] | None,
-    projector: nn.Module | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the scalar loss of a batch and its parts for the log.
+class Objective(nn.Module):
+    """A model with its loss: one forward pass, which is what several processes share."""
 
-    Args:
-        model: A `VideoModel`, possibly wrapped for several processes.
-        batch: As `WindowDataset` gives, batched.
-        schedule: Noise schedule.
-        noise: "per_frame" or "per_clip".
-        memory_dropout: Share of clips that see no memory.
-        alignment: Settings of 3D-REPA or None.
-        projector: Its projector.
-    """
-    x = batch["frames"]
-    t = draw_times((x.shape[0], x.shape[1]), noise, x.device)
-    eps = torch.randn_like(x)
-    x_t = schedule.add_noise(x, t, eps)
-    memory = batch.get("memory")
-    dropped = None if memory is None else torch.rand(len(x), device=x.device) < memory_dropout
-    levels = schedule.training_noise_levels(t)
-    v, states = model(x_t, levels, batch["cameras"], memory, dropped)
-    diffusion = schedule.loss(v, x_t, eps, t).mean()
-    if alignment is None or projector is None:
-        return diffusion, {"diffusion": diffusion.detach()}
-    chosen = aligned_frames(x.shape[1], alignment["frames"])
-    hidden = states[alignment["level"]][:, chosen]
-    target = rearrange(batch["tokens"][:, chosen], "b t d h w -> b t (h w) d")
-    terms = align(
-        projector, hidden, target, grid=batch["tokens"].shape[-2:], objective=alignment["objective"]
-    )
-    weights = {"scale": alignment["scale_weight"]}
-    loss = diffusion
-    for name, term in terms.losses.items():
-        loss = loss + weights.get(name, alignment["weight"]) * term
-    parts = {"diffusion": diffusion.detach(), "cosine": terms.cosine.detach()}
-    return loss, parts | {f"align_{k}": term.detach() for k, term in terms.losses.items()}
+    def __init__(
+        self,
+        model: VideoModel,
+        schedule: CosineSchedule,
+        *,
+        alignment: dict[str, Any] | None,
+        batch: int,
+    ) -> None:
+        """Bind a model to its loss.
+
+        Args:
+            model: The model.
+            schedule: Noise schedule.
+            alignment: Settings of 3D-REPA or None.
+            batch: Windows of the global batch.
+        """
+        super().__init__()
+        self.model = model
+        self.schedule, self.alignment, self.batch = schedule, alignment, batch
+
+    def forward(self, windows: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar loss of some windows and its parts for the log.
+
+        The mean over equal parts of a global batch is the loss of the global batch.
+
+        Args:
+            windows: As `WindowDataset` gives, batched, with what `draw_step` draws for them.
+        """
+        x, t, eps = windows["frames"], windows["times"], windows["noise"]
+        seed_dropout(self.model, windows["dropout_seeds"])
+        x_t = self.schedule.add_noise(x, t, eps)
+        v, states = self.model(
+            x_t,
+            self.schedule.training_noise_levels(t),
+            windows["cameras"],
+            windows["camera_mask"],
+            windows.get("memory"),
+            windows.get("memory_mask"),
+        )
+        diffusion = self.schedule.loss(v.float(), x_t, eps, t).mean()
+        if self.alignment is None:
+            return diffusion, {"diffusion": diffusion.detach()}
+        loss, parts = self._aligned(diffusion, states[self.alignment["level"]], windows["tokens"])
+        return loss, {"diffusion": diffusion.detach(), **parts}
+
+    def _aligned(
+        self, diffusion: Tensor, states: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss with its alignment terms (B, T, D, h, w tokens), and their parts."""
+        assert self.alignment is not None
+        objective = self.alignment["objective"]
+        chosen = aligned_frames(tokens.shape[1], self.alignment["frames"])
+        target = rearrange(tokens[:, chosen], "b t d h w -> b t (h w) d")
+        terms = align(
+            self.model.projector,
+            states[:, chosen].float(),
+            target,
+            grid=tokens.shape[-2:],
+            objective=objective,
+        )
+        # the released objective is a sum over clips, all others are means
+        share = self.batch / len(tokens) if objective == "as_released" else 1.0
+        weights = {"scale": self.alignment["scale_weight"]}
+        losses = {name: share * term for name, term in terms.losses.items()}
+        loss = diffusion
+        for name, term in losses.items():
+            loss = loss + weights.get(name, self.alignment["weight"]) * term
+        parts = {f"align_{name}": term.detach() for name, term in losses.items()}
+        return loss, {"cosine": terms.cosine.detach(), **parts}

@@ -1,0 +1,176 @@
+"""A real MLflow server with a real PostgreSQL, many writers, and both killed in the middle."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from geomem.config import load_config
+from geomem.tracking import finished_runs, spools, upload
+from geomem.tracking_store import LIVE, TAG, Store
+from tracked import assert_complete, finish, fork, histories, join, spool_steps
+
+pytestmark = pytest.mark.server
+JOBS, STEPS = 64, 400
+GEOMEM = str(Path(sys.executable).with_name("geomem"))
+
+
+class Server:
+    """`geomem track server` in a folder that PostgreSQL's user can reach."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder, self.uri = folder, f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [GEOMEM, "track", "server", "--folder", self.folder, "--port", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line.startswith(f"tracking server at {self.uri}"), line
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+    def children(self) -> list[int]:
+        """Return the processes of both services, those of their children among them."""
+        listed = subprocess.run(
+            ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
+        )
+        ours = (str(self.folder), f"--port {self.port}")
+        lines = [line.split(maxsplit=1) for line in listed.stdout.splitlines()[1:]]
+        return [
+            int(pid)
+            for pid, words in lines
+            if any(word in words for word in ours) and int(pid) != self.process.pid
+        ]
+
+    def kill(self, program: str) -> None:
+        """Kill one service, as the kernel does when memory runs out."""
+        log = self.folder / "postgres/postmaster.pid"
+        if program == "postgres":
+            os.kill(int(log.read_text().split()[0]), signal.SIGKILL)
+            return
+        for pid in self.children():
+            if "mlflow" in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    assert shutil.which("setpriv"), "util-linux is missing"
+    # pytest's own folders are closed to PostgreSQL's user where root runs the tests
+    folder = Path(tempfile.mkdtemp(prefix="geomem-tracking-"))
+    folder.chmod(0o755)
+    made = Server(folder / "server")
+    yield made
+    made.stop()
+    assert made.children() == []
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def roots(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """64 projects, each with a job; every one is a writer of its own."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    made = [tmp_path / f"p{number}" for number in range(JOBS)]
+    for root in made:
+        root.mkdir()
+        (root / "config").symlink_to(project / "config")
+    return made
+
+
+def bring(root: Path) -> str:
+    """Upload a project's runs once; return why it failed."""
+    config = load_config(root)
+    return upload(
+        config, root, finished=finished_runs(root, "smoke"), live=spools(root, "smoke")
+    ).reason
+
+
+def bring_until_all_is_there(root: Path) -> None:
+    deadline = time.monotonic() + 400
+    while reason := bring(root):
+        assert time.monotonic() < deadline, reason
+        time.sleep(1)
+
+
+def clean(uri: str) -> None:
+    """Take away what an earlier test has logged."""
+    from mlflow import MlflowClient
+
+    Store(uri, "geomem")
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("geomem")
+    assert experiment is not None
+    for run in client.search_runs([experiment.experiment_id], max_results=1000):
+        client.delete_run(run.info.run_id)
+
+
+def test_64_writers_at_once_lose_no_metric_while_both_services_are_killed(
+    server: Server, roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    clean(server.uri)
+    import mlflow  # noqa: F401  once, before the processes fork
+
+    def job(number: int) -> None:
+        for part in range(4):
+            first = part * STEPS // 4
+            spool_steps(roots[number], number, range(first, first + STEPS // 4))
+            bring(roots[number])
+        bring_until_all_is_there(roots[number])
+
+    children = fork(JOBS, job)
+    time.sleep(10)
+    server.kill("postgres")
+    time.sleep(15)
+    server.kill("mlflow")
+    join(children)
+    assert_complete(histories(server.uri, LIVE), JOBS, STEPS)
+
+
+def test_runs_of_a_time_without_a_server_come_later_and_once(
+    server: Server, roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    clean(server.uri)
+    server.stop()
+    assert server.children() == []
+    for number in range(4):
+        finish(roots[number], number, STEPS)
+        assert bring(roots[number]) != ""
+    server.start()  # on the same data
+    for _ in range(2):
+        for number in range(4):
+            assert bring(roots[number]) == ""
+    assert_complete(histories(server.uri, TAG), 4, STEPS)
+
+
+def test_nothing_of_a_killed_server_is_left_but_its_data(
+    server: Server, roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    clean(server.uri)
+    finish(roots[0], 0, STEPS)
+    assert bring(roots[0]) == ""
+    server.process.kill()
+    server.process.wait()
+    deadline = time.monotonic() + 60
+    while server.children():
+        assert time.monotonic() < deadline, server.children()
+        time.sleep(0.2)
+    server.start()
+    assert_complete(histories(server.uri, TAG), 1, STEPS)
