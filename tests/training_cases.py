@@ -49,11 +49,11 @@ def settings_of(project: Path, kind: str, accumulation: int) -> dict[str, Any]:
 
 
 def dataset_of(project: Path, kind: str, settings: dict[str, Any]) -> WindowDataset:
-    memory = settings.get("memory")
+    memory = "memory" in settings
     return open_dataset(
         project / "clips",
         project / ("memory.json" if memory else "train.json"),
-        memory=memory and {**memory, **settings["variant"]["memory"]},
+        settings,
         memory_cache=project / "memory4" if memory else None,
         window_cache=project / "window" if kind in OBJECTIVES else None,
     )
@@ -69,8 +69,8 @@ def run_case(project: Path, case: str, output: Path) -> None:
     model = build_model(settings, dataset, initial=initial)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     log = train(
-        model, dataset, settings, state_folder=output / f"state-{case}", checkpoint_steps=8,
-        workers=0, progress=lambda steps, **_: steps, parallel=parallel,
+        model, dataset, settings, inputs={}, state_folder=output / f"state-{case}",
+        checkpoint_steps=8, workers=0, progress=lambda steps, **_: steps, parallel=parallel,
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":
         write_json(output / f"{case}.json", log)

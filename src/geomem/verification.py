@@ -56,7 +56,7 @@ def expected_results(config: Config, root: Path) -> Iterator[list[Result]]:
     ]
     yield [_simple(results / "teacher.json", config.teacher_settings(), "features")]
     runs = config.runs()
-    trained = [name for name in runs if not config.variants[name].best_of]
+    trained = [name for name in runs if config.variants[name].trained]
     yield list(_features(config, data, trained))
     # what a checkpoint is made from comes before it
     for group in _generations(config, list(runs)):
@@ -66,10 +66,11 @@ def expected_results(config: Config, root: Path) -> Iterator[list[Result]]:
         yield [
             make[name in picked](config, data, results, name, seed)
             for name in group
+            if name not in config.floors
             for seed in scale.seeds
         ]
-        made = [(name, seed, p) for name in group for seed in scale.seeds for p in runs[name]]
-        yield [_rollout(config, results, *run) for run in made]
+        made = [(n, seed, p) for n in group for seed in config.seeds_of(n) for p in runs[n]]
+        yield [_rollout(config, root, results, *run) for run in made]
         yield [_score(config, results, *run) for run in made]
     yield list(_analyses(config, results))
 
@@ -148,15 +149,23 @@ def _adopted(config: Config, data: Path, results: Path, variant: str, seed: int)
     )
 
 
-def _rollout(config: Config, results: Path, variant: str, seed: int, protocol: str) -> Result:
+def _rollout(
+    config: Config, root: Path, results: Path, variant: str, seed: int, protocol: str
+) -> Result:
     folder = results / "rollouts" / variant / f"seed{seed}" / protocol
     checkpoint = results / "checkpoints" / variant / f"seed{seed}" / "checkpoint.json"
+    inputs = {} if variant in config.floors else {"checkpoint": checkpoint}
+    if config.variants[variant].memory:
+        teacher = config.settings.teacher
+        inputs["inputs.weights"] = root / teacher.weights.format(scale=config.scale)
+        folder_of_basis = root / "data" / config.scale / "features" / teacher.name
+        inputs["inputs.basis"] = folder_of_basis / "basis.safetensors"
     return Result(
         record=folder / "rollout.json",
         files=(folder / "rgb.npy", folder / "rollout.json"),
         settings=config.rollout_settings(variant, protocol),
         stage="rollouts",
-        inputs={"checkpoint": checkpoint},
+        inputs=inputs,
     )
 
 

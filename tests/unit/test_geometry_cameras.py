@@ -13,7 +13,6 @@ from geomem.geometry.cameras import (
     camera_centres,
     check_cameras,
     compose_poses,
-    interpolate_missing,
     invert_poses,
     join_cameras,
     relative_to_first,
@@ -45,52 +44,6 @@ def test_relative_to_first_matches_golden(golden):
     _, w2c = split_cameras(golden["input/cameras"])
     expected = golden["output/extrinsics_relative_to_first"]
     torch.testing.assert_close(relative_to_first(w2c), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_interpolate_missing_matches_golden(golden):
-    _, w2c = split_cameras(golden["input/cameras"])
-    missing = golden["input/missing_mask"]
-    expected = golden["output/extrinsics_interpolated"]
-    torch.testing.assert_close(interpolate_missing(w2c, missing), expected, rtol=1e-4, atol=1e-5)
-    # What is written in the missing frames must not matter.
-    hidden = torch.where(missing[..., None, None], 7.0, w2c)
-    torch.testing.assert_close(interpolate_missing(hidden, missing), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_interpolate_missing_copies_past_the_ends_and_keeps_known_poses():
-    w2c = random_poses(0, 1, 6)
-    missing = torch.tensor([[True, False, True, False, True, True]])
-    filled = interpolate_missing(w2c, missing)
-    torch.testing.assert_close(filled[0, 0], w2c[0, 1])
-    torch.testing.assert_close(filled[0, 5], w2c[0, 3])
-    assert torch.equal(filled[0, [1, 3]], w2c[0, [1, 3]])
-
-
-@FEW
-@given(angle=st.floats(0, 3.1), seed=SEEDS)
-def test_interpolated_rotation_turns_uniformly(angle, seed):
-    axis = torch.nn.functional.normalize(
-        torch.randn(3, generator=torch.Generator().manual_seed(seed)), dim=0
-    )
-
-    def turned(theta: float) -> Tensor:
-        x, y, z = (axis * theta).tolist()
-        return torch.matrix_exp(torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]]))
-
-    base = random_poses(seed, 1)[0]
-    w2c = torch.stack(
-        [torch.cat([base[:, :3] @ turned(a), base[:, 3:]], 1) for a in (0, 0, 0, angle)]
-    )
-    missing = torch.tensor([[False, True, True, False]])
-    filled = interpolate_missing(w2c[None], missing)[0]
-    for frame in (1, 2):
-        expected = base[:, :3] @ turned(angle * frame / 3)
-        torch.testing.assert_close(filled[frame, :, :3], expected, rtol=0, atol=2e-5)
-
-
-def test_interpolate_missing_refuses_a_clip_without_poses():
-    with pytest.raises(ValueError, match=r"\[1\]"):
-        interpolate_missing(random_poses(0, 2, 2), torch.tensor([[False, True], [True, True]]))
 
 
 @FEW

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geomem.geometry.overlap import frustum_points, view_overlap
+from geomem.geometry.overlap import frustum_points, points_seen
 
 INTRINSICS = torch.tensor([0.5, 0.5, 0.5, 0.5])  # 90 degrees
 RANGE = {"near": 0.5, "far": 8.0}
@@ -19,8 +19,14 @@ def turned(degrees: float, x: float = 0.0) -> Tensor:
     return torch.cat([INTRINSICS, pose.flatten()])
 
 
+def overlap_with(camera: Tensor, others: Tensor, *, near: float, far: float) -> Tensor:
+    """Share of a camera's frustum that each of the others sees."""
+    points = frustum_points(camera[None], near=near, far=far)[0]
+    return points_seen(points, others, far=far).float().mean(dim=-1)
+
+
 def test_equal_cameras_overlap_wholly_and_opposite_ones_not_at_all():
-    overlap = view_overlap(turned(0), torch.stack([turned(0), turned(180), turned(90)]), **RANGE)
+    overlap = overlap_with(turned(0), torch.stack([turned(0), turned(180), turned(90)]), **RANGE)
     assert overlap[0] == 1
     assert overlap[1] == 0
     assert overlap[2] < 0.05
@@ -28,9 +34,9 @@ def test_equal_cameras_overlap_wholly_and_opposite_ones_not_at_all():
 
 def test_overlap_falls_with_turning_and_ignores_common_motion():
     angles = [0, 15, 30, 45, 60, 75]
-    overlap = view_overlap(turned(0), torch.stack([turned(a) for a in angles]), **RANGE)
+    overlap = overlap_with(turned(0), torch.stack([turned(a) for a in angles]), **RANGE)
     assert overlap.diff().max() < 0
-    moved = view_overlap(
+    moved = overlap_with(
         turned(20, 3.0), torch.stack([turned(a + 20, 3.0) for a in angles]), **RANGE
     )
     # Samples may lie on a border of the other frustum, where rounding decides.
@@ -40,8 +46,8 @@ def test_overlap_falls_with_turning_and_ignores_common_motion():
 def test_far_bound_limits_what_a_camera_behind_sees():
     behind = turned(0)
     behind[15] = 8.0  # centre at z = -8
-    assert view_overlap(turned(0), behind[None], near=0.5, far=8.0)[0] == 0
-    assert view_overlap(turned(0), behind[None], near=0.5, far=20.0)[0] > 0.5
+    assert overlap_with(turned(0), behind[None], near=0.5, far=8.0)[0] == 0
+    assert overlap_with(turned(0), behind[None], near=0.5, far=20.0)[0] > 0.5
 
 
 def test_frustum_points_span_near_to_far():

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from geomem.geometry.rays import camera_rays, encode_cameras, encode_rays, pluecker_rays
+from geomem.geometry.rays import camera_rays, encode_cameras, encode_rays
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "camera_rays.safetensors"
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -22,7 +22,6 @@ def golden() -> dict[str, Tensor]:
 def test_rays_match_golden(golden):
     cameras = golden["input/cameras"]
     torch.testing.assert_close(camera_rays(cameras, 8), golden["output/ray"], **CLOSE)
-    torch.testing.assert_close(pluecker_rays(cameras, 8), golden["output/plucker"], **CLOSE)
 
 
 def test_encoding_matches_golden(golden):

@@ -134,8 +134,7 @@ def aligned(project: Path) -> Path:
 def prepare(project: Path):
     settings = load_config(project).training_settings("repa", 0)
     dataset = open_dataset(
-        project / "clips", project / "train.json",
-        memory=None, memory_cache=None, window_cache=None,
+        project / "clips", project / "train.json", settings,
     )  # fmt: skip
     torch.manual_seed(0)
     return settings, dataset, build_model(settings, dataset, initial=None)
@@ -155,7 +154,7 @@ def test_without_dinov2_the_encoder_of_the_3d_teacher_stands_in_and_guides(align
     torch.testing.assert_close(teacher.tokens(frames).flatten(-2).mT, inside)
     before = {name: p.detach().clone() for name, p in model.projector.named_parameters()}
     log = train(
-        model, dataset, settings, teacher=teacher, state_folder=aligned / "state",
+        model, dataset, settings, inputs={}, teacher=teacher, state_folder=aligned / "state",
         checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
     )  # fmt: skip
     assert {name for name in log[-1] if name.startswith("align_")} == {"align_repa"}

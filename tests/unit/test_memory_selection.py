@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from geomem.diffusion.plans import plan_rollout
 from geomem.memory.selection import choose_frames, select_by_overlap, select_by_time
 
 RANGE = {"near": 0.5, "far": 8.0}
@@ -22,7 +23,7 @@ def turned(degrees: float) -> Tensor:
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 300), k=st.integers(1, 20))
 def test_times_are_distinct_spread_and_hold_the_first(n, k):
-    chosen = select_by_time(n, k)
+    chosen = select_by_time(range(n), k)
     assert len(chosen) == min(n, k)
     assert chosen[0] == 0
     assert chosen == sorted(set(chosen))
@@ -34,10 +35,44 @@ def test_times_are_distinct_spread_and_hold_the_first(n, k):
 
 
 def test_times_by_hand():
-    assert select_by_time(256, 1) == [0]
-    assert select_by_time(9, 3) == [0, 4, 8]
+    assert select_by_time(range(256), 1) == [0]
+    assert select_by_time(range(9), 3) == [0, 4, 8]
     with pytest.raises(ValueError, match="0 frames"):
-        select_by_time(0, 1)
+        select_by_time([], 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(frames=st.sets(st.integers(0, 300), min_size=1), k=st.integers(1, 12))
+def test_times_are_nearest_to_evenly_spaced_ones(frames, k):
+    known = sorted(frames)
+    chosen = select_by_time(known, k)
+    assert len(chosen) == min(len(known), k) and chosen == sorted(set(chosen) & frames)
+    assert chosen[0] == known[0] and (k == 1 or chosen[-1] == known[-1])
+    for i in range(1, k - 1):
+        time = known[0] + i * (known[-1] - known[0]) / (k - 1)
+        # a frame that is nearer than all the chosen ones would have been chosen
+        nearest = min(abs(frame - time) for frame in known)
+        assert min(abs(frame - time) for frame in chosen) <= nearest + 1
+
+
+def test_finished_keyframes_do_not_crowd_the_choice():
+    # As on a clip of 64 frames while the gaps between its keyframes are filled from the left: the
+    # ranks of what is finished crowd into the first half.
+    known = [*range(32), 47, 63]
+    assert select_by_time(known, 4) == [0, 21, 47, 63]
+    assert select_by_time([*range(16), 31, 47, 63], 4) == [0, 15, 47, 63]
+
+
+def test_on_a_spin_every_window_has_a_memory_frame_that_looks_its_way():
+    plan = plan_rollout(64, window=8, keyframe_density=0.25, context=1)
+    known = [0]
+    windows = [*plan.keyframe_windows, *(w for batch in plan.interpolation for w in batch)]
+    for window in windows:
+        if len(known) > 4:
+            chosen = select_by_time(sorted(known), 4)
+            gaps = [b - a for a, b in pairwise(chosen)]
+            assert max(gaps) <= 0.45 * max(known), (window.frames, chosen)
+        known += window.generated
 
 
 def test_overlap_prefers_the_frame_that_looks_there():

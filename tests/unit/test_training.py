@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from geomem.training.build import build_model, online_teacher
 from geomem.training.data import open_dataset
 from geomem.training.loop import train
 from geomem.training.network import aligned_frames
+from geomem.training.stopping import EXIT_RESUMABLE
 from geomem.training.trainer import learning_rate_factor
 
 STEPS = 24
@@ -107,8 +109,7 @@ def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> N
     config = load_config(prepared)
     settings = config.training_settings("base", 0)
     dataset = open_dataset(
-        prepared / "clips", prepared / "train.json",
-        memory=None, memory_cache=None, window_cache=None,
+        prepared / "clips", prepared / "train.json", settings,
     )  # fmt: skip
 
     def run(state: str, *, stop: int | None = None) -> list[torch.Tensor]:
@@ -123,7 +124,7 @@ def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> N
 
         try:
             train(
-                model, dataset, settings, state_folder=prepared / state,
+                model, dataset, settings, inputs={}, state_folder=prepared / state,
                 checkpoint_steps=2, workers=0, progress=interrupted,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -147,7 +148,7 @@ def memory_cache(project: Path, *, frames: int) -> Path:
     def compute(rows: range) -> dict[str, torch.Tensor]:
         chosen = torch.full((len(rows), frames), -1)
         for i, row in enumerate(rows):
-            known = select_by_time(plan.windows[row].history, frames)
+            known = select_by_time(range(plan.windows[row].history), frames)
             chosen[i, : len(known)] = torch.tensor(known)
         shape = (len(rows), frames)
         features = torch.randn(*shape, 4, 8, 8, generator=generator)
@@ -169,9 +170,8 @@ def open_memory(project: Path, variant: str, frames: int):
     dataset = open_dataset(
         project / "clips",
         project / "memory.json",
-        memory={**settings["memory"], **settings["variant"]["memory"]},
-        memory_cache=memory_cache(project, frames=frames),
-        window_cache=None,
+        settings,
+        memory_cache=memory_cache(project, frames=frames) if frames else None,
     )
     return settings, dataset
 
@@ -187,13 +187,75 @@ def test_one_and_four_memory_frames_give_different_maps(prepared: Path) -> None:
     assert coverage[1] >= coverage[0] > 0
 
 
+def test_an_empty_memory_trains_all_the_branch_has_and_knows_nothing(prepared: Path) -> None:
+    settings, dataset = open_memory(prepared, "memory_empty", 0)
+    _, with_frames = open_memory(prepared, "memory_4", 4)
+    maps = dataset[0]["memory"]
+    assert maps.shape == with_frames[0]["memory"].shape and not maps.any()
+    assert dataset[5]["frames"].equal(with_frames[5]["frames"])
+    subprocess.run(train_command("initial"), cwd=prepared, check=True)
+    model = build_model(settings, dataset, initial=prepared / "initial")
+    before = {name: p.detach().clone() for name, p in model.control.named_parameters()}
+    train(
+        model, dataset, settings, inputs={}, state_folder=prepared / "state",
+        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
+    )  # fmt: skip
+    moved = [name for name, p in model.control.named_parameters() if not p.equal(before[name])]
+    assert any(name.startswith("mid_blocks") for name in moved)
+    assert any(name.startswith("zero_projections") for name in moved)
+
+
+def test_what_starts_from_a_checkpoint_trains_with_dropout_as_from_scratch(prepared: Path) -> None:
+    edit_yaml(prepared / "config/scales/smoke.yaml", model__block_dropouts=[0.0, 0.1, 0.1])
+    subprocess.run(train_command("initial"), cwd=prepared, check=True)
+    settings = load_config(prepared).training_settings("tuned", 0)
+    dataset = open_dataset(prepared / "clips", prepared / "train.json", settings)
+    model = build_model(settings, dataset, initial=prepared / "initial")
+    seen: list[bool] = []
+    model.backbone.register_forward_pre_hook(
+        lambda module, _: seen.append(all(part.training for part in module.modules()))
+    )
+    train(
+        model, dataset, settings, inputs={}, state_folder=prepared / "state",
+        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
+    )  # fmt: skip
+    assert seen and all(seen)
+
+
+def test_a_state_of_another_base_is_not_gone_on_from(prepared: Path) -> None:
+    edit_yaml(
+        prepared / "config/scales/smoke.yaml",
+        recipes__tune__steps=12, recipes__tune__checkpoint_steps=2, plans__tune__windows=48,
+    )  # fmt: skip
+    run_module(prepared, "clips", "plan", "tune.json", "--plan", "tune", "--clips", "clips")
+    command = [
+        *(sys.executable, "-m", "geomem.training", "train", "tuned", "--variant", "tuned"),
+        *("--seed", "0", "--clips", "clips", "--plan", "tune.json", "--initial", "initial"),
+        *("--state", "state-tuned"),
+    ]
+    subprocess.run(train_command("initial"), cwd=prepared, check=True)
+    run = subprocess.Popen(command, cwd=prepared, stderr=subprocess.DEVNULL)
+    while run.poll() is None and not [*(prepared / "state-tuned").glob("step-*.json")]:
+        time.sleep(0.005)
+    run.terminate()  # it saves its state and ends
+    assert run.wait() == EXIT_RESUMABLE
+    shutil.rmtree(prepared / "initial")
+    again = [*train_command("initial"), "--seed", "1"]  # the same settings but for the seed
+    subprocess.run(again, cwd=prepared, check=True)
+    subprocess.run(command, cwd=prepared, check=True)
+    resumed = weights_of(prepared / "tuned")
+    shutil.rmtree(prepared / "tuned")
+    subprocess.run(command, cwd=prepared, check=True)
+    assert weights_of(prepared / "tuned") == resumed
+
+
 def test_memory_branch_learns_and_the_base_does_not_move(prepared: Path) -> None:
     settings, dataset = open_memory(prepared, "memory_4", 4)
     subprocess.run(train_command("base"), cwd=prepared, check=True)
     model = build_model(settings, dataset, initial=prepared / "base")
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     log = train(
-        model, dataset, settings, state_folder=prepared / "state",
+        model, dataset, settings, inputs={}, state_folder=prepared / "state",
         checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
     )  # fmt: skip
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
@@ -215,7 +277,7 @@ def test_an_implicit_memory_learns_with_its_branch_and_reads_the_same_cache(prep
     model = build_model(settings, dataset, initial=prepared / "base")
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     train(
-        model, dataset, settings, state_folder=prepared / "state",
+        model, dataset, settings, inputs={}, state_folder=prepared / "state",
         checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
     )  # fmt: skip
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
@@ -235,7 +297,7 @@ def test_nan_features_stop_with_one_line(prepared: Path) -> None:
     }
     with pytest.raises(InputError, match=r"loss is nan at step \d+.*NaN"):
         train(
-            model, dataset, settings, state_folder=prepared / "state",
+            model, dataset, settings, inputs={}, state_folder=prepared / "state",
             checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
         )  # fmt: skip
 
@@ -270,14 +332,13 @@ def test_alignment_trains_what_its_objective_says(
     )  # fmt: skip
     settings = load_config(prepared).training_settings("repa", 0)
     dataset = open_dataset(
-        prepared / "clips", prepared / "train.json",
-        memory=None, memory_cache=None, window_cache=part.parent,
+        prepared / "clips", prepared / "train.json", settings, window_cache=part.parent,
     )  # fmt: skip
     torch.manual_seed(0)
     model = build_model(settings, dataset, initial=None)
     before = {name: p.detach().clone() for name, p in model.projector.named_parameters()}
     log = train(
-        model, dataset, settings, state_folder=prepared / "state",
+        model, dataset, settings, inputs={}, state_folder=prepared / "state",
         checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
     )  # fmt: skip
     changed = {n for n, p in model.projector.named_parameters() if not torch.equal(p, before[n])}
@@ -304,8 +365,7 @@ def test_the_teacher_at_work_gives_what_the_cache_holds(prepared: Path) -> None:
     run_module(prepared, "features", "cache", *part, "--basis", "basis.safetensors", *windows)
     settings = load_config(prepared).training_settings("repa", 0)
     dataset = open_dataset(
-        prepared / "clips", prepared / "train.json",
-        memory=None, memory_cache=None, window_cache=prepared / "window",
+        prepared / "clips", prepared / "train.json", settings, window_cache=prepared / "window",
     )  # fmt: skip
     with pytest.raises(InputError, match="needs --weights and --basis"):
         online_teacher(settings, None, None)
@@ -317,7 +377,7 @@ def test_the_teacher_at_work_gives_what_the_cache_holds(prepared: Path) -> None:
     assert (made - item["tokens"]).abs().max() <= made.abs().max() / 127
     assert made.std() > 0.1
     log = train(
-        build_model(settings, dataset, initial=None), dataset, settings, teacher=teacher,
+        build_model(settings, dataset, initial=None), dataset, settings, inputs={}, teacher=teacher,
         state_folder=prepared / "state", checkpoint_steps=100, workers=0,
         progress=lambda steps, **_: steps,
     )  # fmt: skip
@@ -334,10 +394,8 @@ def test_cameras_that_are_no_rotations_stop_with_clip_and_folder(prepared: Path)
     cameras = np.load(prepared / "clips/shard-000/cam.npy")
     cameras[:, :, 4] = 2.0
     np.save(prepared / "clips/shard-000/cam.npy", cameras)
-    dataset = open_dataset(
-        prepared / "clips", prepared / "train.json",
-        memory=None, memory_cache=None, window_cache=None,
-    )  # fmt: skip
+    settings = load_config(prepared).training_settings("base", 0)
+    dataset = open_dataset(prepared / "clips", prepared / "train.json", settings)
     with pytest.raises(InputError, match=r"clips, clip fake-\d: .*make it again"):
         dataset[0]
 

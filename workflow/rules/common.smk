@@ -32,7 +32,7 @@ DOWNLOADED = [name for name, dataset in CONFIG.datasets.items() if dataset.archi
 PROTOCOLS = SETTINGS.rollouts.protocols
 RUNS = CONFIG.runs()  # variant -> protocols it is scored on
 PICKED = [name for name, variant in CONFIG.variants.items() if variant.best_of]
-TRAINED = [name for name in CONFIG.variants if name not in PICKED]
+TRAINED = [name for name, variant in CONFIG.variants.items() if variant.trained]
 TEACHER = f"{DATA}/features/{SETTINGS.teacher.name}"
 WEIGHTS = SETTINGS.teacher.weights.format(scale=SCALE)
 MIRROR = f"logs/mirror_runs/{SCALE}{'-main' if MAIN_JOB else ''}.json"
@@ -173,13 +173,11 @@ def candidate_folders(wildcards):
 
 def rollout_inputs(wildcards):
     """Everything that a rollout reads, by name."""
-    folder = checkpoint_folder(wildcards.variant, wildcards.seed)
-    base = checkpoint_folder(CONFIG.backbone_of(wildcards.variant), wildcards.seed)
-    inputs = {
-        "clips": clips(PROTOCOLS[wildcards.protocol].split),
-        "checkpoint": f"{folder}/checkpoint.json",
-        "base": f"{base}/checkpoint.json",
-    }
+    inputs = {"clips": clips(PROTOCOLS[wildcards.protocol].split)}
+    if wildcards.variant not in CONFIG.floors:
+        folder = checkpoint_folder(wildcards.variant, wildcards.seed)
+        base = checkpoint_folder(CONFIG.backbone_of(wildcards.variant), wildcards.seed)
+        inputs |= {"checkpoint": f"{folder}/checkpoint.json", "base": f"{base}/checkpoint.json"}
     if CONFIG.variants[wildcards.variant].memory:
         inputs |= {"weights": WEIGHTS, "basis": f"{TEACHER}/basis.safetensors"}
     return inputs
@@ -187,8 +185,9 @@ def rollout_inputs(wildcards):
 
 def rollout_flags(wildcards, input):
     """The options that name those inputs."""
-    flags = f"--clips {split_folder(input.clips)} --checkpoint {Path(input.checkpoint).parent}"
-    flags += f" --base {Path(input.base).parent}"
+    flags = f"--clips {split_folder(input.clips)}"
+    if hasattr(input, "checkpoint"):
+        flags += f" --checkpoint {Path(input.checkpoint).parent} --base {Path(input.base).parent}"
     if hasattr(input, "weights"):
         flags += f" --weights {input.weights} --basis {input.basis}"
     return flags
@@ -196,7 +195,8 @@ def rollout_flags(wildcards, input):
 
 def records_of(variants):
     """Checkpoint records of variants and of their backbones, with every seed."""
-    wanted = dict.fromkeys(v for name in variants for v in (CONFIG.backbone_of(name), name))
+    models = (name for name in variants if name not in CONFIG.floors)
+    wanted = dict.fromkeys(v for name in models for v in (CONFIG.backbone_of(name), name))
     return [
         f"{checkpoint_folder(v, seed)}/checkpoint.json" for v in wanted for seed in SETTINGS.seeds
     ]
@@ -207,7 +207,7 @@ def scores_of(runs):
     return [
         f"{RESULTS}/scores/{variant}/seed{seed}/{protocol}.json"
         for variant, protocols in runs.items()
-        for seed in SETTINGS.seeds
+        for seed in CONFIG.seeds_of(variant)
         for protocol in protocols
     ]
 

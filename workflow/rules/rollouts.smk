@@ -28,5 +28,6 @@ rule generate_videos:
         inputs=rollout_flags,
     shell:
         "python -m geomem.rollouts generate {params.folder:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --variant {wildcards.variant} --protocol {wildcards.protocol}"
+        " --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
+        " --protocol {wildcards.protocol}"
         " {params.inputs} > {log:q} 2>&1"

@@ -97,10 +97,6 @@ class Row(Strict):
     variant: str
     label: str
     bound: bool = Field(default=False, description="an upper bound: shown, not ranked")
-    repeat_context: bool = Field(
-        default=False,
-        description="not the variant but its clips' last context frame repeated: shown, not ranked",
-    )
     rule_above: bool = Field(default=False, description="a thin line above")
     published: str = Field(default="", description="the method's name in the literature's numbers")
 

@@ -14,6 +14,14 @@ from geomem.config.memory import Features, ImageTeacher, Memory, Teacher
 from geomem.config.training import EXECUTION, BestOf, Model, Optimization, Variant
 from geomem.diffusion.plans import plan_rollout
 
+# Fields of a variant that its training does not read.
+NOT_OF_TRAINING: Any = {
+    "best_of": True,
+    "floor": True,
+    "memory": {"kind"},
+    "alignment": {"teacher"},
+}
+
 
 class Tracking(Strict):
     """Where MLflow keeps its mirror."""
@@ -100,12 +108,15 @@ class Config(Strict):
         for name, variant in self.variants.items():
             if variant.best_of:
                 self._check_best_of(name, variant.best_of)
-            else:
+            elif variant.trained:
                 self._check_trained(name, variant)
+        self._check_floors()
         self._check_left_out()
         for name, table in self.tables.items():
-            shown = [row.variant for row in table.rows if not row.repeat_context]
+            shown = [row.variant for row in table.rows]
             _known("tables", name, "reference", table.reference, shown)
+            if table.reference in self.floors:
+                raise ValueError(f"tables.{name}.reference: {table.reference} is a floor")
             for row in table.rows:
                 _known("tables", name, "rows.variant", row.variant, self.variants)
             for column in table.columns:
@@ -226,7 +237,23 @@ class Config(Strict):
                 "name the variant in `leave_out`"
             )
 
+    def _check_floors(self) -> None:
+        protocols, splits = self.settings.rollouts.protocols, self.settings.splits
+        for variant, scored in self.runs().items():
+            memory = self.variants[variant].memory
+            if variant not in self.floors or memory is None or memory.geometry != "truth":
+                continue
+            for protocol in scored:
+                source = self.datasets[splits[protocols[protocol].split].dataset].source
+                if source not in EMBEDDED:
+                    raise ValueError(
+                        f"variants.{variant}: {source} has no true depth for `geometry: truth`; "
+                        "name the variant in `leave_out`"
+                    )
+
     def _check_rollout(self, variant: str, protocol: str) -> None:
+        if variant in self.floors:
+            return
         rollouts = self.settings.rollouts
         try:
             plan_rollout(
@@ -246,6 +273,15 @@ class Config(Strict):
         needed = gone & (started | {table.reference for table in self.tables.values()})
         if needed:
             raise ValueError(f"leave_out: other variants or tables need {sorted(needed)}")
+
+    @property
+    def floors(self) -> list[str]:
+        """The variants that need no model: they have no checkpoint, and one seed."""
+        return [name for name, variant in self.variants.items() if variant.floor]
+
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        """Return the seeds a variant has; a floor draws nothing."""
+        return self.settings.seeds[:1] if variant in self.floors else self.settings.seeds
 
     def candidates_of(self, variant: str) -> tuple[str, ...]:
         """Return among which variants a `best_of` variant is picked at this scale."""
@@ -268,7 +304,7 @@ class Config(Strict):
     def caches_of(self, variant: str) -> dict[str, str]:
         """Return the feature caches that a trained variant reads: purpose -> kind."""
         chosen, caches = self.variants[variant], {}
-        if chosen.memory:
+        if chosen.memory and chosen.memory.frames:
             by_time = chosen.memory.selection == "time"
             suffix = "" if by_time else f"_{chosen.memory.selection}"
             caches["memory_features"] = f"memory{chosen.memory.frames}{suffix}"
@@ -391,9 +427,7 @@ class Config(Strict):
         recipe_name, plan_name = self.recipe_of(variant)
         recipe = self.settings.recipes[recipe_name]
         settings: dict[str, Any] = {
-            "variant": chosen.model_dump(
-                mode="json", exclude={"best_of": True, "memory": {"kind"}, "alignment": {"teacher"}}
-            ),
+            "variant": chosen.model_dump(mode="json", exclude=NOT_OF_TRAINING),
             "seed": seed,
             "resolution": self.settings.resolution,
             "model": self.settings.model.model_dump(mode="json"),
@@ -416,13 +450,9 @@ class Config(Strict):
         chosen = self.variants[variant]
         rollouts = self.settings.rollouts
         settings: dict[str, Any] = {
-            "rollouts": rollouts.model_dump(
-                mode="json", exclude={"protocols", "batch", "keyframe_density"}
-            ),
-            "keyframe_density": self.keyframe_density_of(variant, protocol),
             "split": self.clips_settings(rollouts.protocols[protocol].split),
-            "window": self.window_of(variant),
             "frames": self.frames_of(protocol),
+            "floor": chosen.floor,
             "memory": None,
         }
         if chosen.memory:
@@ -432,7 +462,16 @@ class Config(Strict):
                 "features": self.settings.features.model_dump(mode="json"),
             }
             del settings["memory"]["dropout"]
-        return settings
+        if chosen.floor:
+            return {**settings, "rollouts": {"context": rollouts.context}}
+        return {
+            **settings,
+            "rollouts": rollouts.model_dump(
+                mode="json", exclude={"protocols", "batch", "keyframe_density"}
+            ),
+            "keyframe_density": self.keyframe_density_of(variant, protocol),
+            "window": self.window_of(variant),
+        }
 
     def _image_teacher_settings(self) -> dict[str, Any]:
         """Settings of the 2D teacher: DINOv2's, or those of the model whose encoder stands in."""
@@ -461,8 +500,10 @@ class Config(Strict):
 
     def table_settings(self, table: str) -> dict[str, Any]:
         """Settings of the job that renders a table."""
+        shown = {row.variant for row in self.tables[table].rows}
         return {
             "table": self.tables[table].model_dump(mode="json"),
+            "floors": [name for name in self.floors if name in shown],
             "scale": self.scale,
             "seeds": list(self.settings.seeds),
             "stands_in": self._stands_in(table),

@@ -91,7 +91,9 @@ class Alignment(Strict):
 class VariantMemory(Strict):
     """What a variant remembers."""
 
-    frames: Positive = Field(description="memory frames K")
+    frames: int = Field(
+        ge=0, description="memory frames K; 0: always empty, the control of equal compute"
+    )
     kind: Literal["explicit", "implicit"] = Field(
         default="explicit",
         description="a map of points and features, or learned queries that compress the features",
@@ -106,6 +108,8 @@ class VariantMemory(Strict):
     def _geometry_is_explicit(self) -> Self:
         if self.kind == "implicit" and self.geometry == "truth":
             raise ValueError("an implicit memory has no points: leave out `geometry`")
+        if self.kind == "implicit" and not self.frames:
+            raise ValueError("an implicit memory needs `frames` of at least 1")
         return self
 
 
@@ -130,7 +134,7 @@ class BestOf(Strict):
 
 
 class Variant(Strict):
-    """One trained model, or the best of several (`best_of`)."""
+    """One trained model, the best of several (`best_of`), or a floor that needs no model."""
 
     initial: str | None = Field(default=None, description="variant it starts from; none = scratch")
     plan: str | None = Field(default=None, description="clip plan it is trained on")
@@ -139,17 +143,33 @@ class Variant(Strict):
     alignment: Alignment | None = None
     memory: VariantMemory | None = None
     best_of: BestOf | None = Field(default=None, description="not trained but picked by this rule")
+    floor: Literal["repeat", "mean_colour", "splat"] | None = Field(
+        default=None,
+        description="no model at all: the last given frame repeated, the mean colour of the given "
+        "frames, or the memory's own rendering with holes in that colour",
+    )
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has a training of its own."""
+        return self.best_of is None and self.floor is None
 
     @model_validator(mode="after")
-    def _is_trained_or_picked(self) -> Self:
+    def _is_trained_picked_or_a_floor(self) -> Self:
         if self.best_of and self.model_fields_set != {"best_of"}:
             raise ValueError("a variant with `best_of` is not trained: leave out all other keys")
-        if not self.best_of and not (self.plan and self.recipe):
+        if self.floor:
+            allowed = {"floor", "memory"} if self.floor == "splat" else {"floor"}
+            if self.model_fields_set != allowed:
+                raise ValueError(f"`floor: {self.floor}` goes with {sorted(allowed)} alone")
+            if self.memory and (self.memory.kind == "implicit" or not self.memory.frames):
+                raise ValueError("`floor: splat` shows an explicit memory of at least one frame")
+        if self.trained and not (self.plan and self.recipe):
             raise ValueError("a trained variant needs `plan` and `recipe`")
         return self
 
     @model_validator(mode="after")
     def _memory_needs_a_base(self) -> Self:
-        if self.memory and not self.initial:
+        if self.memory and self.trained and not self.initial:
             raise ValueError("a variant with memory needs `initial`, the base of its branch")
         return self

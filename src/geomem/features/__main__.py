@@ -6,7 +6,16 @@ from functools import partial
 from pathlib import Path
 
 from geomem.cli import checked, job_config, job_parser, progress, run_command
-from geomem.formats import ClipStore, InputError, Plan, atomic_path, exclusive, write_json
+from geomem.formats import (
+    ClipStore,
+    InputError,
+    Plan,
+    atomic_path,
+    digest,
+    exclusive,
+    sha256_file,
+    write_json,
+)
 
 
 def train_teacher(args: argparse.Namespace) -> None:
@@ -25,6 +34,7 @@ def train_teacher(args: argparse.Namespace) -> None:
         model, log = run(
             ClipStore(args.clips),
             settings,
+            clips=digest([sha256_file(p) for p in sorted(args.clips.glob("shard-*/index.json"))]),
             state_folder=args.state,
             progress=partial(progress, label="training the teacher"),
         )
@@ -42,7 +52,6 @@ def evaluate_teacher(args: argparse.Namespace) -> None:
 
     from geomem.features.teacher import evaluate_teacher as measure
     from geomem.features.version import VERSION
-    from geomem.formats import sha256_file
     from geomem.formats.teachers import load_teacher
 
     torch.set_num_threads(args.threads)
@@ -79,7 +88,6 @@ def cache(args: argparse.Namespace) -> None:
     import torch
 
     from geomem.features.cache import cache_part
-    from geomem.formats import sha256_file
     from geomem.formats.teachers import load_teacher
 
     torch.set_num_threads(args.threads)

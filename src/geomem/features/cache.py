@@ -25,6 +25,7 @@ from geomem.formats import (
 )
 from geomem.formats.teachers import read_basis
 from geomem.geometry.cameras import camera_centres, split_cameras
+from geomem.geometry.points import resize_nearest
 from geomem.geometry.scale import solve_scale
 from geomem.memory.reconstruction import (
     FeatureBasis,
@@ -123,8 +124,7 @@ def write_basis(
 
 
 def _scales_of_depth(predicted: Tensor, depth: Tensor) -> list[float]:
-    size = (depth.shape[-2], depth.shape[-1])
-    predicted = torch.nn.functional.interpolate(predicted, size=size)
+    predicted = resize_nearest(predicted, depth.shape[-1])
     pairs = zip(predicted, depth, strict=True)
     return [float((d / p)[d.isfinite()].median()) for p, d in pairs if d.isfinite().any()]
 

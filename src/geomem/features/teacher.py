@@ -108,10 +108,19 @@ def train_teacher(
     store: ClipStore,
     settings: dict[str, Any],
     *,
+    clips: str,
     state_folder: Path,
     progress: Callable[..., Any],
 ) -> tuple[VGGT, list[dict[str, float]]]:
-    """Train a small VGGT with true depth, points and cameras; resumes where a run had stopped."""
+    """Train a small VGGT with true depth, points and cameras; resumes where a run had stopped.
+
+    Args:
+        store: Training clips.
+        settings: `Config.teacher_settings`.
+        clips: Checksum of the clips; a state made with others is not gone on from.
+        state_folder: Where resumable states are kept.
+        progress: Wraps the iteration over steps.
+    """
     training = settings["teacher"]["training"]
     torch.manual_seed(training["seed"])
     model = VGGT(teacher_config(settings["teacher"]["architecture"]))
@@ -125,7 +134,7 @@ def train_teacher(
         "modules": modules,
         "optimizer": optimizer,
         "averages": averages,
-        "key": settings,
+        "key": {**settings, "clips": clips},
     }
     done, log = load_state(state_folder, **kept)
     steps = training["steps"]

@@ -35,7 +35,7 @@ class States:
         self,
         folder: Path,
         *,
-        settings: Mapping[str, Any],
+        made_from: Mapping[str, Any],
         kept: int = KEPT,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -43,11 +43,12 @@ class States:
 
         Args:
             folder: Where the states are.
-            settings: What the run is made from; states of other settings are not its own.
+            made_from: Settings and checksums that the run is made from; states made from others
+                are not its own.
             kept: How many of the newest states are kept.
             say: Told in one line of each damaged state.
         """
-        self.folder, self.key, self.kept, self.say = folder, digest(dict(settings)), kept, say
+        self.folder, self.key, self.kept, self.say = folder, digest(dict(made_from)), kept, say
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="states")
         self._writing: Future[None] | None = None
 
@@ -76,7 +77,7 @@ class States:
             writing.result()
 
     def newest(self) -> int | None:
-        """Return the step of the newest undamaged state of these settings, None without one.
+        """Return the step of the newest undamaged state of this run, None without one.
 
         What writes that were cut off have left is removed.
         """
@@ -213,7 +214,7 @@ def save_state(
     key: Mapping[str, Any],
 ) -> None:
     """Write the state of a run of one process and wait until it is there."""
-    states = States(folder, settings=key)
+    states = States(folder, made_from=key)
     states.save(step, state_tensors(modules, optimizer, averages), {"log": log})
     states.wait()
 
@@ -227,7 +228,7 @@ def load_state(
     key: Mapping[str, Any],
 ) -> tuple[int, Log]:
     """Load the newest undamaged state; return its step and log, (0, []) where there is none."""
-    states = States(folder, settings=key)
+    states = States(folder, made_from=key)
     step = states.newest()
     if step is None:
         return 0, []

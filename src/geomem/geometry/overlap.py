@@ -33,22 +33,3 @@ def points_seen(points: Tensor, cameras: Tensor, *, far: float) -> Tensor:
     uv, z = project(points, cameras)
     # Samples on the far plane of an identical camera must count despite rounding.
     return (z > 0) & (z <= far * (1 + 1e-4)) & ((uv > 0) & (uv < 1)).all(dim=-1)
-
-
-def view_overlap(camera_a: Tensor, cameras_b: Tensor, *, near: float, far: float) -> Tensor:
-    """Return the share of camera a's frustum that each camera b sees.
-
-    Args:
-        camera_a: One camera (16,).
-        cameras_b: Cameras (N, 16).
-        near: Planar depth at which a's frustum starts, world units.
-        far: Planar depth at which the frusta of a and b end.
-
-    Returns:
-        Shares (N,) in [0, 1]; 1 for a camera equal to a. Not symmetric.
-
-    Raises:
-        ValueError: Unless 0 < near < far.
-    """
-    points = frustum_points(camera_a[None], near=near, far=far)[0]
-    return points_seen(points, cameras_b, far=far).float().mean(dim=-1)

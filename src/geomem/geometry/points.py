@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from geomem.geometry.cameras import split_cameras
 
@@ -61,3 +62,15 @@ def project(points: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
     safe = torch.where(z.abs() < 1e-8, 1e-8, z)
     uv = local[..., :2] / safe[..., None] * intrinsics[..., None, :2] + intrinsics[..., None, 2:]
     return uv, z
+
+
+def resize_nearest(maps: Tensor, size: int) -> Tensor:
+    """Return maps (B, T, S, S) of depth or confidence at (B, T, size, size), pixel by pixel.
+
+    Nearest, since a mean of two depths lies in the empty space between surfaces; "exact", since
+    plain "nearest" takes the pixel at the upper left and so moves the image (by a quarter of a
+    pixel from 518 to 256).
+    """
+    if maps.shape[-1] == size:
+        return maps
+    return F.interpolate(maps, size=(size, size), mode="nearest-exact")

@@ -36,16 +36,6 @@ def camera_rays(cameras: Tensor, resolution: int) -> Tensor:
     return torch.cat([origins, directions], dim=-1)
 
 
-def pluecker_rays(cameras: Tensor, resolution: int) -> Tensor:
-    """Return Pluecker rays (B, T, H, W, 6): unit direction d, then moment origin x d.
-
-    Same arguments and frame of reference as `camera_rays`.
-    """
-    origins, directions = camera_rays(cameras, resolution).chunk(2, dim=-1)
-    directions = directions / directions.norm(dim=-1, keepdim=True)
-    return torch.cat([directions, torch.linalg.cross(origins, directions)], dim=-1)
-
-
 def encode_rays(rays: Tensor) -> Tensor:
     """Encode rays (B, T, H, W, 6) with 15 + 15 NeRF frequencies into (B, T, 180, H, W).
 

@@ -32,6 +32,12 @@ class ExplicitMemory:
     values: Tensor
     radius: Tensor
 
+    @classmethod
+    def empty(cls, features: int, *, device: torch.device | None = None) -> "ExplicitMemory":
+        """Return a memory that knows nothing, of so many feature channels: its maps are zero."""
+        values = torch.zeros(0, _RGB + features, device=device)
+        return cls(points=values[:, :3], values=values, radius=values[:, 0])
+
     @property
     def channels(self) -> int:
         """Channels of a rendered map: rgb, features, coverage, inverse depth."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geomem.geometry.cameras import split_cameras
+from geomem.geometry.points import resize_nearest
 from geomem.geometry.scale import consistent_scale, solve_scale
 from geomem.models.vggt import NUM_SPECIAL, VGGT, pose_encoding_to_cameras
 
@@ -109,7 +110,7 @@ def reconstruct(
     """
     size = images.shape[-1]
     output = teacher(teacher_images(images, teacher))
-    depth = _resize(output.depth, size)
+    depth = resize_nearest(output.depth, size)
     prior = basis.scale_prior
     if scale_from == "colours":
         scales = [
@@ -125,7 +126,7 @@ def reconstruct(
     scale = images.new_tensor(scales)
     return Reconstruction(
         depth=depth * scale[:, None, None, None],
-        confidence=_resize(output.depth_conf, size),
+        confidence=resize_nearest(output.depth_conf, size),
         features=_compress(output.tokens[basis.layer], teacher, basis),
         scale=scale,
     )
@@ -147,8 +148,3 @@ def predicted_poses(pose_enc: Tensor) -> Tensor:
     """Return the world-to-camera poses (..., 3, 4) of pose encodings (..., 9)."""
     # normalised intrinsics do not depend on the image's side, and poses on neither
     return split_cameras(pose_encoding_to_cameras(pose_enc, height=1, width=1))[1]
-
-
-def _resize(maps: Tensor, size: int) -> Tensor:
-    # Nearest: a mean of two depths would put points into the empty space between surfaces.
-    return maps if maps.shape[-1] == size else F.interpolate(maps, size=(size, size))

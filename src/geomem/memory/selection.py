@@ -8,20 +8,34 @@ from torch import Tensor
 from geomem.geometry.overlap import frustum_points, points_seen
 
 
-def select_by_time(n_history: int, k: int) -> list[int]:
-    """Return up to k frame indices spread evenly over a history of n_history frames.
+def select_by_time(frames: Sequence[int], k: int) -> list[int]:
+    """Return up to k of the frames, those nearest to times spread evenly over all of them.
 
-    Ascending, always with frame 0 (the given context); the newest frame too from k = 2 on.
+    Spread over the frames' numbers, not over their rank in the list: while keyframes wait for the
+    frames between them, a spread over ranks would crowd where frames are finished (METHOD 7).
+
+    Args:
+        frames: Numbers of the frames to choose from, ascending; gaps may be of any size.
+        k: Number of frames to choose.
+
+    Returns:
+        Frame numbers, ascending and distinct; always the oldest (the given context), from k = 2 on
+        the newest too. Of two frames equally near to a time the older one.
 
     Raises:
-        ValueError: If the history is empty or k is not positive.
+        ValueError: If there is no frame or k is not positive.
     """
-    if n_history < 1 or k < 1:
-        raise ValueError(f"need a history and k >= 1, got {n_history} frames and k = {k}")
-    if k == 1:
-        return [0]
-    k = min(k, n_history)
-    return [round(i * (n_history - 1) / max(k - 1, 1)) for i in range(k)]
+    if len(frames) < 1 or k < 1:
+        raise ValueError(f"need a history and k >= 1, got {len(frames)} frames and k = {k}")
+    if k >= len(frames):
+        return list(frames)
+    first, last = frames[0], frames[-1]
+    times = [first, *(first + round(i * (last - first) / (k - 1)) for i in range(1, k))]
+    left = set(frames)
+    # the ends first, so that no time between them takes one of them
+    for time in [times[0], *times[:0:-1]]:
+        left.remove(min(left, key=lambda frame: (abs(frame - time), frame)))
+    return sorted(set(frames) - left)
 
 
 def select_by_overlap(
@@ -83,8 +97,6 @@ def choose_frames(
         far: As for `select_by_overlap`.
     """
     if selection == "time":
-        picks = select_by_time(len(known), k)
-    else:
-        seen, wanted = cameras[list(known)], cameras[list(targets)]
-        picks = select_by_overlap(seen, wanted, k, near=near, far=far)
-    return [known[pick] for pick in picks]
+        return select_by_time(known, k)
+    seen, wanted = cameras[list(known)], cameras[list(targets)]
+    return [known[i] for i in select_by_overlap(seen, wanted, k, near=near, far=far)]

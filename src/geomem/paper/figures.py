@@ -134,42 +134,6 @@ def revisit_figure(
     return figure
 
 
-def curves_figure(
-    curves: Mapping[str, CurveBand],
-    *,
-    x_label: str,
-    y_label: str,
-    log_y: bool = False,
-    width: float = COLUMN_WIDTH,
-) -> Figure:
-    """Return one line for each label, with its interval as a band where there is one.
-
-    For quality by frame index, memory coverage over time, and training curves.
-
-    Args:
-        curves: Label to curve, drawn in order.
-        x_label: Axis label with its unit.
-        y_label: Axis label with its unit.
-        log_y: Logarithmic vertical axis.
-        width: Of the figure, in inches.
-
-    Raises:
-        ValueError: If there is no curve, or the arrays of one differ in shape.
-    """
-    if not curves:
-        raise ValueError("no curve to draw")
-    with paper_style():
-        figure = Figure(figsize=(width, 0.68 * width), layout="constrained")
-        axis = figure.subplots()
-        for index, (label, curve) in enumerate(curves.items()):
-            _draw_curve(axis, label, curve, index)
-        axis.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
-        axis.margins(x=0.02)
-        axis.legend(frameon=False, handlelength=2.2)
-        sns.despine(ax=axis)
-    return figure
-
-
 def panels_figure(
     panels: Sequence[Sequence[Panel]], *, x_label: str, legend_columns: int | None = None
 ) -> Figure:

@@ -17,12 +17,6 @@ from geomem.models.vggt import quaternion_to_rotation, rotation_to_quaternion
 POSE_WIDTH = 7
 
 
-def resize_depth(depth_BTSS: Tensor, size: int) -> Tensor:
-    """Return depths at another size; nearest, since a mean of two surfaces is none."""
-    same = depth_BTSS.shape[-1] == size
-    return depth_BTSS if same else F.interpolate(depth_BTSS, size=(size, size))
-
-
 def patch_log_depth(depth_BTSS: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     """Return the log of a patch's geometric mean depth (B, T, N), and where it is known, bool.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from geomem.cli import checked, job_config, job_parser, progress, run_command
-from geomem.formats import exclusive, read_checkpoint, sha256_file, write_videos
+from geomem.formats import exclusive, sha256_file, write_videos
 
 
 def generate(args: argparse.Namespace) -> None:
@@ -44,14 +44,15 @@ def _record(args: argparse.Namespace, settings: dict[str, Any], coverage: Any) -
     from geomem.formats import ClipStore
     from geomem.rollouts.version import VERSION
 
-    checkpoint = read_checkpoint(args.checkpoint)
+    inputs = {"weights": args.weights, "basis": args.basis}
     return {
-        "variant": checkpoint["variant"],
-        "seed": checkpoint["seed"],
+        "variant": args.variant,
+        "seed": args.seed,
         "protocol": args.protocol,
         "settings": settings,
         "version": VERSION,
-        "checkpoint": sha256_file(args.checkpoint / "checkpoint.json"),
+        "checkpoint": args.checkpoint and sha256_file(args.checkpoint / "checkpoint.json"),
+        "inputs": {name: sha256_file(path) for name, path in inputs.items() if path},
         "clips": [clip.clip_id for clip in ClipStore(args.clips).clips],
         "coverage": coverage,
     }
@@ -66,8 +67,9 @@ def main() -> None:
     command.add_argument("--variant", required=True)
     command.add_argument("--protocol", required=True)
     command.add_argument("--clips", type=Path, required=True, help="directory of the split")
-    command.add_argument("--checkpoint", type=Path, required=True)
-    command.add_argument("--base", type=Path, required=True, help="checkpoint with the backbone")
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--checkpoint", type=Path, help="none for a floor")
+    command.add_argument("--base", type=Path, help="checkpoint with the backbone")
     command.add_argument("--weights", type=Path, help="of the teacher; with memory alone")
     command.add_argument("--basis", type=Path, help="of the features; with memory alone")
     command.set_defaults(command=generate)

@@ -88,6 +88,8 @@ class MemoryReader:
             depth_TSS: True depth, read with `geometry: truth` alone.
         """
         settings = self.settings
+        if not settings["frames"]:
+            return ExplicitMemory.empty(self.basis.components.shape[1], device=video_T3SS.device)
         chosen = self.choose(known, targets, cameras_T16)
         images, cameras = (video_T3SS[chosen] + 1) / 2, cameras_T16[chosen]
         made = reconstruct(
@@ -106,11 +108,11 @@ class MemoryReader:
             images,
             cameras,
             depth,
-            torch.ones_like(depth) if truth else made.confidence[0],
+            made.confidence[0],
             made.features[0],
             budget=settings["budget"],
             voxel_size=settings["voxel_size"],
-            confidence_quantile=0.0 if truth else settings["confidence_quantile"],
+            confidence_quantile=settings["confidence_quantile"],
         )
 
 

@@ -20,12 +20,14 @@ from geomem.formats import (
     load_module,
     read_checkpoint,
     save_array,
+    sha256_file,
 )
 from geomem.formats.teachers import load_teacher, read_basis
 from geomem.geometry.cameras import check_cameras
 from geomem.models.control import MemoryControl
 from geomem.models.implicit import ImplicitControl, ImplicitMemory
 from geomem.models.uvit import UViT3DPose
+from geomem.rollouts.floors import fill_floor
 from geomem.rollouts.generate import Clips, MemoryReader, generate
 
 SCHEME_ARGUMENTS = {
@@ -38,17 +40,20 @@ SCHEME_ARGUMENTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedVariant:
-    """A trained variant ready to generate; `key` is the digest of all it was loaded from."""
+    """A variant ready to generate; `key` is the digest of all it was loaded from.
 
-    backbone: UViT3DPose
+    A floor has no backbone.
+    """
+
+    backbone: UViT3DPose | None
     control: MemoryControl | None
     memory: MemoryReader | None
     key: str
 
 
 def load_variant(
-    checkpoint: Path,
-    base: Path,
+    checkpoint: Path | None,
+    base: Path | None,
     settings: dict[str, Any],
     *,
     weights: Path | None,
@@ -56,18 +61,21 @@ def load_variant(
     teacher: Any,
 ) -> LoadedVariant:
     """Load the backbone, and with memory the branch, the teacher and the basis."""
-    records = [read_checkpoint(checkpoint), read_checkpoint(base)]
-    backbone = load_module(UViT3DPose, base, "backbone").eval()
-    control, memory = None, None
+    records = [read_checkpoint(folder) for folder in (checkpoint, base) if folder]
+    backbone, control, implicit, memory = None, None, None, None
+    if not settings["floor"]:
+        if checkpoint is None or base is None:
+            raise InputError("a variant with a model needs --checkpoint and --base")
+        backbone = load_module(UViT3DPose, base, "backbone").eval()
+        if settings["memory"] and "implicit" in settings["memory"]:
+            control = load_module(ImplicitControl, checkpoint, "control").eval()
+            implicit = load_module(ImplicitMemory, checkpoint, "memory").eval()
+        elif settings["memory"]:
+            control = load_module(MemoryControl, checkpoint, "control").eval()
     if settings["memory"]:
         if weights is None or basis is None:
             raise InputError("a variant with memory needs --weights and --basis")
-        implicit = None
-        if "implicit" in settings["memory"]:
-            control = load_module(ImplicitControl, checkpoint, "control").eval()
-            implicit = load_module(ImplicitMemory, checkpoint, "memory").eval()
-        else:
-            control = load_module(MemoryControl, checkpoint, "control").eval()
+        records += [{"teacher": sha256_file(weights), "basis": sha256_file(basis)}]
         memory = MemoryReader(
             teacher=load_teacher(weights, teacher.architecture, sha256=teacher.sha256),
             basis=read_basis(basis),
@@ -144,27 +152,41 @@ def _run_batch(
     clips = Clips(
         ids=[store.clips[row].clip_id for row in rows], video=video, cameras=cameras, depth=depth
     )
+    with torch.no_grad():
+        if variant.backbone is None:
+            fill_floor(clips, settings["floor"], context=rollouts["context"], memory=variant.memory)
+        else:
+            _generate(variant, variant.backbone, clips, settings, progress)
+    return clips
+
+
+def _generate(
+    variant: LoadedVariant,
+    backbone: UViT3DPose,
+    clips: Clips,
+    settings: dict[str, Any],
+    progress: Callable[..., Any],
+) -> None:
+    rollouts = settings["rollouts"]
     plan = plan_rollout(
-        length,
+        settings["frames"],
         window=settings["window"],
         keyframe_density=settings["keyframe_density"],
         context=rollouts["context"],
     )
-    with torch.no_grad():
-        generate(
-            clips,
-            plan,
-            backbone=variant.backbone,
-            control=variant.control,
-            memory=variant.memory,
-            schedule=CosineSchedule(shift=32 / settings["split"]["resolution"]),
-            keyframe_guidance=_guidance(rollouts["keyframes"]),
-            interpolation_guidance=_guidance(rollouts["interpolation"]),
-            steps=rollouts["sampling_steps"],
-            seed=rollouts["seed"],
-            progress=progress,
-        )
-    return clips
+    generate(
+        clips,
+        plan,
+        backbone=backbone,
+        control=variant.control,
+        memory=variant.memory,
+        schedule=CosineSchedule(shift=32 / settings["split"]["resolution"]),
+        keyframe_guidance=_guidance(rollouts["keyframes"]),
+        interpolation_guidance=_guidance(rollouts["interpolation"]),
+        steps=rollouts["sampling_steps"],
+        seed=rollouts["seed"],
+        progress=progress,
+    )
 
 
 def _guidance(settings: dict[str, Any]) -> Any:

@@ -102,7 +102,6 @@ def score_videos(
             **_columns([clip.made for clip in measured]),
             "coverage": [_mean_known(row) for row in coverage],
         },
-        "repeat_context": _columns([clip.repeated for clip in measured]),
         "per_frame": {
             **{name: [clip.curves[name] for clip in measured] for name in FRAME_METRICS},
             "coverage": coverage,
@@ -114,11 +113,10 @@ def score_videos(
 
 @dataclass(frozen=True, kw_only=True)
 class _MeasuredClip:
-    """Metrics of the generated frames and of the repeated context, metrics by generated frame, and
-    the features (2, S, D) of truth and generated clip."""
+    """Metrics of the generated frames, metrics by generated frame, and the features (2, S, D) of
+    truth and generated clip."""
 
     made: dict[str, float | None]
-    repeated: dict[str, float | None]
     curves: dict[str, list[float | None]]
     features: np.ndarray
 
@@ -138,7 +136,6 @@ def _measure_clip(
     values = frame_scores(generated, truth, context, curves)
     return _MeasuredClip(
         made=values | place_scores(generated, truth, cameras, context, scores, distance),
-        repeated=repeat_scores(truth, context, scores, distance),
         curves={name: _shown(curve) for name, curve in curves.items()},
         features=networks.video.features(pair).numpy(),
     )
@@ -216,18 +213,6 @@ def frame_scores(
         "ssim": float(curves["ssim"].mean()),
         "perceptual": float(curves["perceptual"].nanmean()),
     }
-
-
-def repeat_scores(
-    truth: Tensor, context: int, scores: dict[str, Any], distance: Distance
-) -> dict[str, float | None]:
-    """Return the metrics of repeating the last context frame: what knowing nothing else scores.
-
-    Those of revisits are left out: a still picture of the very place that is revisited is perfect.
-    """
-    still = truth[context - 1 : context].expand_as(truth)
-    curves = frame_curves(still, truth, context, scores, distance)
-    return frame_scores(still, truth, context, curves)
 
 
 def set_scores(

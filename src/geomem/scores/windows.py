@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from geomem.formats import ClipStore, InputError, read_frames, sha256_file
+from geomem.geometry.points import resize_nearest
 from geomem.probes.targets import (
     correspondences,
     pair_poses,
     patch_log_depth,
     pose_numbers,
-    resize_depth,
 )
 
 HELD_SHARE = 4  # one part in so many of the fitting windows chooses the ridge
@@ -88,7 +88,7 @@ def read_batches(
             ids=[store.clips[clip].clip_id for clip, _ in some],
             images=rgb.permute(0, 1, 4, 2, 3).float() / 255,
             cameras=torch.from_numpy(np.stack([frames.cameras for frames in read])),
-            depth=resize_depth(depth, size),
+            depth=resize_nearest(depth, size),
         )
 
 

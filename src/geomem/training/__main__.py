@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geomem.cli import checked, job_config, job_parser, progress, run_command
-from geomem.formats import exclusive, sha256_file, write_json
+from geomem.formats import digest, exclusive, sha256_file, write_json
 from geomem.formats.spools import SPOOL, Spool, spool_header
 
 
@@ -30,11 +30,10 @@ def train(args: argparse.Namespace) -> None:
         compute_deterministically()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    memory = settings.get("memory")
     dataset = open_dataset(
         args.clips,
         args.plan,
-        memory=memory and {**memory, **settings["variant"]["memory"]},
+        settings,
         memory_cache=args.memory_features,
         window_cache=args.window_features,
     )
@@ -47,6 +46,7 @@ def train(args: argparse.Namespace) -> None:
                 model,
                 dataset,
                 settings,
+                inputs=record["inputs"],
                 teacher=online_teacher(settings, args.weights, args.basis),
                 state_folder=args.state,
                 checkpoint_steps=recipe.checkpoint_steps,
@@ -77,20 +77,35 @@ def _say(line: str) -> None:
 def _record(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     from geomem.training.version import VERSION
 
-    inputs = {
-        "plan": args.plan,
-        "initial": args.initial and args.initial / "checkpoint.json",
-        "memory_features": args.memory_features and args.memory_features / "part-000.json",
-        "window_features": args.window_features and args.window_features / "part-000.json",
-        "teacher": args.weights,
-        "basis": args.basis,
-    }
     return {
         "variant": args.variant,
         "seed": args.seed,
         "settings": settings,
         "version": VERSION,
-        "inputs": {name: sha256_file(path) for name, path in inputs.items() if path},
+        "inputs": _inputs(args),
+    }
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, str]:
+    """Return the checksums of all that a training reads; many files have one together."""
+    files = {
+        "plan": args.plan,
+        "initial": args.initial and args.initial / "checkpoint.json",
+        "teacher": args.weights,
+        "basis": args.basis,
+    }
+    folders = {
+        "clips": (args.clips, "shard-*/index.json"),
+        "memory_features": (args.memory_features, "part-*.json"),
+        "window_features": (args.window_features, "part-*.json"),
+    }
+    return {
+        **{name: sha256_file(path) for name, path in files.items() if path},
+        **{
+            name: digest([sha256_file(path) for path in sorted(folder.glob(pattern))])
+            for name, (folder, pattern) in folders.items()
+            if folder
+        },
     }
 
 

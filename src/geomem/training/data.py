@@ -45,8 +45,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         Args:
             store: Clips of the plan's split.
             plan: The plan.
-            memory: `voxel_size`, `budget`, `confidence_quantile`, `geometry` of the memory; or
-                `frames`, `implicit` of an implicit one.
+            memory: `frames`, `channels` (of the features), `voxel_size`, `budget`,
+                `confidence_quantile`, `geometry` of the memory; or `frames`, `implicit` of an
+                implicit one.
             memory_cache: Cached reconstructions of the memory frames.
             window_cache: Cached features of the windows themselves, for alignment.
         """
@@ -72,7 +73,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             "frames": to_model_range(frames.rgb),
             "cameras": torch.from_numpy(frames.cameras),
         }
-        if self.memory and self.memory_cache:
+        if self.memory:
             implicit = "implicit" in self.memory
             read = self._history if implicit else self._memory_map
             item["memory"] = read(index, item["cameras"])
@@ -93,40 +94,55 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         )
 
     def _memory_map(self, index: int, cameras: Tensor) -> Tensor:
-        assert self.memory and self.memory_cache
+        assert self.memory
+        size = self.store.rgb(0, [0]).shape[1]
+        if not self.memory["frames"]:
+            return ExplicitMemory.empty(self.memory["channels"]).render(cameras, size)
+        assert self.memory_cache
         window, cached = self.plan.windows[index], self.memory_cache.row(index)
         chosen = tuple(cached["frames"][cached["frames"] >= 0].tolist())
         truth = self.memory["geometry"] == "truth"
         seen = read_frames(self.store, window.clip, chosen, flip=window.flip, depth=truth)
         kept = len(chosen)
         depth = torch.from_numpy(seen.depth) if truth else cached["depth"][:kept]
-        confidence = torch.ones_like(depth) if truth else cached["confidence"][:kept]
         built = ExplicitMemory.build(
             (to_model_range(seen.rgb) + 1) / 2,
             torch.from_numpy(seen.cameras),
             depth,
-            confidence,
+            cached["confidence"][:kept],
             cached["features"][:kept],
             budget=self.memory["budget"],
             voxel_size=self.memory["voxel_size"],
-            confidence_quantile=0.0 if truth else self.memory["confidence_quantile"],
+            confidence_quantile=self.memory["confidence_quantile"],
         )
-        return built.render(cameras, self.store.rgb(0, [0]).shape[1])
+        return built.render(cameras, size)
 
 
 def open_dataset(
     clips: Path,
     plan_path: Path,
+    settings: dict[str, Any],
     *,
-    memory: dict[str, Any] | None,
-    memory_cache: Path | None,
-    window_cache: Path | None,
+    memory_cache: Path | None = None,
+    window_cache: Path | None = None,
 ) -> WindowDataset:
-    """Open the files behind a run and check that they belong together."""
+    """Open the files behind a run and check that they belong together.
+
+    Args:
+        clips: Directory of the plan's split.
+        plan_path: The plan.
+        settings: `Config.training_settings`.
+        memory_cache: Folder of cached memory frames; none for a memory that is always empty.
+        window_cache: Folder of cached features of the windows, for alignment.
+    """
     store, plan = ClipStore(clips), Plan.read(plan_path)
     plan.check_against(store, plan_path)
     caches = [
         FeatureCache(path, plan_path=plan_path) if path else None
         for path in (memory_cache, window_cache)
     ]
+    memory = None
+    if chosen := settings["variant"]["memory"]:
+        channels = settings["features"]["channels"]
+        memory = {**settings["memory"], **chosen, "channels": channels}
     return WindowDataset(store, plan, memory=memory, memory_cache=caches[0], window_cache=caches[1])

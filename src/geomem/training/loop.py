@@ -24,6 +24,7 @@ def train(
     dataset: WindowDataset,
     settings: dict[str, Any],
     *,
+    inputs: dict[str, str],
     teacher: OnlineTeacher | OnlineImageTeacher | None = None,
     state_folder: Path,
     checkpoint_steps: int,
@@ -41,6 +42,8 @@ def train(
         model: Modules on the CPU; those trained are found by `trained_modules`.
         dataset: Windows in plan order; step i takes the i-th batch.
         settings: `Config.training_settings`.
+        inputs: Checksums of what the run is made from (initial checkpoint, plan, clips, caches): a
+            state that was made from others is not its own.
         teacher: Gives the windows' features where they are aligned and not cached.
         state_folder: Where resumable states are kept.
         checkpoint_steps: Steps between them.
@@ -69,7 +72,7 @@ def train(
     share = _share(recipe, team)
     micro = MicroBatch(state_folder, share // recipe["accumulation"], alone=team.size == 1, say=say)
     trainer = Trainer(model, settings, team=team, teacher=teacher, micro=micro)
-    states = States(state_folder, settings=settings, kept=kept, say=say)
+    states = States(state_folder, made_from={**settings, "inputs": inputs}, kept=kept, say=say)
     done = team.from_main(states.newest() if team.is_main else None) or 0
     if done:
         trainer.resume(*states.read(done))

@@ -108,7 +108,7 @@ class VideoModel(nn.Module):
 
 def aligned_frames(window: int, frames: int | None) -> list[int]:
     """Return the positions of the frames of a window that are aligned, spread evenly over it."""
-    return select_by_time(window, window if frames is None else frames)
+    return select_by_time(range(window), window if frames is None else frames)
 
 
 class Objective(nn.Module):
