@@ -1,23 +1,34 @@
 """Intervals and paired tests over clips and seeds.
 
 Legend: S seeds, C clips, R resamples. Every seed generates the same clips, so the two factors are
-crossed: a resample draws seeds and clips independently and takes their intersection.
+crossed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
+# Of fewer clips the covariances behind a Frechet distance are noise, so there is no such number.
+FRECHET_CLIPS = 40
+# Level of all tests together.
+ALPHA = 0.05
 # Up to this many clips all 2^n sign patterns are counted; above it they are drawn.
 EXACT_CLIPS = 16
+DRAWN_SIGNS = 20_000
+# Standard deviations this far below that of the sample are rounding.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A value with its percentile interval and the number of clips behind it."""
+    """A value with its interval (NaN where one clip has no spread) and what is behind it."""
 
     value: float
     low: float
@@ -36,10 +47,30 @@ class PairedTest:
     significant: bool
 
 
-def bootstrap_interval(
+def mean_interval(
     values: Array, *, seed: int, resamples: int = 10_000, level: float = 0.95
 ) -> Interval:
-    """Return the mean of per-clip values with its percentile bootstrap interval.
+    """Return the mean of per-clip values with its studentised interval.
+
+    Over clips, each bound is the farther one of Student's t and of the bootstrap-t (Efron 1981),
+    whose quantiles follow skewed clips: alone, the first is too short on the long side of skewed
+    values, the second falls apart at very few clips. Resamples without spread have no t and are
+    left out.
+
+    Several seeds add their share of the two-way layout without repetition: the variance of the mean
+    is (MS_seeds + MS_clips) / (S C), its degrees of freedom Satterthwaite's. The residual mean
+    square is not subtracted, so that the variance is never too small nor negative.
+
+    Share of 95 % intervals that held the true mean, at C = 10, 24, 40 (4000 simulations a cell;
+    `tests/unit/test_statistics.py` measures it again):
+
+    | clips | 1 seed | 2 seeds | 3 seeds |
+    |---|---|---|---|
+    COVERAGE
+
+    There a clip has standard deviation 1, a seed 0.1, and clip and seed together 0.4; with seeds
+    that differ by 0.3 the columns of 2 and 3 seeds hold SPREAD %. The percentile bootstrap held
+    90, 92 and 94 % of normal clips and 80, 87 and 89 % of lognormal ones with one seed.
 
     Args:
         values: (C,) per-clip values, or (S, C) of several seeds over the same clips.
@@ -52,84 +83,84 @@ def bootstrap_interval(
     """
     table = _seeds_by_clips(values)
     seeds, clips = table.shape
-    generator = np.random.default_rng(seed)
-    # A resample is known by how often it drew each item: the mean is then bilinear in the counts.
-    seed_weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    clip_weights = generator.multinomial(clips, np.full(clips, 1 / clips), resamples) / clips
-    means = np.einsum("rs,rs->r", seed_weights, clip_weights @ table.T)
-    low, high = np.quantile(means, _tails(level))
+    tail = _tail(level)
+    value = float(table.mean())
+    if clips == 1:
+        return Interval(value=value, low=np.nan, high=np.nan, clips=1, seeds=seeds)
+    variance = np.array([_variance_of_mean(table.mean(axis)) for axis in (1, 0)])
+    if not np.ptp(table) or not variance.any():
+        return Interval(value=value, low=value, high=value, clips=clips, seeds=seeds)
+    freedom = np.array([max(seeds - 1, 1), clips - 1])
+    quantile = stdtrit(variance.sum() ** 2 / (variance**2 / freedom).sum(), 1 - tail)
+    stretch = _skewness_stretch(table.mean(0), tail, seed=seed, resamples=resamples)
+    below, above = quantile * np.sqrt(variance[0] + variance[1] * stretch**2)
     return Interval(
-        value=float(table.mean()), low=float(low), high=float(high), clips=clips, seeds=seeds
+        value=value, low=value - float(below), high=value + float(above), clips=clips, seeds=seeds
     )
 
 
-def bootstrap_set_draws(
+def pseudovalues(
     real: NDArray[np.floating],
     generated: NDArray[np.floating],
     statistic: Callable[[NDArray[np.floating], NDArray[np.floating]], float],
-    *,
-    seed: int,
-    resamples: int = 200,
 ) -> Array:
-    """Return a set-level distance (R,) on resampled clips, for `set_interval`.
+    """Return the jackknife's pseudovalues (C,) of a set-level distance, for `set_interval`.
 
-    Resampled sets repeat clips, which biases such distances upwards; the draws are shifted by that
-    bias, so that their mean is the value. Equal `seed` and number of clips draw equal clips: draws
-    of several generated sets go together.
+    n d - (n - 1) d without clip i (Tukey 1958): what clip i adds. Those of a U-statistic, such as
+    the kernel distance, average to the distance itself. Clips are left out, never repeated: a clip
+    drawn twice would be its own neighbour, which inflates such distances.
 
     Args:
-        real: (C, ...) features of the real clips.
+        real: (C, ...) features of the real clips, C > 1.
         generated: The same shape, clip by clip the partner of `real`.
         statistic: Maps a real and a generated (C, ...) set to a distance.
-        seed: Of the resamples.
-        resamples: Each costs one evaluation of the statistic.
 
     Raises:
         ValueError: If the shapes differ.
     """
     if generated.shape != real.shape:
         raise ValueError(f"need paired sets, got {generated.shape} beside {real.shape}")
-    generator = np.random.default_rng(seed)
-    chosen = generator.integers(len(real), size=(resamples, len(real)))
-    drawn = np.array([statistic(real[clips], generated[clips]) for clips in chosen])
-    return drawn - drawn.mean() + statistic(real, generated)
+    clips = len(real)
+    left_out = [np.delete(np.arange(clips), clip) for clip in range(clips)]
+    without = np.array([statistic(real[kept], generated[kept]) for kept in left_out])
+    return clips * statistic(real, generated) - (clips - 1) * without
 
 
 def set_interval(
-    values: Array, draws: Array, *, clips: int, seed: int, level: float = 0.95
+    values: Array, pseudo: Array, *, seed: int, resamples: int = 10_000, level: float = 0.95
 ) -> Interval:
     """Return a set-level distance (mean over seeds) with its interval over clips and seeds.
 
+    `mean_interval` of the pseudovalues, about the distance itself. SETS
+
     Args:
         values: (S,) distances, one for each seed.
-        draws: (S, R) of `bootstrap_set_draws`, drawn alike for every seed.
-        clips: C, of the record.
-        seed: Of the resampled seeds.
+        pseudo: (S, C) of `pseudovalues`.
+        seed: Of the resamples.
+        resamples: R.
         level: Coverage in (0, 1).
 
     Raises:
         ValueError: If the shapes do not fit or the level is wrong.
     """
-    if draws.ndim != 2 or values.shape != draws.shape[:1] or not draws.size:
-        raise ValueError(f"need (S,) values and (S, R) draws, got {values.shape}, {draws.shape}")
-    seeds, resamples = draws.shape
-    generator = np.random.default_rng(seed)
-    weights = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    low, high = np.quantile(np.einsum("rs,sr->r", weights, draws), _tails(level))
-    return Interval(
-        value=float(values.mean()), low=float(low), high=float(high), clips=clips, seeds=seeds
-    )
+    if pseudo.ndim != 2 or values.shape != pseudo.shape[:1]:
+        raise ValueError(f"need (S,) and (S, C), got {values.shape} and {pseudo.shape}")
+    centred = pseudo - pseudo.mean() + values.mean()
+    return mean_interval(centred, seed=seed, resamples=resamples, level=level)
 
 
-def sign_flip_test(differences: Array, *, seed: int, resamples: int = 20_000) -> float:
+def sign_flip_test(differences: Array, *, seed: int) -> float:
     """Return the two-sided p-value of mean zero under random signs of the per-clip differences.
 
     Exact (all sign patterns) up to 16 clips, else Monte Carlo with the observed pattern counted in.
+    It assumes symmetric differences alone. Dividing by the standard error changes nothing: signs
+    leave the sum of squares as it is, so t orders the patterns as the sum does. A t-test would give
+    smaller p-values of few clips, on the word of a normal tail that ten clips cannot vouch for;
+    `smallest_p` says what can be shown.
 
     Args:
         differences: (C,) differences, or (S, C): then averaged over seeds, as the clip is the unit.
         seed: Of the drawn signs.
-        resamples: R, where signs are drawn.
 
     Raises:
         ValueError: If a difference is not finite or the shape is wrong.
@@ -142,12 +173,14 @@ def sign_flip_test(differences: Array, *, seed: int, resamples: int = 20_000) ->
     if clips <= EXACT_CLIPS:
         bits = (np.arange(2**clips)[:, None] >> np.arange(clips)) & 1
         return float(np.mean(np.abs((2 * bits - 1) @ per_clip) >= threshold))
-    generator = np.random.default_rng(seed)
-    extreme = 0
-    for _ in range(resamples):
-        signs = generator.integers(2, size=clips) * 2 - 1
-        extreme += int(abs(signs @ per_clip) >= threshold)
-    return (1 + extreme) / (1 + resamples)
+    signs = np.random.default_rng(seed).integers(2, size=(DRAWN_SIGNS, clips)) * 2 - 1
+    extreme = np.count_nonzero(np.abs(signs @ per_clip) >= threshold)
+    return float((1 + extreme) / (1 + DRAWN_SIGNS))
+
+
+def smallest_p(clips: int) -> float:
+    """Return the smallest p-value that `sign_flip_test` can give of so many clips."""
+    return 2.0 ** (1 - clips) if clips <= EXACT_CLIPS else 1 / (1 + DRAWN_SIGNS)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -167,39 +200,85 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired_tests(
-    reference: Array, candidates: Mapping[str, Array], *, seed: int, alpha: float = 0.05
-) -> dict[str, PairedTest]:
-    """Test every candidate against the reference clip by clip, with Holm's correction over all.
+    differences: Mapping[Key, Array], *, seed: int, alpha: float = ALPHA
+) -> dict[Key, PairedTest]:
+    """Test every difference clip by clip, with one correction of Holm's over all.
 
     Args:
-        reference: (C,) or (S, C) per-clip values of the row compared against.
-        candidates: Label to values over the same clips (the number of seeds may differ).
+        differences: Key to `paired_differences`; all tests that are read together.
         seed: Of the drawn signs.
         alpha: Level of the corrected test.
 
     Raises:
-        ValueError: If the clips differ in number or a value is not finite.
+        ValueError: If a value is not finite.
     """
-    base = _seeds_by_clips(reference).mean(0)
-    differences = {}
-    for label, values in candidates.items():
-        per_clip = _seeds_by_clips(values).mean(0)
-        if per_clip.shape != base.shape:
-            raise ValueError(f"{label!r} has {len(per_clip)} clips, the reference {len(base)}")
-        differences[label] = per_clip - base
     p = [sign_flip_test(difference, seed=seed) for difference in differences.values()]
     return {
-        label: PairedTest(
+        key: PairedTest(
             difference=float(difference.mean()), p=one, p_holm=both, significant=both < alpha
         )
-        for (label, difference), one, both in zip(differences.items(), p, holm(p), strict=True)
+        for (key, difference), one, both in zip(differences.items(), p, holm(p), strict=True)
     }
 
 
-def _tails(level: float) -> tuple[float, float]:
+def paired_differences(values: Array, reference: Array) -> Array:
+    """Return `values` minus `reference` by clip, (S, C), or (1, C) where their seeds differ.
+
+    Args:
+        values: (C,) or (S, C).
+        reference: (C,) or (S, C) over the same clips.
+
+    Raises:
+        ValueError: If the clips differ in number or a value is not finite.
+    """
+    table, base = _seeds_by_clips(values), _seeds_by_clips(reference)
+    if table.shape[1] != base.shape[1]:
+        raise ValueError(f"{table.shape[1]} clips beside the reference's {base.shape[1]}")
+    if len(table) != len(base):
+        table, base = table.mean(0, keepdims=True), base.mean(0, keepdims=True)
+    return table - base
+
+
+def _skewness_stretch(clip_means: Array, tail: float, *, seed: int, resamples: int) -> Array:
+    """Return by what factors (2,), at least 1, the bootstrap-t widens Student's interval.
+
+    Below the mean, then above it: the upper quantile of t bounds the mean from below.
+    """
+    clips = len(clip_means)
+    offsets = clip_means - clip_means.mean()
+    spread = np.sqrt((offsets**2).mean())
+    if not spread:
+        return np.ones(2)
+    offsets /= spread
+    weights = _clip_weights(clips, seed=seed, resamples=resamples)
+    means = weights @ offsets
+    deviations = np.sqrt(np.maximum(weights @ offsets**2 - means**2, 0))
+    known = deviations > ROUNDING
+    if not known.any():
+        return np.ones(2)
+    t = means[known] / deviations[known] * np.sqrt(clips - 1)
+    low, high = np.quantile(t, (tail, 1 - tail))
+    return np.maximum(np.array([high, -low]) / stdtrit(clips - 1, 1 - tail), 1.0)
+
+
+@lru_cache(maxsize=4)
+def _clip_weights(clips: int, *, seed: int, resamples: int) -> Array:
+    """Return how often each resample drew each clip, (R, C), as shares of C; not to be changed."""
+    generator = np.random.default_rng(seed)
+    weights = generator.multinomial(clips, np.full(clips, 1 / clips), resamples) / clips
+    weights.flags.writeable = False
+    return weights
+
+
+def _variance_of_mean(values: Array) -> float:
+    """Return the estimated variance of the mean of values (n,); 0 of a single one."""
+    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
+
+
+def _tail(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}")
-    return (1 - level) / 2, (1 + level) / 2
+    return (1 - level) / 2
 
 
 def _seeds_by_clips(values: Array) -> Array:

@@ -26,6 +26,8 @@ Metric = Literal[
     "frechet_infinite",
     "kernel_distance",
 ]
+# Known of a set of clips alone, not of each.
+SET_METRICS = ("frechet", "frechet_infinite", "kernel_distance")
 
 
 class Strict(BaseModel):

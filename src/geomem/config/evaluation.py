@@ -54,7 +54,6 @@ class Scores(Strict):
     revisit_gap: Positive = Field(
         default=8, description="frames between two visits of a place, at least"
     )
-    set_bootstrap: Positive = Field(default=200, description="resamples per set-level distance")
     bootstrap: Positive = Field(description="resamples per interval of a table or figure")
 
 
@@ -83,9 +82,10 @@ class Column(Strict):
 
     @model_validator(mode="after")
     def _networks_name_themselves(self) -> Self:
-        if bool(self.label) == (self.metric in ("perceptual", "frechet")):
+        named = ("perceptual", "frechet", "kernel_distance")
+        if bool(self.label) == (self.metric in named):
             raise ValueError(
-                f"label {self.label!r} of {self.metric}: perceptual and frechet are headed by the "
+                f"label {self.label!r} of {self.metric}: {', '.join(named)} are headed by the "
                 "network that was really used, all other metrics need a label"
             )
         return self

@@ -509,7 +509,6 @@ class Config(Strict):
             "stands_in": self._stands_in(table),
             "teacher": self.settings.teacher.name,
             "bootstrap": self.settings.scores.bootstrap,
-            "set_bootstrap": self.settings.scores.set_bootstrap,
         }
 
     def _stands_in(self, table: str) -> str:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from geomem.config.basics import Metric, Positive, Share, Strict
+from geomem.config.basics import SET_METRICS, Metric, Positive, Share, Strict
 
 
 class Model(Strict):
@@ -118,18 +118,23 @@ class Criterion(Strict):
 
     metric: Metric
     better: Literal["higher", "lower"]
-    tie: float = Field(
-        default=0.0, ge=0, description="relative difference from the best that counts as equal"
-    )
+
+    @model_validator(mode="after")
+    def _is_known_of_every_clip(self) -> Self:
+        if self.metric in SET_METRICS:
+            raise ValueError(f"{self.metric} is of a set: candidates are compared clip by clip")
+        return self
 
 
 class BestOf(Strict):
     """A rule that picks one of several trained variants; all seeds together."""
 
-    among: tuple[str, ...] = Field(min_length=1, description="candidates; the first wins full ties")
+    among: tuple[str, ...] = Field(min_length=1, description="candidates, simplest first")
     protocol: str = Field(description="protocol whose scores decide; on held-out clips")
     criteria: tuple[Criterion, ...] = Field(
-        min_length=1, description="the first decides; each further one breaks the ties before it"
+        min_length=1,
+        description="the first leaves the best candidate and those whose paired difference to it "
+        "has a 95 % interval over 0; each further one chooses among these, then their order",
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from geomem.formats import InputError, digest, read_json, read_tensors, sha256_file
 from geomem.paper.collect import Array, clip_interval
-from geomem.paper.results import digits, sentences, stands_in
+from geomem.paper.results import cell_of, interval_note, sentences, stands_in
 from geomem.paper.tables import Cell, Column, Row, Table
 
 Settings = dict[str, Any]
@@ -164,7 +164,7 @@ def _probe_table(settings: Settings, analyses: Analyses) -> Table:
                 "mean depth of the fitting windows; direction of motion in the "
                 f"{moving} clips that move; matches are nearest neighbours. Rows in italics know "
                 "nothing of the images and are not ranked.",
-                _interval_note(settings),
+                interval_note(settings["bootstrap"]),
             )
         ],
         corner="Features",
@@ -199,7 +199,7 @@ def _decoding_table(settings: Settings, analyses: Analyses) -> Table:
             sentences(
                 "Each window is scaled to the true median first; distances in metres, of depths "
                 "lifted by the given cameras and of the point head. Rows in italics are bounds.",
-                _interval_note(settings),
+                interval_note(settings["bootstrap"]),
             )
         ],
         corner="Decoded from",
@@ -211,9 +211,7 @@ def _cells(values: dict[str, Array], settings: Settings) -> dict[str, Cell]:
     cells = {}
     for key, found in values.items():
         if found.size:
-            interval = clip_interval(found, resamples=settings["bootstrap"])
-            low, high = digits(interval.low), digits(interval.high)
-            cells[key] = Cell(value=digits(interval.value), low=low, high=high)
+            cells[key] = cell_of(clip_interval(found, resamples=settings["bootstrap"]))
     return cells
 
 
@@ -224,13 +222,6 @@ def _scene(settings: Settings, analyses: Analyses) -> str:
         f"on {len(analyses.teacher['clips'])} windows of {analysis['frames']} frames, "
         f"{analysis['stride']} apart, from other scenes; {seeds} training seed{'s' * (seeds > 1)}; "
         f"teacher {settings['teacher']}."
-    )
-
-
-def _interval_note(settings: Settings) -> str:
-    return (
-        "Brackets: 95 % percentile bootstrap over clips and seeds "
-        f"({settings['bootstrap']} resamples)."
     )
 
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from geomem.formats import InputError, digest, read_json, sha256_file
 from geomem.formats.runs import run_tag
-from geomem.statistics import Interval, bootstrap_interval, set_interval
+from geomem.statistics import Interval, mean_interval, set_interval
 
 Array = NDArray[np.float64]
 SETS = ("frechet", "kernel_distance", "frechet_infinite")
-BOOTSTRAP_SEED = 0
+RESAMPLING_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +78,13 @@ def clip_values(files: Sequence[ScoreFile], metric: str, *, part: str = "per_cli
 
 
 def clip_interval(values: Array, *, resamples: int) -> Interval:
-    """Return the mean of (S, C) values with its bootstrap interval over clips and seeds."""
-    return bootstrap_interval(values, seed=BOOTSTRAP_SEED, resamples=resamples)
+    """Return the mean of (S, C) values with its studentised interval over clips and seeds."""
+    return mean_interval(values, seed=RESAMPLING_SEED, resamples=resamples)
 
 
-def distance_interval(files: Sequence[ScoreFile], metric: str) -> Interval | None:
+def distance_interval(
+    files: Sequence[ScoreFile], metric: str, *, resamples: int
+) -> Interval | None:
     """Return a distance between sets, mean over seeds, or None where it is not known.
 
     The extrapolated distance has no interval; its bounds are NaN.
@@ -91,14 +93,13 @@ def distance_interval(files: Sequence[ScoreFile], metric: str) -> Interval | Non
     if any(entry is None for entry in entries):
         return None
     values = np.array([entry["value"] for entry in entries])
-    clips = entries[0]["clips"]
-    if "draws" not in entries[0]:
-        nan = float("nan")
+    if "pseudovalues" not in entries[0]:
+        nan, clips = float("nan"), entries[0]["clips"]
         return Interval(
             value=float(values.mean()), low=nan, high=nan, clips=clips, seeds=len(files)
         )
-    draws = np.array([entry["draws"] for entry in entries])
-    return set_interval(values, draws, clips=clips, seed=BOOTSTRAP_SEED)
+    pseudo = np.array([entry["pseudovalues"] for entry in entries])
+    return set_interval(values, pseudo, seed=RESAMPLING_SEED, resamples=resamples)
 
 
 def frame_curve(files: Sequence[ScoreFile], metric: str) -> tuple[NDArray[np.int64], Array] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from geomem.formats import InputError, digest
 from geomem.paper.collect import (
-    BOOTSTRAP_SEED,
+    RESAMPLING_SEED,
     SETS,
     Array,
     ScoreFile,
@@ -19,22 +19,35 @@ from geomem.paper.collect import (
     trace,
 )
 from geomem.paper.tables import Cell, Column, Direction, Latex, Row, Table, escape_latex
-from geomem.statistics import Interval, PairedTest, paired_tests
+from geomem.statistics import (
+    ALPHA,
+    FRECHET_CLIPS,
+    Interval,
+    PairedTest,
+    paired_differences,
+    paired_tests,
+    smallest_p,
+)
 
 Settings = dict[str, Any]
+# By column key and variant.
+Tests = dict[tuple[str, str], PairedTest]
 
 # Headings; a stand-in never bears the name of what it stands for.
 NETWORK_HEADINGS = {
     "lpips": "LPIPS",
     "efficientnet_lite0_distance": Latex(r"\shortstack{EfficientNet-\\Lite0 dist.}"),
     "fvd": "FVD",
+    "kvd": "KVD",
     "frechet_efficientnet_lite0": Latex(r"\shortstack{EfficientNet-\\Lite0 Fr\'echet}"),
+    "kernel_efficientnet_lite0": Latex(r"\shortstack{EfficientNet-\\Lite0 kernel dist.}"),
 }
 STANDS_FOR = {
     "efficientnet_lite0_distance": "a distance of EfficientNet-Lite0 features for LPIPS",
     "frechet_efficientnet_lite0": Latex(
         r"a Fr\'echet distance of EfficientNet-Lite0 features for FVD"
     ),
+    "kernel_efficientnet_lite0": "a kernel distance of EfficientNet-Lite0 features for KVD",
 }
 DIRECTIONS: dict[str, Direction] = {"higher": "up", "lower": "down"}
 DEPTH: Settings = {"group": "depth", "precision": 3}
@@ -70,7 +83,7 @@ def score_table(
         InputError: If a score file or checkpoint is missing, or a published number is not unique.
     """
     chosen = settings["table"]
-    tests = {column_key(c, scores): _tests(c, settings, scores) for c in chosen["columns"]}
+    tests = _tests(settings, scores)
     rows: list[Row] = []
     origin: dict[str, Any] = {}
     used: dict[str, ScoreFile] = {}
@@ -84,7 +97,7 @@ def score_table(
         caption=_caption(settings, scores),
         columns=[made for column in chosen["columns"] for made in _columns(column, scores)],
         rows=rows,
-        notes=_notes(settings),
+        notes=_notes(settings, scores, tests),
         wide=True,
     )
     traced = trace(used.values(), checkpoints, scale=settings["scale"])
@@ -92,7 +105,7 @@ def score_table(
 
 
 def _row(
-    row: Settings, settings: Settings, scores: Scores, tests: dict[str, dict[str, PairedTest]]
+    row: Settings, settings: Settings, scores: Scores, tests: Tests
 ) -> tuple[Row, dict[str, Any], list[ScoreFile]]:
     """Return a row, the record of each of its cells, and the score files it was read from."""
     cells: dict[str, Cell] = {}
@@ -104,8 +117,8 @@ def _row(
         interval = _interval(row, column, files, settings)
         if interval is None:
             continue
-        test = None if row["repeat_context"] else tests[key].get(row["variant"])
-        cells[key] = _cell(interval, test)
+        test = None if row["repeat_context"] else tests.get((key, row["variant"]))
+        cells[key] = cell_of(interval, test)
         records[key] = _cell_record(cells[key], test, files)
         used += files
     made = Row(
@@ -157,32 +170,41 @@ def _files(row: Settings, column: Settings, settings: Settings, scores: Scores) 
 def _interval(
     row: Settings, column: Settings, files: list[ScoreFile], settings: Settings
 ) -> Interval | None:
-    metric = column["metric"]
+    metric, resamples = column["metric"], settings["bootstrap"]
     if metric in SETS:
-        return None if row["repeat_context"] else distance_interval(files, metric)
+        if row["repeat_context"]:
+            return None
+        return distance_interval(files, metric, resamples=resamples)
     part = "repeat_context" if row["repeat_context"] else "per_clip"
     values = clip_values(files, metric, part=part)
-    return None if values is None else clip_interval(values, resamples=settings["bootstrap"])
+    return None if values is None else clip_interval(values, resamples=resamples)
 
 
-def _tests(column: Settings, settings: Settings, scores: Scores) -> dict[str, PairedTest]:
-    """Test all trained rows of a column against the reference; one family for Holm."""
-    table = settings["table"]
-    if column["metric"] in SETS:
-        return {}
-    values: dict[str, Array] = {}
-    for row in table["rows"]:
+def _tests(settings: Settings, scores: Scores) -> Tests:
+    """Test every trained row against the reference in every column; one family for Holm."""
+    differences: dict[tuple[str, str], Array] = {}
+    for column in settings["table"]["columns"]:
+        values = {} if column["metric"] in SETS else _column_values(column, settings, scores)
+        reference = values.pop(settings["table"]["reference"], None)
+        if reference is not None:
+            key = column_key(column, scores)
+            differences |= {(key, v): paired_differences(x, reference) for v, x in values.items()}
+    return paired_tests(differences, seed=RESAMPLING_SEED)
+
+
+def _column_values(column: Settings, settings: Settings, scores: Scores) -> dict[str, Array]:
+    """Return the values (S, C) of the trained rows that know a column, by variant."""
+    values = {}
+    for row in settings["table"]["rows"]:
         if not row["repeat_context"]:
             found = clip_values(_files(row, column, settings, scores), column["metric"])
             if found is not None:
                 values[row["variant"]] = found
-    reference = values.pop(table["reference"], None)
-    if reference is None or not values:
-        return {}
-    return paired_tests(reference, values, seed=BOOTSTRAP_SEED)
+    return values
 
 
-def _cell(interval: Interval, test: PairedTest | None) -> Cell:
+def cell_of(interval: Interval, test: PairedTest | None = None) -> Cell:
+    """Return an interval, with bounds where they are known, as a cell."""
     known = math.isfinite(interval.low)
     return Cell(
         value=digits(interval.value),
@@ -271,29 +293,66 @@ def stands_in(general: str, networks: list[str]) -> Latex:
     return Latex("; ".join([sentence, *(escape_latex(text) for text in networks)]) + ".")
 
 
-def _notes(settings: Settings) -> list[str]:
-    reference = next(
-        row["label"]
-        for row in settings["table"]["rows"]
-        if row["variant"] == settings["table"]["reference"] and not row["repeat_context"]
-    )
+def _notes(settings: Settings, scores: Scores, tests: Tests) -> list[str]:
     return [
         sentences(
             "Means over clips and seeds of the generated frames alone; PSNR pools the squared "
             "error of a clip, revisit PSNR is a mean over frames.",
-            Latex(
-                r"Brackets: 95\,\% percentile bootstrap over clips and seeds "
-                rf"({settings['bootstrap']} resamples; {settings['set_bootstrap']} for distances "
-                r"between sets)."
-            ),
-            Latex(
-                rf"$^{{\dagger}}$: differs from ``{escape_latex(reference)}'' by a two-sided "
-                r"sign-flip test paired by clip, Holm-corrected over the rows of a column, "
-                r"$p<0.05$ (distances between sets are not tested)."
-            ),
+            interval_note(settings["bootstrap"]),
+            *_set_notes(settings, scores),
+            _test_note(settings, scores, tests),
             "Bold: best, underlined: second; rows in italics are bounds and are not ranked.",
         )
     ]
+
+
+def interval_note(resamples: int) -> Latex:
+    """Return one sentence on what the brackets of a table are."""
+    return Latex(
+        r"Brackets: 95\,\% studentised interval over clips and seeds (the wider of Student's $t$ and "
+        rf"bootstrap-$t$, {resamples} resamples; seeds by the two-way layout)."
+    )
+
+
+def _set_notes(settings: Settings, scores: Scores) -> list[str]:
+    """Say how distances between sets are made, and why some are not there."""
+    columns = settings["table"]["columns"]
+    shown = {column["metric"] for column in columns}
+    short = any(
+        len(scores.protocol(column["protocol"])["clips"]) < FRECHET_CLIPS
+        for column in columns
+        if column["metric"] in ("frechet", "frechet_infinite")
+    )
+    notes = []
+    if shown & set(SETS):
+        notes.append("Distances between sets: intervals of jackknife pseudovalues by clip.")
+    if short:
+        notes.append(Latex(rf"No Fr\'echet distance of fewer than {FRECHET_CLIPS} clips."))
+    return notes
+
+
+def _test_note(settings: Settings, scores: Scores, tests: Tests) -> Latex:
+    """Say what a dagger means, and from which p-value on the clips let one appear."""
+    chosen = settings["table"]
+    if not tests:
+        return Latex("Nothing is tested.")
+    reference = next(
+        row["label"]
+        for row in chosen["rows"]
+        if row["variant"] == chosen["reference"] and not row["repeat_context"]
+    )
+    protocols = {c["protocol"] for c in chosen["columns"] if c["metric"] not in SETS}
+    clips = max(len(scores.protocol(protocol)["clips"]) for protocol in protocols)
+    least = min(len(tests) * smallest_p(clips), 1.0)
+    reach = (
+        f"with at most {clips} clips no corrected $p$ can lie below {least:.2g}"
+        + ", so that no mark is possible" * (least >= ALPHA)
+    )
+    return Latex(
+        rf"$^{{\dagger}}$: differs from ``{escape_latex(reference)}'' by a two-sided sign-flip test "
+        rf"paired by clip (seeds averaged), $p<{ALPHA}$ after one Holm correction over the "
+        rf"{len(tests)} tests of the table; {reach}. Distances between sets are not tested."
+    )
 
 
 def _plain_cells(values: Settings) -> dict[str, Cell]:

@@ -1,8 +1,8 @@
 """Perceptual and video-feature networks behind one face, each under its own label.
 
 A stand-in never answers to the real metric's name: LPIPS is `lpips`, its stand-in
-`efficientnet_lite0_distance`; I3D features give `fvd`, their stand-in
-`frechet_efficientnet_lite0`. Result columns carry these labels.
+`efficientnet_lite0_distance`; I3D features give `fvd` and `kvd`, their stand-in
+`frechet_efficientnet_lite0` and `kernel_efficientnet_lite0`. Result columns carry these labels.
 
 Legend: N images, B clips, T frames, H, W pixels, S samples per clip, D feature width.
 Images and videos are float in [0, 1], channels before height.
@@ -24,7 +24,9 @@ LPIPS = "lpips"
 LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"
 EFFICIENTNET_DISTANCE = "efficientnet_lite0_distance"
 FVD = "fvd"
+KVD = "kvd"
 EFFICIENTNET_FRECHET = "frechet_efficientnet_lite0"
+EFFICIENTNET_KERNEL = "kernel_efficientnet_lite0"
 
 IMAGES_PER_BATCH = 64
 # Below this side the later layers see a single cell; smaller images are enlarged to it.
@@ -50,9 +52,10 @@ class Perceptual(Protocol):
 
 
 class VideoFeatures(Protocol):
-    """A video feature extractor: the label of its Frechet distance, and the features."""
+    """A video feature extractor: the labels of its Frechet and kernel distance, the features."""
 
     label: str
+    kernel_label: str
     details: dict[str, str]
 
     def features(self, videos: Tensor) -> Tensor:
@@ -164,6 +167,7 @@ class EfficientNetVideoFeatures:
 
     def __init__(self, *, device: torch.device | str = "cpu") -> None:
         self.label = EFFICIENTNET_FRECHET
+        self.kernel_label = EFFICIENTNET_KERNEL
         self.details = _efficientnet_details() | {"projected_width": str(PROJECTED_WIDTH)}
         self._network = load_efficientnet().to(device)
         self._projection = _orthonormal(FEATURE_WIDTH, PROJECTED_WIDTH)
@@ -193,6 +197,7 @@ class I3D:
         if not path.is_file():
             raise FileNotFoundError(f"no I3D torchscript file at {path}")
         self.label = FVD
+        self.kernel_label = KVD
         self.details = {"network": path.name, "bytes": str(path.stat().st_size)}
         self._network = torch.jit.load(str(path), map_location=device).eval()
         self._device = device

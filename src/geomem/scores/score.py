@@ -25,11 +25,9 @@ from geomem.scores.networks import (
     load_video_features,
 )
 from geomem.scores.revisit import Distance, revisit_pairs, revisit_scores
-from geomem.statistics import bootstrap_set_draws
+from geomem.statistics import FRECHET_CLIPS, pseudovalues
 
-# Fewer clips make no line to extrapolate along.
-EXTRAPOLATED_CLIPS = 8
-BOOTSTRAP_SEED = 0
+SUBSET_SEED = 0
 FRAME_METRICS = ("psnr", "ssim", "perceptual")
 
 
@@ -94,7 +92,11 @@ def score_videos(
     real, fake = np.stack([clip.features for clip in measured], axis=1)
     return {
         **{name: record[name] for name in ("variant", "seed", "protocol", "clips")},
-        "labels": {"perceptual": networks.perceptual.label, "frechet": networks.video.label},
+        "labels": {
+            "perceptual": networks.perceptual.label,
+            "frechet": networks.video.label,
+            "kernel_distance": networks.video.kernel_label,
+        },
         "networks": {"perceptual": networks.perceptual.details, "frechet": networks.video.details},
         "frames": settings["frames"],
         "context": context,
@@ -106,7 +108,7 @@ def score_videos(
             **{name: [clip.curves[name] for clip in measured] for name in FRAME_METRICS},
             "coverage": coverage,
         },
-        "sets": set_scores(real, fake, resamples=scores["set_bootstrap"]),
+        "sets": set_scores(real, fake),
         "inputs": _inputs(rollout, record, clips),
     }
 
@@ -215,31 +217,30 @@ def frame_scores(
     }
 
 
-def set_scores(
-    real: np.ndarray, fake: np.ndarray, *, resamples: int
-) -> dict[str, dict[str, Any] | None]:
-    """Return the distances between two sets of features (C, S, D), with draws for intervals.
+def set_scores(real: np.ndarray, fake: np.ndarray) -> dict[str, dict[str, Any] | None]:
+    """Return the distances between two sets of features (C, S, D), with what each clip adds.
 
-    The unbiased and the extrapolated distance are None where there are too few clips for them.
+    The kernel distance is None of one clip, a Frechet distance of fewer than `FRECHET_CLIPS`.
+    Two clips leave no set to take one out of, so that there is nothing for an interval.
     """
-    clips = len(real)
-    if clips < 2:
-        return {"frechet": None, "kernel_distance": None, "frechet_infinite": None}
-    result: dict[str, dict[str, Any] | None] = {"frechet_infinite": None}
-    for name, statistic in (("frechet", frechet_distance), ("kernel_distance", kernel_distance)):
-        draws = bootstrap_set_draws(real, fake, statistic, seed=BOOTSTRAP_SEED, resamples=resamples)
-        low, high = np.quantile(draws, (0.025, 0.975))
-        result[name] = {
-            "value": _digits(statistic(real, fake)),
-            "low": _digits(low),
-            "high": _digits(high),
-            "clips": clips,
-            "draws": [_digits(x) for x in draws],
-        }
-    if clips >= EXTRAPOLATED_CLIPS:
-        value = frechet_infinite(real, fake, seed=BOOTSTRAP_SEED)
-        result["frechet_infinite"] = {"value": _digits(value), "clips": clips}
+    names = ("frechet", "kernel_distance", "frechet_infinite")
+    result: dict[str, dict[str, Any] | None] = dict.fromkeys(names)
+    if len(real) > 1:
+        result["kernel_distance"] = _set_score(real, fake, kernel_distance)
+    if len(real) >= FRECHET_CLIPS:
+        result["frechet"] = _set_score(real, fake, frechet_distance)
+        value = frechet_infinite(real, fake, seed=SUBSET_SEED)
+        result["frechet_infinite"] = {"value": _digits(value), "clips": len(real)}
     return result
+
+
+def _set_score(
+    real: np.ndarray, fake: np.ndarray, distance: Callable[[np.ndarray, np.ndarray], float]
+) -> dict[str, Any]:
+    score: dict[str, Any] = {"value": _digits(distance(real, fake)), "clips": len(real)}
+    if len(real) > 2:
+        score["pseudovalues"] = [_digits(x) for x in pseudovalues(real, fake, distance)]
+    return score
 
 
 def check_rollout(

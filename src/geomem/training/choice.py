@@ -4,12 +4,12 @@ The pick is one file with its reasons, `results/<scale>/choices/<variant>.json`;
 checkpoint is a copy under the pick's name, so that nothing after it needs a second way to load one.
 """
 
-import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from geomem.formats import (
     InputError,
@@ -20,29 +20,64 @@ from geomem.formats import (
     sha256_file,
     write_json,
 )
+from geomem.statistics import Array, mean_interval, paired_differences
+
+RESAMPLING_SEED = 0
 
 
-def pick(means: dict[str, list[float]], criteria: list[dict[str, Any]]) -> tuple[str, str]:
-    """Return the best candidate and the reason in one sentence.
+def pick(
+    values: Mapping[str, Mapping[str, Array]], criteria: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the pick, the reason in one sentence, and what each criterion compared.
+
+    A criterion leaves the candidate of the best mean, and those tied with it: the 95 % interval of
+    their paired difference, by clip and seed, holds 0. The next one chooses among these. Whoever
+    stands first of those left at the end is picked, as candidates are listed simplest first: a
+    better mean alone does not pay for a longer training.
 
     Args:
-        means: Candidate -> its value for every criterion; the first candidate wins full ties.
-        criteria: `metric`, `better` ("higher" or "lower") and `tie`, the relative difference from
-            the best that counts as equal.
+        values: Candidate -> metric -> values (S, C), the same seeds and clips for all candidates.
+        criteria: `metric` and `better` ("higher" or "lower").
     """
-    left = list(means)
-    for place, criterion in enumerate(criteria):
-        values = {name: means[name][place] for name in left}
-        best = (max if criterion["better"] == "higher" else min)(values.values())
-        left = [n for n in left if abs(values[n] - best) <= criterion["tie"] * abs(best)]
+    left, compared = list(values), []
+    for criterion in criteria:
+        metric = criterion["metric"]
+        sign = 1 if criterion["better"] == "higher" else -1
+        best = max(left, key=lambda name: sign * float(values[name][metric].mean()))
+        differences = {
+            name: _difference(values[name][metric], values[best][metric])
+            for name in left
+            if name != best
+        }
+        compared.append({"metric": metric, "best": best, "differences": differences})
+        left = [name for name in left if name == best or _holds_zero(differences[name])]
         if len(left) == 1:
-            decided = f"best {criterion['metric']}"
-            return left[0], decided if place == 0 else f"{decided} among those tied before it"
-    return left[0], f"first of {', '.join(left)}, which are tied in every criterion"
+            return {
+                "picked": best,
+                "reason": f"best {metric}, and apart from all others"
+                + " left before it" * (len(compared) > 1),
+                "comparisons": compared,
+            }
+    tied = ", ".join(left)
+    reason = f"first of {tied}, which no criterion tells from the best"
+    return {"picked": left[0], "reason": reason, "comparisons": compared}
+
+
+def _difference(values: Array, best: Array) -> dict[str, float | None]:
+    """Return the mean paired difference to the best with its interval; None where there is none."""
+    interval = mean_interval(paired_differences(values, best), seed=RESAMPLING_SEED)
+    numbers = {"value": interval.value, "low": interval.low, "high": interval.high}
+    # What lies beyond six digits differs from machine to machine.
+    return {k: float(f"{x:.6g}") if np.isfinite(x) else None for k, x in numbers.items()}
+
+
+def _holds_zero(difference: Mapping[str, float | None]) -> bool:
+    low, high = difference["low"], difference["high"]
+    return low is None or high is None or low <= 0 <= high
 
 
 def choose(paths: Iterable[Path], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the pick, its reason, and every candidate's values (means over seeds).
+    """Return the pick, its reason, every candidate's means and the compared differences.
 
     Args:
         paths: Score files of all candidates and seeds on the rule's protocol; none where there is
@@ -50,38 +85,40 @@ def choose(paths: Iterable[Path], settings: dict[str, Any]) -> dict[str, Any]:
         settings: `Config.choice_settings`.
 
     Raises:
-        InputError: If a candidate has no scores, or a value is not known of every clip.
+        InputError: If a candidate has no scores, a value is not known of every clip, or candidates
+            have other seeds or clips.
     """
     rule = settings["best_of"]
     if len(rule["among"]) == 1:
         return {"picked": rule["among"][0], "reason": "the only candidate at this scale"}
-    files = [(path, read_json(path)) for path in paths]
+    files = sorted(((p, read_json(p)) for p in paths), key=lambda file: int(file[1]["seed"]))
     metrics = [criterion["metric"] for criterion in rule["criteria"]]
-    means: dict[str, list[float]] = {}
+    values: dict[str, dict[str, Array]] = {}
+    units: dict[str, list[Any]] = {}
     for name in rule["among"]:
         found = [(path, content) for path, content in files if content["variant"] == name]
         if not found:
             raise InputError(f"no score file of candidate {name} on {rule['protocol']} was given")
-        means[name] = [fmean(_value(path, c, metric) for path, c in found) for metric in metrics]
-    picked, reason = pick(means, rule["criteria"])
+        units[name] = [(content["seed"], content["clips"]) for _, content in found]
+        values[name] = {m: np.array([_clip_values(p, c, m) for p, c in found]) for m in metrics}
+    odd = [name for name in units if units[name] != units[rule["among"][0]]]
+    if odd:
+        raise InputError(f"{odd} have other seeds or clips than {rule['among'][0]}; score all again")
     return {
-        "picked": picked,
-        "reason": reason,
-        "candidates": {name: dict(zip(metrics, v, strict=True)) for name, v in means.items()},
+        **pick(values, rule["criteria"]),
+        "candidates": {
+            name: {metric: float(v.mean()) for metric, v in own.items()}
+            for name, own in values.items()
+        },
         "inputs": {f"{c['variant']}-seed{c['seed']}": sha256_file(path) for path, c in files},
     }
 
 
-def _value(path: Path, content: dict[str, Any], metric: str) -> float:
-    if metric in content["sets"]:
-        entry = content["sets"][metric]
-        value = math.nan if entry is None else entry["value"]
-    else:
-        values = content["per_clip"].get(metric, [None])
-        value = math.nan if None in values else fmean(values)
-    if not math.isfinite(value):
+def _clip_values(path: Path, content: dict[str, Any], metric: str) -> list[float]:
+    values = content["per_clip"].get(metric, [None])
+    if None in values:
         raise InputError(f"{path} does not know {metric} of every clip; choose by another metric")
-    return float(value)
+    return [float(value) for value in values]
 
 
 def adopt(
