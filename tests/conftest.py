@@ -9,6 +9,7 @@ from typing import Any
 
 # Set before torch is imported: two pytest workers share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest

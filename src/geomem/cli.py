@@ -25,9 +25,12 @@ def job_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def job_config(args: argparse.Namespace) -> Config:
-    """Load the configuration of a job and limit its threads."""
+    """Load the configuration of a job and limit its threads, before torch is imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(args.threads)
+    # Threads that spin while they wait for each other take the cores from whoever shares them:
+    # five times slower beside another job (docs/workflow.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return load_config(args.root, scale=args.scale, main_job=getattr(args, "main_job", False))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from geomem.cli import job_config, job_parser
-from geomem.config import Config
+from geomem.config import Config, configured_scale
 from geomem.formats import InputError, digest, read_json, sha256_file
 
 OLDER_THAN_ALL = 1  # seconds of the epoch; Snakemake takes 0 for "no time" and would keep the file
@@ -268,9 +268,12 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
 
 def products(config: Config, root: Path) -> list[Path]:
     """Return the tables' files; figures and the PDF are made from the same scores."""
-    folder = root / "results"
+    folders = [root / "results" / config.scale / "tables"]
+    if config.scale == configured_scale(root):
+        folders.append(root / "results")
     names = [*config.tables, *(["feature_analysis", "feature_decoding"] if config.analysis else [])]
-    return [folder / f"{name}.{kind}" for name in names for kind in ("csv", "tex")]
+    kinds = ("csv", "tex")
+    return [folder / f"{name}.{kind}" for folder in folders for name in names for kind in kinds]
 
 
 def restore(config: Config, root: Path) -> tuple[int, int]:
@@ -289,15 +292,19 @@ def restore(config: Config, root: Path) -> tuple[int, int]:
             complete &= sound or result.stage != "scores"
             good, bad = good + sound, bad + (bool(present) and not sound)
             _set_times(present, now if sound else OLDER_THAN_ALL)
-    made = [*(root / "results").glob("*.*"), *(root / "results" / "figures").glob("*.*")]
-    for kind in ("provenance", "metrics"):
-        made += (root / "results" / config.scale / kind).glob("*.json")
-    made += (root / "results" / config.scale / "videos").glob("*.mp4")
-    _set_times(made, now + 0.01 if complete else OLDER_THAN_ALL)
-    paper = [path for path in [root / "paper/main.pdf"] if path.exists()]
-    _set_times(paper, now + 0.02 if complete else OLDER_THAN_ALL)
+    own = root / "results" / config.scale
+    kinds = ("tables", "figures", "provenance", "metrics", "videos")
+    made = [[path for kind in kinds for path in (own / kind).glob("*.*")]]
+    made += [[*(own / "paper").glob("*.pdf")]]
+    if config.scale == configured_scale(root):
+        folder = root / "results"
+        made += [[*folder.glob("*.*"), *(folder / "figures").glob("*.*"), root / "paper/main.pdf"]]
+    for paths in made:
+        now += 0.01
+        there = [path for path in paths if path.exists()]
+        _set_times(there, now if complete else OLDER_THAN_ALL)
     # Snakemake takes a job's benchmark for one of its outputs
-    _set_times(list((root / "benchmarks" / "jobs").rglob("*.tsv")), now + 0.02)
+    _set_times(list((root / "benchmarks" / "jobs").rglob("*.tsv")), now)
     return good, bad
 
 

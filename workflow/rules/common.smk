@@ -1,5 +1,6 @@
 """The checked configuration, paths, and what each job asks for; the only logic of the workflow."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from shutil import which
@@ -7,7 +8,7 @@ from shutil import which
 from snakemake.exceptions import WorkflowError
 
 from geomem import slurm
-from geomem.config import REQUESTED, launcher, load_cluster, load_config
+from geomem.config import REQUESTED, configured_scale, launcher, load_cluster, load_config
 from geomem.formats import InputError, digest, read_json
 from geomem.tracking import store_uri
 from geomem.verification import restore
@@ -25,6 +26,7 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 SCALE = CONFIG.scale
+TRACKED = configured_scale()  # whose tables, figures and PDF lie in results/ and paper/ as well
 SETTINGS = CONFIG.settings
 DATA, RESULTS = f"data/{SCALE}", f"results/{SCALE}"
 EMBEDDED = [name for name, dataset in CONFIG.datasets.items() if not dataset.archive]
@@ -273,10 +275,10 @@ def video_flags(wildcards, input):
     return f"--clips {split_folder(input.clips)} --rollouts {folders}"
 
 
-def shown_in_paper(kind, folder, suffix):
+def shown_in_paper(kind, suffix):
     """Tables or figures of this run, and those of the study that an earlier run has left."""
     asked, all_of_them = getattr(CONFIG, kind), getattr(STUDY, kind)
-    paths = {name: f"{folder}/{name}.{suffix}" for name in all_of_them}
+    paths = {name: f"{RESULTS}/{kind}/{name}.{suffix}" for name in all_of_them}
     return [path for name, path in paths.items() if name in asked or Path(path).exists()]
 
 
@@ -286,24 +288,40 @@ def analysis_tables():
 
 
 def paper_products():
-    """Tables, figures, videos and, where LaTeX is installed, the PDF."""
+    """Tables, figures, videos and, where LaTeX is installed, the PDF; published where tracked."""
     tables = [
-        f"results/{table}.{kind}"
+        f"{table}.{kind}"
         for table in [*CONFIG.tables, "teacher_table", *analysis_tables()]
         for kind in ("csv", "tex")
     ]
-    figures = [
-        f"results/figures/{figure}.{kind}" for figure in CONFIG.figures for kind in ("pdf", "png")
-    ]
+    figures = [f"figures/{figure}.{kind}" for figure in CONFIG.figures for kind in ("pdf", "png")]
+    papers = ["paper/main.pdf"] if which("latexmk") else []
     videos = [f"{RESULTS}/videos/{video}.mp4" for video in CONFIG.videos]
-    return tables + figures + videos + (["paper/main.pdf"] if which("latexmk") else [])
+    made = [f"{RESULTS}/tables/{name}" for name in tables]
+    made += [f"{RESULTS}/{name}" for name in figures + papers]
+    published = [f"results/{name}" for name in tables + figures] + papers
+    return made + videos + (published if SCALE == TRACKED else [])
+
+
+def published_source(wildcards):
+    """The product of this run's scale that a published one is a copy of."""
+    product = getattr(wildcards, "product", "paper/main.pdf")
+    folder = "" if "/" in product else "tables/"
+    source = f"{RESULTS}/{folder}{product}"
+    if SCALE != TRACKED:
+        raise WorkflowError(
+            f"{product} is published at scale {TRACKED} (config/config.yaml); at {SCALE} ask for "
+            f"{source}"
+        )
+    return source
 
 
 # A fresh clone's time stamps say nothing; what the results record about themselves does.
-if workflow.is_main_process and not Path(".snakemake/metadata").exists():
+PLANS_ONLY = workflow.output_settings.dryrun or "--lint" in sys.argv
+if workflow.is_main_process and not PLANS_ONLY and not Path(".snakemake/metadata").exists():
     restore(CONFIG, Path("."))
 
 # Jobs that a killed run has left in Slurm end before the DAG is built, which then has their results.
 if workflow.is_main_process and which("sbatch"):
     starts = workflow.resource_settings.nodes is not None
-    slurm.prepare(Path("."), starts=starts and not workflow.output_settings.dryrun)
+    slurm.prepare(Path("."), starts=starts and not PLANS_ONLY)

@@ -1,13 +1,17 @@
 """Tables, figures and the paper's PDF; and the mirror of all runs in MLflow.
 
 in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json
-out: results/*.csv, results/*.tex, results/figures/, results/<scale>/provenance/, paper/main.pdf,
-     results/<scale>/videos/*.mp4 (for people; nothing reads them)
+out: results/<scale>/tables/, figures/, paper/main.pdf, provenance/, videos/ (for people; nothing reads
+     them); of the scale that config/config.yaml names also results/*.csv, results/*.tex,
+     results/figures/, paper/main.pdf
 """
 
 
 localrules:
     mirror_runs,
+    state_facts,
+    publish,
+    publish_paper,
 
 
 rule render_table:
@@ -17,8 +21,10 @@ rule render_table:
         published="config/published_numbers.csv",
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
-        csv=report("results/{table}.csv", category="Tables", labels={"table": "{table}"}),
-        tex="results/{table}.tex",
+        csv=report(
+            f"{RESULTS}/tables/{{table}}.csv", category="Tables", labels={"table": "{table}"}
+        ),
+        tex=f"{RESULTS}/tables/{{table}}.tex",
         values=f"{RESULTS}/metrics/{{table}}.json",
         provenance=f"{RESULTS}/provenance/{{table}}.json",
     log:
@@ -48,9 +54,11 @@ rule render_teacher_table:
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
         csv=report(
-            "results/teacher_table.csv", category="Tables", labels={"table": "teacher_table"}
+            f"{RESULTS}/tables/teacher_table.csv",
+            category="Tables",
+            labels={"table": "teacher_table"},
         ),
-        tex="results/teacher_table.tex",
+        tex=f"{RESULTS}/tables/teacher_table.tex",
         values=f"{RESULTS}/metrics/teacher_table.json",
         provenance=f"{RESULTS}/provenance/teacher_table.json",
     log:
@@ -77,10 +85,10 @@ rule render_analysis_tables:
         analyses=analysis_table_inputs,
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
-        csv="results/feature_analysis.csv",
-        tex="results/feature_analysis.tex",
-        decoding_csv="results/feature_decoding.csv",
-        decoding_tex="results/feature_decoding.tex",
+        csv=f"{RESULTS}/tables/feature_analysis.csv",
+        tex=f"{RESULTS}/tables/feature_analysis.tex",
+        decoding_csv=f"{RESULTS}/tables/feature_decoding.csv",
+        decoding_tex=f"{RESULTS}/tables/feature_decoding.tex",
         provenance=f"{RESULTS}/provenance/feature_analysis.json",
     log:
         f"logs/render_analysis_tables/{SCALE}.log",
@@ -106,9 +114,9 @@ rule draw_figure:
     input:
         unpack(figure_inputs),
     output:
-        pdf="results/figures/{figure}.pdf",
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         png=report(
-            "results/figures/{figure}.png", category="Figures", labels={"figure": "{figure}"}
+            f"{RESULTS}/figures/{{figure}}.png", category="Figures", labels={"figure": "{figure}"}
         ),
         provenance=f"{RESULTS}/provenance/{{figure}}.json",
     log:
@@ -155,28 +163,76 @@ rule encode_video:
         " {params.inputs} --mp4 {output.mp4:q} --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
+rule state_facts:
+    output:
+        facts=f"{RESULTS}/tables/facts.tex",
+    log:
+        f"logs/state_facts/{SCALE}.log",
+    benchmark:
+        f"benchmarks/jobs/state_facts/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        job=JOB,
+        version=stage_version("paper"),
+        settings=digest(CONFIG.facts_settings()),
+    shell:
+        "python -m geomem.paper facts {output.facts:q} {params.job} --expect {params.settings}"
+        " > {log:q} 2>&1"
+
+
 rule build_paper:
     input:
-        tables=shown_in_paper("tables", "results", "tex"),
-        teacher="results/teacher_table.tex",
-        analysis=[f"results/{name}.tex" for name in analysis_tables()],
-        figures=shown_in_paper("figures", "results/figures", "pdf"),
+        tables=shown_in_paper("tables", "tex"),
+        teacher=rules.render_teacher_table.output.tex,
+        analysis=[f"{RESULTS}/tables/{name}.tex" for name in analysis_tables()],
+        facts=rules.state_facts.output.facts,
+        figures=shown_in_paper("figures", "pdf"),
         sources=sorted(str(path) for path in Path("paper").rglob("*.tex")),
         bibliography="paper/references.bib",
     output:
-        pdf=report("paper/main.pdf", category="Paper", labels={"document": "paper"}),
+        pdf=report(f"{RESULTS}/paper/main.pdf", category="Paper", labels={"document": "paper"}),
     log:
-        "logs/build_paper.log",
+        f"logs/build_paper/{SCALE}.log",
     benchmark:
-        "benchmarks/jobs/build_paper.tsv"
+        f"benchmarks/jobs/build_paper/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     resources:
         **request("paper"),
     params:
         version=stage_version("paper"),
+        results=RESULTS,
     shell:
-        "python -m geomem.paper pdf {output.pdf:q} > {log:q} 2>&1"
+        "python -m geomem.paper pdf {output.pdf:q} --results {params.results:q} > {log:q} 2>&1"
+
+
+rule publish:
+    input:
+        made=published_source,
+    output:
+        published="results/{product}",
+    log:
+        "logs/publish/{product}.log",
+    wildcard_constraints:
+        product=r"\w+\.(csv|tex)|figures/\w+\.(pdf|png)",
+    conda:
+        ENVIRONMENT
+    shell:
+        "cp {input.made:q} {output.published:q} 2> {log:q}"
+
+
+rule publish_paper:
+    input:
+        made=published_source,
+    output:
+        published="paper/main.pdf",
+    log:
+        "logs/publish/paper.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "cp {input.made:q} {output.published:q} 2> {log:q}"
 
 
 rule mirror_runs:

@@ -10,7 +10,7 @@ read it.
 from geomem.config.cluster import REQUESTED, Cluster, Resources, launcher
 from geomem.config.data import Dataset
 from geomem.config.evaluation import Table
-from geomem.config.load import load_cluster, load_config
+from geomem.config.load import configured_scale, load_cluster, load_config
 from geomem.config.matrix import Config
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Dataset",
     "Resources",
     "Table",
+    "configured_scale",
     "launcher",
     "load_cluster",
     "load_config",

@@ -21,6 +21,11 @@ def _read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
 
+def configured_scale(root: Path | str = ".") -> str:
+    """Return the scale that `root`/config/config.yaml names: that of the tracked results."""
+    return str(_read_yaml(Path(root) / "config" / "config.yaml").get("scale", "tiny"))
+
+
 def load_config(
     root: Path | str = ".", *, scale: str | None = None, main_job: bool = False
 ) -> Config:
@@ -36,7 +41,7 @@ def load_config(
     """
     folder = Path(root) / "config"
     main = _read_yaml(folder / "config.yaml")
-    name = scale or main.get("scale", "tiny")
+    name = scale or configured_scale(root)
     experiments = _read_yaml(folder / "experiments.yaml")
     content = {
         **main,

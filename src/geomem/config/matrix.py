@@ -519,6 +519,20 @@ class Config(Strict):
             return sentence
         return f"{sentence}; the image encoder of {scale.teacher.name} for DINOv2, the 2D teacher"
 
+    def facts_settings(self) -> dict[str, Any]:
+        """Settings of the job that states what the paper's text says of this scale."""
+        scale = self.settings
+        splits = {scale.splits[protocol.split] for protocol in scale.rollouts.protocols.values()}
+        return {
+            "scale": self.scale,
+            "resolution": scale.resolution,
+            "seeds": len(scale.seeds),
+            "context": scale.rollouts.context,
+            "sampling_steps": scale.rollouts.sampling_steps,
+            "scale_from": scale.memory.scale_from,
+            "embedded": all(self.datasets[s.dataset].source in EMBEDDED for s in splits),
+        }
+
     def teacher_table_settings(self) -> dict[str, Any]:
         """Settings of the job that renders the table of the teacher's errors."""
         return {

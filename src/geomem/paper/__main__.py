@@ -110,7 +110,16 @@ def pdf(args: argparse.Namespace) -> None:
     """Compile the paper."""
     from geomem.paper.latex import compile_paper
 
-    compile_paper(args.source, args.output)
+    compile_paper(args.source, args.output, results=args.results)
+
+
+def facts(args: argparse.Namespace) -> None:
+    """Write what the paper's text says of this scale, as LaTeX commands."""
+    settings = checked(job_config(args).facts_settings(), args)
+    from geomem.paper.facts import facts_latex
+
+    with atomic_path(args.output) as temporary:
+        temporary.write_text(facts_latex(settings), encoding="utf-8")
 
 
 def _choose(group: str, name: str, choices: dict[str, Any]) -> None:
@@ -180,9 +189,14 @@ def main() -> None:
     command.add_argument("--provenance", type=Path, required=True)
     command.set_defaults(command=video)
 
+    command = job_parser(commands.add_parser("facts", help=facts.__doc__))
+    command.add_argument("output", type=Path, help="LaTeX file to write")
+    command.set_defaults(command=facts)
+
     command = commands.add_parser("pdf", help=pdf.__doc__)
     command.add_argument("output", type=Path, help="PDF to write")
     command.add_argument("--source", type=Path, default=Path("paper/main.tex"))
+    command.add_argument("--results", type=Path, required=True, help="results/<scale>")
     command.set_defaults(command=pdf)
     run_command(parser)
 

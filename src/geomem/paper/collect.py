@@ -69,9 +69,9 @@ class Scores:
         return self._first[protocol].content
 
 
-def clip_values(files: Sequence[ScoreFile], metric: str, *, part: str = "per_clip") -> Array | None:
+def clip_values(files: Sequence[ScoreFile], metric: str) -> Array | None:
     """Return the values (S, C) of a metric, or None where it is not known of every clip."""
-    rows = [file.content[part].get(metric) for file in files]
+    rows = [file.content["per_clip"].get(metric) for file in files]
     if any(row is None or None in row for row in rows):
         return None
     return np.array(rows, dtype=np.float64)
@@ -132,6 +132,16 @@ def trace(
     for file in files:
         content, rollout = file.content, file.content["inputs"]["rollout"]
         sha256 = rollout["checkpoint"]
+        made = {
+            "sha256": file.sha256,
+            "version": content["version"],
+            "settings": digest(content["settings"]),
+            "rollout": {name: rollout[name] for name in ("sha256", "version", "settings")},
+            "clips": content["inputs"]["clips"],
+        }
+        if sha256 is None:  # a floor
+            scores[file.path] = made
+            continue
         if sha256 not in known:
             raise InputError(
                 f"{file.path} scores a checkpoint that is not there any more; run the rollouts "
@@ -139,14 +149,7 @@ def trace(
             )
         tag = run_tag(scale, content["variant"], content["seed"], sha256)
         runs[tag] = _run(known[sha256], sha256)
-        scores[file.path] = {
-            "sha256": file.sha256,
-            "version": content["version"],
-            "settings": digest(content["settings"]),
-            "rollout": {name: rollout[name] for name in ("sha256", "version", "settings")},
-            "clips": content["inputs"]["clips"],
-            "run": tag,
-        }
+        scores[file.path] = {**made, "run": tag}
     return {"scores": scores, "runs": runs}
 
 

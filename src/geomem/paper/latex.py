@@ -15,8 +15,13 @@ FIXED_TIME = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
 UNRESOLVED = re.compile(r"LaTeX Warning: ((?:Reference|Citation) `[^']*')")
 
 
-def compile_paper(source: Path, output: Path) -> None:
+def compile_paper(source: Path, output: Path, *, results: Path) -> None:
     """Compile `source` with latexmk and put the PDF at `output` when it is complete.
+
+    Args:
+        source: The document; it reads tables and figures below its macro `\\results`.
+        output: PDF to write.
+        results: What that macro stands for, `results/<scale>`.
 
     Raises:
         InputError: If LaTeX is not installed, or naming the first error of its log, or a reference
@@ -26,10 +31,12 @@ def compile_paper(source: Path, output: Path) -> None:
         raise InputError(f"no LaTeX here: apt-get install {PACKAGES}")
     if not source.is_file():
         raise InputError(f"{source} is missing")
+    place = os.path.relpath(results, source.parent)
+    before = rf"-usepretex=\newcommand{{\results}}{{{Path(place).as_posix()}}}"
     with tempfile.TemporaryDirectory() as folder:
         command = ["latexmk", "-pdf", "-norc", "-interaction=nonstopmode", "-halt-on-error"]
         finished = subprocess.run(
-            [*command, "-file-line-error", f"-outdir={folder}", source.name],
+            [*command, "-file-line-error", f"-outdir={folder}", before, source.name],
             cwd=source.parent,
             env={**os.environ, **FIXED_TIME, "max_print_line": "1000"},
             capture_output=True,

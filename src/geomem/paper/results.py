@@ -22,6 +22,7 @@ from geomem.paper.tables import Cell, Column, Direction, Latex, Row, Table, esca
 from geomem.statistics import (
     ALPHA,
     FRECHET_CLIPS,
+    PSNR_CAP,
     Interval,
     PairedTest,
     paired_differences,
@@ -49,6 +50,7 @@ STANDS_FOR = {
     ),
     "kernel_efficientnet_lite0": "a kernel distance of EfficientNet-Lite0 features for KVD",
 }
+CAPS = dict.fromkeys(("psnr", "psnr_frame_mean", "truth_psnr", "late_psnr"), PSNR_CAP)
 DIRECTIONS: dict[str, Direction] = {"higher": "up", "lower": "down"}
 DEPTH: Settings = {"group": "depth", "precision": 3}
 POSE: Settings = {"group": "relative pose", "direction": "down"}
@@ -117,14 +119,14 @@ def _row(
         interval = _interval(row, column, files, settings)
         if interval is None:
             continue
-        test = None if row["repeat_context"] else tests.get((key, row["variant"]))
-        cells[key] = cell_of(interval, test)
+        test = tests.get((key, row["variant"]))
+        cells[key] = cell_of(interval, test, cap=CAPS.get(column["metric"]))
         records[key] = _cell_record(cells[key], test, files)
         used += files
     made = Row(
         label=row["label"],
         cells=cells,
-        bound=row["bound"] or row["repeat_context"],
+        bound=row["bound"] or row["variant"] in settings["floors"],
         rule_above=row["rule_above"],
     )
     return made, records, used
@@ -163,7 +165,7 @@ def teacher_table(settings: Settings, metrics: Settings) -> Table:
 
 
 def _files(row: Settings, column: Settings, settings: Settings, scores: Scores) -> list[ScoreFile]:
-    seeds = settings["seeds"][:1] if row["repeat_context"] else settings["seeds"]
+    seeds = settings["seeds"][:1] if row["variant"] in settings["floors"] else settings["seeds"]
     return scores.of(row["variant"], column["protocol"], seeds)
 
 
@@ -172,11 +174,8 @@ def _interval(
 ) -> Interval | None:
     metric, resamples = column["metric"], settings["bootstrap"]
     if metric in SETS:
-        if row["repeat_context"]:
-            return None
         return distance_interval(files, metric, resamples=resamples)
-    part = "repeat_context" if row["repeat_context"] else "per_clip"
-    values = clip_values(files, metric, part=part)
+    values = clip_values(files, metric)
     return None if values is None else clip_interval(values, resamples=resamples)
 
 
@@ -196,17 +195,26 @@ def _column_values(column: Settings, settings: Settings, scores: Scores) -> dict
     """Return the values (S, C) of the trained rows that know a column, by variant."""
     values = {}
     for row in settings["table"]["rows"]:
-        if not row["repeat_context"]:
+        if row["variant"] not in settings["floors"]:
             found = clip_values(_files(row, column, settings, scores), column["metric"])
             if found is not None:
                 values[row["variant"]] = found
     return values
 
 
-def cell_of(interval: Interval, test: PairedTest | None = None) -> Cell:
-    """Return an interval, with bounds where they are known, as a cell."""
+def cell_of(
+    interval: Interval, test: PairedTest | None = None, *, cap: float | None = None
+) -> Cell:
+    """Return an interval, with bounds where they are known, as a cell.
+
+    Args:
+        interval: The value.
+        test: Its test against the reference.
+        cap: The metric's value of a perfect copy; a mean that reaches it is shown as exact.
+    """
     known = math.isfinite(interval.low)
     return Cell(
+        exact=cap is not None and interval.value >= cap,
         value=digits(interval.value),
         low=digits(interval.low) if known else None,
         high=digits(interval.high) if known else None,
@@ -241,7 +249,8 @@ def _columns(column: Settings, scores: Scores) -> list[Column]:
     asked = column["published"]
     if not asked:
         return [made]
-    heading = Latex(rf"\shortstack{{{escape_latex(asked['metric'])}\\published}}")
+    of_frames = f"{asked['frames']} frames"
+    heading = Latex(rf"\shortstack{{{escape_latex(asked['metric'])}\\published,\\{of_frames}}}")
     key = f"{made.key}_published"
     return [
         made,
@@ -271,19 +280,26 @@ def _caption(settings: Settings, scores: Scores) -> Latex:
     columns = settings["table"]["columns"]
     protocols = list(dict.fromkeys(column["protocol"] for column in columns))
     shared = [scores.protocol(protocol) for protocol in protocols]
-    clips = " and ".join(
-        f"{len(content['clips'])} {protocol.replace('_', ' ')}"
-        for protocol, content in zip(protocols, shared, strict=True)
-    )
     labels = {shared[0]["labels"].get(column["metric"]) for column in columns}
     stand_ins = [STANDS_FOR[label] for label in sorted(labels - {None}) if label in STANDS_FOR]
     seeds = len(settings["seeds"])
     return sentences(
         settings["table"]["caption"],
-        f"Scale {settings['scale']}: {clips} clips of {shared[0]['frames']} frames, "
-        f"{shared[0]['context']} of them given; {seeds} training seed{'s' * (seeds > 1)}; "
-        f"teacher {settings['teacher']}.",
+        f"Scale {settings['scale']}: {_lengths(protocols, shared)}; {seeds} training "
+        f"seed{'s' * (seeds > 1)}; teacher {settings['teacher']}.",
         stands_in(settings["stands_in"], stand_ins),
+    )
+
+
+def _lengths(protocols: list[str], shared: list[Settings]) -> str:
+    """Say how many clips of each protocol there are and how long they are."""
+    of_length: dict[tuple[int, int], list[str]] = {}
+    for protocol, content in zip(protocols, shared, strict=True):
+        shown = f"{len(content['clips'])} {protocol.replace('_', ' ')}"
+        of_length.setdefault((content["frames"], content["context"]), []).append(shown)
+    return ", ".join(
+        f"{' and '.join(clips)} clips of {frames} frames, {context} of them given"
+        for (frames, context), clips in of_length.items()
     )
 
 
@@ -301,7 +317,8 @@ def _notes(settings: Settings, scores: Scores, tests: Tests) -> list[str]:
             interval_note(settings["bootstrap"]),
             *_set_notes(settings, scores),
             _test_note(settings, scores, tests),
-            "Bold: best, underlined: second; rows in italics are bounds and are not ranked.",
+            "Bold: best, underlined: second; rows in italics are floors and bounds and are not "
+            "ranked.",
         )
     ]
 
@@ -337,9 +354,7 @@ def _test_note(settings: Settings, scores: Scores, tests: Tests) -> Latex:
     if not tests:
         return Latex("Nothing is tested.")
     reference = next(
-        row["label"]
-        for row in chosen["rows"]
-        if row["variant"] == chosen["reference"] and not row["repeat_context"]
+        row["label"] for row in chosen["rows"] if row["variant"] == chosen["reference"]
     )
     protocols = {c["protocol"] for c in chosen["columns"] if c["metric"] not in SETS}
     clips = max(len(scores.protocol(protocol)["clips"]) for protocol in protocols)

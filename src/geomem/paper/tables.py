@@ -58,12 +58,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A value, its interval where known, and whether it differs significantly from the base row."""
+    """A value, its interval where known, and whether it differs significantly from the base row.
+
+    An exact one stands for a perfect copy: that word is shown in place of the number.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
     dagger: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +263,8 @@ def _body(table: Table) -> list[dict[str, object]]:
 def _value(cell: Cell | None, precision: int, rank: int | None) -> str:
     if cell is None:
         return MISSING
+    if cell.exact:
+        return "exact"
     number = format_number(cell.value, precision)
     if number == MISSING:
         return MISSING
@@ -270,7 +276,7 @@ def _value(cell: Cell | None, precision: int, rank: int | None) -> str:
 
 
 def _interval(cell: Cell | None, precision: int) -> str:
-    if cell is None or cell.low is None or cell.high is None:
+    if cell is None or cell.exact or cell.low is None or cell.high is None:
         return ""
     low, high = (format_number(bound, precision) for bound in (cell.low, cell.high))
     return rf"{{\scriptsize [{low}, {high}]}}".replace("-", "$-$")

@@ -9,10 +9,12 @@ import math
 import torch
 from torch import Tensor
 
+from geomem.statistics import PSNR_CAP
+
 SSIM_KERNEL = 11
 SSIM_SIGMA = 1.5
 # Identical frames would have infinite PSNR and spoil every mean: the error is floored at 100 dB.
-MSE_FLOOR = 1e-10
+MSE_FLOOR = 10 ** (-PSNR_CAP / 10)
 
 
 def unit_frames(frames: Tensor) -> Tensor:
