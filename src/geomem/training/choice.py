@@ -103,7 +103,9 @@ def choose(paths: Iterable[Path], settings: dict[str, Any]) -> dict[str, Any]:
         values[name] = {m: np.array([_clip_values(p, c, m) for p, c in found]) for m in metrics}
     odd = [name for name in units if units[name] != units[rule["among"][0]]]
     if odd:
-        raise InputError(f"{odd} have other seeds or clips than {rule['among'][0]}; score all again")
+        raise InputError(
+            f"{odd} have other seeds or clips than {rule['among'][0]}; score all again"
+        )
     return {
         **pick(values, rule["criteria"]),
         "candidates": {
