@@ -82,7 +82,7 @@ def score_videos(
     Raises:
         InputError: If the videos were made for other clips, another protocol or another context.
     """
-    scores, context = settings["scores"], settings["context"]
+    context = settings["context"]
     store = ClipStore(clips)
     rgb, record = read_videos(rollout)
     check_rollout(rollout, rgb.shape, record, store, settings)
