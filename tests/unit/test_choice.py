@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -18,13 +19,17 @@ from geomem.formats import (
     write_checkpoint,
     write_json,
 )
+from geomem.statistics import mean_interval
 from geomem.training.choice import adopt, choose, pick
 
-FRECHET = {"metric": "frechet", "better": "lower", "tie": 0.01}
-PSNR = {"metric": "psnr", "better": "higher", "tie": 0.0}
+DISTANCE = {"metric": "perceptual", "better": "lower"}
+PSNR = {"metric": "psnr", "better": "higher"}
 RULE = {
-    "best_of": {"among": ["base", "repa"], "protocol": "validation", "criteria": [FRECHET, PSNR]}
+    "best_of": {"among": ["base", "repa"], "protocol": "validation", "criteria": [DISTANCE, PSNR]}
 }
+# Clips differ far more than candidates do: only pairs tell those apart.
+CLIPS = np.linspace(1, 9, 12)
+WAVE = np.tile([0.5, -0.5, 0.25, -0.25], 3)
 
 
 class Point(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -37,54 +42,100 @@ class Point(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    ("means", "picked", "reason"),
+    ("distance", "psnr", "picked", "reason"),
     [
-        ({"base": [10, 20], "repa": [9, 10]}, "repa", "best frechet"),
-        ({"base": [10, 20], "repa": [9.95, 21]}, "repa", "best psnr among those tied before it"),
-        ({"base": [10, 20], "repa": [9.95, 19]}, "base", "best psnr among those tied before it"),
-        ({"base": [10, 20], "repa": [10, 20]}, "base", "first of base, repa, which are tied"),
-        ({"base": [-5, 1], "repa": [-6, 1]}, "repa", "best frechet"),
+        # better on every clip by little: apart, whatever the clips do
+        (CLIPS - 0.1 + 0.1 * WAVE, CLIPS, "repa", "best perceptual"),
+        (CLIPS + 0.1 + 0.1 * WAVE, CLIPS, "base", "best perceptual"),
+        # a better mean that the clips do not agree on: the next criterion, then the first listed
+        (CLIPS - 0.1 + WAVE, CLIPS + 1, "repa", "best psnr, and apart from all others left"),
+        (CLIPS - 0.1 + WAVE, CLIPS - 1, "base", "best psnr, and apart from all others left"),
+        (CLIPS - 0.1 + WAVE, CLIPS + 0.1 + WAVE, "base", "first of base, repa, which no criterion"),
+        (CLIPS, CLIPS, "base", "first of base, repa, which no criterion"),
     ],
 )
-def test_ties_are_broken_in_order(means: dict[str, list[float]], picked: str, reason: str) -> None:
-    found, why = pick(means, [FRECHET, PSNR])
-    assert found == picked
-    assert why.startswith(reason)
+def test_the_best_wins_if_pairs_tell_it_from_what_is_listed_before(
+    distance: np.ndarray, psnr: np.ndarray, picked: str, reason: str
+) -> None:
+    values = {
+        "base": {"perceptual": CLIPS[None], "psnr": CLIPS[None]},
+        "repa": {"perceptual": distance[None], "psnr": psnr[None]},
+    }
+    made = pick(values, [DISTANCE, PSNR])
+    assert made["picked"] == picked
+    assert made["reason"].startswith(reason)
 
 
-def score_file(folder: Path, variant: str, seed: int, frechet: float, psnr: list[Any]) -> Path:
+def test_what_is_apart_from_the_best_stays_out_however_early_it_is_listed() -> None:
+    values = {
+        name: {"perceptual": (CLIPS + offset + 0.1 * WAVE * sign)[None]}
+        for name, offset, sign in (("worst", 2.0, 1), ("tied", 0.01, -1), ("best", 0.0, 1))
+    }
+    made = pick(values, [DISTANCE])
+    assert made["picked"] == "tied"
+    assert made["reason"] == "first of tied, best, which no criterion tells from the best"
+    [compared] = made["comparisons"]
+    assert (compared["metric"], compared["best"]) == ("perceptual", "best")
+    found = compared["differences"]
+    assert found["worst"]["low"] > 0 and found["tied"]["low"] < 0 < found["tied"]["high"]
+    expected = mean_interval(0.01 - 0.2 * WAVE, seed=0)
+    assert found["tied"]["value"] == pytest.approx(expected.value, rel=1e-5)
+    assert found["tied"]["high"] == pytest.approx(expected.high, rel=1e-5)
+
+
+def test_one_clip_tells_nobody_apart() -> None:
+    values = {"a": {"psnr": np.array([[1.0]])}, "b": {"psnr": np.array([[9.0]])}}
+    made = pick(values, [PSNR])
+    assert made["picked"] == "a"
+    assert made["comparisons"][0]["differences"]["a"] == {"value": -8.0, "low": None, "high": None}
+
+
+def score_file(
+    folder: Path, variant: str, seed: int, distance: list[Any], clips: str = "abc"
+) -> Path:
     path = folder / f"{variant}-{seed}.json"
     content = {
         "variant": variant,
         "seed": seed,
-        "sets": {"frechet": {"value": frechet}, "kernel_distance": None},
-        "per_clip": {"psnr": psnr},
+        "clips": list(clips),
+        "per_clip": {"perceptual": distance, "psnr": [20.0, 21.0, 22.0]},
     }
     write_json(path, content)
     return path
 
 
-def test_seeds_are_averaged_and_every_value_is_written_down(tmp_path: Path) -> None:
+def test_seeds_are_paired_and_every_value_is_written_down(tmp_path: Path) -> None:
     paths = [
-        score_file(tmp_path, "base", 0, 10, [20.0, 22.0]),
-        score_file(tmp_path, "base", 1, 20, [20.0, 22.0]),
-        score_file(tmp_path, "repa", 0, 12, [18.0, 20.0]),
-        score_file(tmp_path, "repa", 1, 14, [18.0, 20.0]),
+        score_file(tmp_path, "base", 0, [1.0, 2.0, 3.0]),
+        score_file(tmp_path, "repa", 1, [1.4, 2.4, 3.41]),
+        score_file(tmp_path, "base", 1, [1.5, 2.5, 3.5]),
+        score_file(tmp_path, "repa", 0, [0.9, 1.91, 2.9]),
     ]
     made = choose(paths, RULE)
-    assert made["picked"] == "repa"
-    assert made["candidates"] == {
-        "base": {"frechet": 15, "psnr": 21},
-        "repa": {"frechet": 13, "psnr": 19},
-    }
+    # by clip and seed -0.1, -0.1, -0.09 or so, in spite of seeds half a unit apart
+    assert (made["picked"], made["reason"]) == (
+        "repa",
+        "best perceptual, and apart from all others",
+    )
+    found = made["candidates"]
+    assert {name: v["perceptual"] for name, v in found.items()} == pytest.approx(
+        {"base": 2.25, "repa": 2.153333}
+    )
+    assert found["base"]["psnr"] == 21
+    difference = made["comparisons"][0]["differences"]["base"]
+    assert difference["value"] == pytest.approx(0.0966667)
+    assert 0 < difference["low"] < difference["value"] < difference["high"]
     assert made["inputs"] == {path.stem.replace("-", "-seed"): sha256_file(path) for path in paths}
 
 
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
-    base = score_file(tmp_path, "base", 0, 10, [20.0])
+def test_what_is_missing_or_does_not_pair_is_told(tmp_path: Path) -> None:
+    base = score_file(tmp_path, "base", 0, [1.0, 2.0, 3.0])
     told(lambda: choose([base], RULE), "repa", "validation")
-    repa = score_file(tmp_path, "repa", 0, 10, [None])
-    told(lambda: choose([base, repa], RULE), str(repa), "psnr")
+    repa = score_file(tmp_path, "repa", 0, [1.0, None, 3.0])
+    told(lambda: choose([base, repa], RULE), str(repa), "perceptual")
+    for seed, clips in ((0, "abd"), (1, "abc")):
+        odd = score_file(tmp_path, "repa", seed, [1.0, 2.0, 3.0], clips)
+        told(lambda path=odd: choose([base, path], RULE), "repa", "other seeds or clips than base")
 
 
 def test_one_candidate_needs_no_scores() -> None:

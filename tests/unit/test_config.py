@@ -90,6 +90,12 @@ def edit(tmp_path: Path) -> Edit:
         (EXPERIMENTS, "variants.best.best_of.protocol", "walks", ["best.protocol", "'walks'"]),
         (
             EXPERIMENTS,
+            "variants.best.best_of.criteria",
+            [{"metric": "kernel_distance", "better": "lower"}],
+            ["best_of.criteria", "kernel_distance is of a set", "clip by clip"],
+        ),
+        (
+            EXPERIMENTS,
             "variants.repa.alignment.frames",
             9,
             ["repa.alignment.frames: 9"],

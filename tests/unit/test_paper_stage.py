@@ -34,6 +34,7 @@ COLUMNS = [
     {"metric": "psnr", "label": "PSNR", "unit": "dB", "better": "higher"},
     {"metric": "perceptual", "better": "lower"},
     {"metric": "frechet", "better": "lower"},
+    {"metric": "kernel_distance", "better": "lower"},
     {"metric": "forgetting", "label": "forgetting", "better": "lower"},
 ]
 VARIANTS = {"base": 20.0, "memory": 22.0, "weak": 20.01, "bound": 30.0}
@@ -61,7 +62,6 @@ def settings(**changes: Any) -> dict[str, Any]:
         "stands_in": "this stands in for that",
         "teacher": "vggt_small",
         "bootstrap": 200,
-        "set_bootstrap": 10,
         **changes,
     }
 
@@ -73,7 +73,8 @@ def psnr_of(variant: str, seed: int) -> np.ndarray:
 
 def score_record(variant: str, seed: int, checkpoint: str) -> dict[str, Any]:
     values = psnr_of(variant, seed)
-    frechet = {"value": 9.0 + seed, "clips": CLIPS, "draws": [8.0 + seed, 9.0 + seed, 10.0 + seed]}
+    pseudo = np.linspace(8, 10, CLIPS) + seed
+    kernel = {"value": 9.0 + seed, "clips": CLIPS, "pseudovalues": pseudo.tolist()}
     return {
         "variant": variant,
         "seed": seed,
@@ -81,6 +82,7 @@ def score_record(variant: str, seed: int, checkpoint: str) -> dict[str, Any]:
         "labels": {
             "perceptual": "efficientnet_lite0_distance",
             "frechet": "frechet_efficientnet_lite0",
+            "kernel_distance": "kernel_efficientnet_lite0",
         },
         "clips": [f"c{i}" for i in range(CLIPS)],
         "frames": 5,
@@ -95,7 +97,7 @@ def score_record(variant: str, seed: int, checkpoint: str) -> dict[str, Any]:
             "psnr": [[v, v - 1, v - 2, v - 3] for v in values.tolist()],
             "coverage": [[None if variant == "base" else 0.5] * 4] * CLIPS,
         },
-        "sets": {"frechet": frechet, "kernel_distance": None, "frechet_infinite": None},
+        "sets": {"frechet": None, "kernel_distance": kernel, "frechet_infinite": None},
         "inputs": {
             "rollout": {"sha256": "aa", "version": 3, "settings": "bb", "checkpoint": checkpoint},
             "clips": {"shard-000": "cc"},
@@ -133,11 +135,12 @@ def test_cells_are_means_over_clips_and_seeds(files: tuple[list[Path], list[Path
     expected = np.mean([psnr_of("memory", seed) for seed in SEEDS])
     assert float(rows["with"]["spin_psnr"]) == pytest.approx(expected, rel=1e-5)
     assert float(rows["with"]["spin_psnr_low"]) < expected < float(rows["with"]["spin_psnr_high"])
-    assert float(rows["with"]["spin_frechet_efficientnet_lite0"]) == 9.5
-    assert float(rows["with"]["spin_frechet_efficientnet_lite0_low"]) < 9
+    assert float(rows["with"]["spin_kernel_efficientnet_lite0"]) == 9.5
+    assert float(rows["with"]["spin_kernel_efficientnet_lite0_low"]) < 9
+    assert rows["with"]["spin_frechet_efficientnet_lite0"] == ""
     assert rows["with"]["spin_forgetting"] == ""
     assert float(rows["still"]["spin_psnr"]) == 15 and rows["still"]["bound"] == "True"
-    assert rows["still"]["spin_frechet_efficientnet_lite0"] == ""
+    assert rows["still"]["spin_kernel_efficientnet_lite0"] == ""
 
 
 def test_published_numbers_stand_beside_the_measured_ones(
@@ -179,14 +182,45 @@ def test_only_what_differs_is_marked_and_only_methods_are_ranked(
         "oracle": True,
     }
     cells = provenance["cells"]
-    # 8 clips and three comparisons: the smallest exact p is 2 / 256, corrected by 3.
-    assert cells["with"]["spin_psnr"]["test"]["p_holm"] == pytest.approx(3 * 2 / 256)
+    # 8 clips, three comparisons in each of two columns: the smallest exact p is 2 / 256, times 6.
+    assert cells["with"]["spin_psnr"]["test"]["p_holm"] == pytest.approx(6 * 2 / 256)
+    assert cells["with"]["spin_efficientnet_lite0_distance"]["test"]["p_holm"] == pytest.approx(
+        6 * 2 / 256
+    )
+    assert "test" not in cells["with"]["spin_kernel_efficientnet_lite0"]
     assert "test" not in cells["without"]["spin_psnr"] and "test" not in cells["still"]["spin_psnr"]
     latex = table_latex(table)
     assert r"\textbf{22" in latex and r"\textbf{30" not in latex
     assert "LPIPS" not in latex.split(r"\toprule")[1] and "FVD" not in latex.split(r"\toprule")[1]
     assert "for LPIPS" in latex and "for FVD" in latex and "This stands in for that" in latex
     assert "8 spin clips of 5 frames, 1 of them given; 2 training seeds" in latex
+
+
+def test_notes_tell_how_intervals_and_tests_are_made(files: tuple[list[Path], list[Path]]) -> None:
+    [note] = build(files)[0].notes
+    assert "studentised interval over clips and seeds" in note and "200 resamples" in note
+    assert "jackknife" in note and "fewer than 40 clips" in note
+    assert "one Holm correction over the 6 tests of the table" in note
+    assert "at most 8 clips no corrected $p$ can lie below 0.047. " in note
+    assert r"differs from ``without''" in note
+
+
+def test_a_table_of_more_tests_than_its_clips_can_bear_says_so(
+    files: tuple[list[Path], list[Path]],
+) -> None:
+    chosen = settings()
+    psnr = chosen["table"]["columns"][0]
+    for path in files[0]:
+        record = read_json(path)
+        record["per_clip"]["ssim"] = record["per_clip"]["psnr"]
+        write_json(path, record)
+    chosen["table"]["columns"].append({**psnr, "metric": "ssim", "label": "SSIM"})
+    table, _ = score_table("memory", chosen, Scores(files[0]), files[1])
+    assert not any(cell.dagger for row in table.rows for cell in row.cells.values())
+    assert "below 0.07, so that no mark is possible" in table.notes[0]
+    chosen["table"]["columns"] = [c for c in chosen["table"]["columns"] if c["metric"] == "frechet"]
+    table, _ = score_table("memory", chosen, Scores(files[0]), files[1])
+    assert "Nothing is tested." in table.notes[0]
 
 
 def test_every_cell_leads_to_its_run(files: tuple[list[Path], list[Path]]) -> None:
@@ -230,6 +264,7 @@ def test_scores_that_do_not_belong_together_are_refused(
     ("change", "message"),
     [
         ({"columns": [{**COLUMNS[1], "label": "LPIPS"}]}, "really used"),
+        ({"columns": [{**COLUMNS[3], "label": "KVD"}]}, "really used"),
         ({"columns": [{**COLUMNS[0], "label": ""}]}, "really used"),
         ({"columns": [{**COLUMNS[0], "metric": "fvd"}]}, "metric"),
         ({"rows": [{"variant": "base", "label": "same"}] * 2}, "labels repeat"),

@@ -21,6 +21,7 @@ from geomem.formats import (
     write_videos,
 )
 from geomem.scores import __main__ as stage
+from geomem.scores.frechet import kernel_distance
 from geomem.scores.score import score_videos, set_scores
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,7 @@ class MeanColour:
     """Video features that anyone can recompute."""
 
     label = "frechet_mean_colour"
+    kernel_label = "kernel_mean_colour"
     details: dict[str, str] = {}  # noqa: RUF012
 
     def features(self, videos: torch.Tensor) -> torch.Tensor:
@@ -78,7 +80,7 @@ def truth(tmp_path: Path) -> np.ndarray:
 
 def settings_of(config: Config, **changes: Any) -> dict[str, Any]:
     settings = config.scores_settings("spin")
-    settings["scores"] |= {"set_bootstrap": 20, "perceptual_stride": 3, **changes}
+    settings["scores"] |= {"perceptual_stride": 3, **changes}
     return settings | {"frames": FRAMES}
 
 
@@ -132,7 +134,11 @@ def test_numbers_are_those_of_the_generated_frames(tmp_path: Path, truth: np.nda
     curve = np.array(result["per_frame"]["psnr"])
     assert curve.shape == (CLIPS, FRAMES - 1)
     assert np.allclose(curve, -10 * np.log10(frame_mse), atol=1e-3)
-    assert result["labels"] == {"perceptual": "mean_distance", "frechet": "frechet_mean_colour"}
+    assert result["labels"] == {
+        "perceptual": "mean_distance",
+        "frechet": "frechet_mean_colour",
+        "kernel_distance": "kernel_mean_colour",
+    }
     assert result["inputs"]["rollout"] == {
         "sha256": sha256_file(tmp_path / "videos/rollout.json"),
         "version": 7,
@@ -163,7 +169,7 @@ def test_clips_without_revisits_have_no_revisit_scores(tmp_path: Path, truth: np
     )
     assert "truth_psnr" not in result["per_clip"]
     assert result["per_clip"]["psnr"] == [100.0] * CLIPS
-    assert result["sets"]["frechet"]["value"] == pytest.approx(0, abs=1e-6)
+    assert result["sets"]["kernel_distance"]["value"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -188,13 +194,21 @@ def test_shorter_videos_are_refused(tmp_path: Path, truth: np.ndarray) -> None:
         run(tmp_path, load_config(ROOT, scale="tiny"))
 
 
-def test_few_clips_give_no_set_distance() -> None:
-    features = np.random.default_rng(0).normal(size=(9, 2, 3))
-    assert set_scores(features[:1], features[:1], resamples=5)["frechet"] is None
-    assert set_scores(features[:3], features[:3], resamples=5)["frechet_infinite"] is None
-    full = set_scores(features, features + 1, resamples=5)
+def test_no_frechet_distance_of_fewer_than_forty_clips_but_a_kernel_distance() -> None:
+    features = np.random.default_rng(0).normal(size=(40, 2, 3))
+    few, full = set_scores(features[:39], features[:39] + 1), set_scores(features, features + 1)
+    assert few["frechet"] is None and few["frechet_infinite"] is None
     assert full["frechet"] is not None and full["frechet"]["value"] == pytest.approx(3, abs=1e-6)
-    assert len(full["frechet"]["draws"]) == 5 and full["frechet_infinite"] is not None
+    assert full["frechet_infinite"] is not None and len(full["frechet"]["pseudovalues"]) == 40
+    for scores, clips in ((few, 39), (full, 40)):
+        kernel = scores["kernel_distance"]
+        assert kernel is not None and kernel["clips"] == clips
+        expected = kernel_distance(features[:clips], features[:clips] + 1)
+        assert kernel["value"] == pytest.approx(expected, rel=1e-5)
+        assert np.mean(kernel["pseudovalues"]) == pytest.approx(expected, rel=1e-4)
+    pair = set_scores(features[:2], features[:2])["kernel_distance"]
+    assert pair is not None and "pseudovalues" not in pair
+    assert set_scores(features[:1], features[:1])["kernel_distance"] is None
 
 
 def test_the_command_scores_the_first_frames_of_a_protocol(

@@ -1,6 +1,7 @@
 """Set distances against scipy's matrix root, closed forms and naive sums."""
 
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -78,6 +79,25 @@ def test_kernel_distance_equals_a_double_loop() -> None:
                 total += kernel(real[i], real[j]) + kernel(generated[i], generated[j])
                 total -= kernel(real[i], generated[j]) + kernel(real[j], generated[i])
     assert kernel_distance(real, generated) == pytest.approx(total / 42, rel=1e-10)
+
+
+def test_kernel_distance_is_blind_to_how_a_clip_resembles_its_own_partner() -> None:
+    generator = np.random.default_rng(20)
+    values, naive = [], []
+    for _ in range(400):
+        real, other = generator.normal(size=(2, 8, 1, 3))
+        made = 0.95 * real + np.sqrt(1 - 0.95**2) * other  # the same law, clip by clip alike
+        values.append(kernel_distance(real, made))
+        across = np.mean([(x @ y / 3 + 1) ** 3 for x in real[:, 0] for y in made[:, 0]])
+        within = [
+            np.mean([(s[i, 0] @ s[j, 0] / 3 + 1) ** 3 for i, j in combinations(range(8), 2)])
+            for s in (real, made)
+        ]
+        naive.append(sum(within) - 2 * across)
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 3.5 * error
+    # With its own pairs in the cross term it would be far below 0.
+    assert np.mean(naive) < -10 * error
 
 
 def test_kernel_distance_is_unbiased_where_frechet_is_not() -> None:

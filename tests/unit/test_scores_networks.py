@@ -151,6 +151,7 @@ def test_video_features_hold_frames_and_their_changes() -> None:
     assert features[0, :, 64:].abs().max() < 1e-5 < 0.1 < features[1, :, 64:].abs().mean()
     assert torch.allclose(features[1, :-1, :64] + features[1, :-1, 64:], features[1, 1:, :64])
     assert extractor.label == load_video_features(None).label == "frechet_efficientnet_lite0"
+    assert extractor.kernel_label == "kernel_efficientnet_lite0"
     with pytest.raises(ValueError, match="T >= 2"):
         extractor.features(still[:, :1])
 
@@ -163,7 +164,10 @@ def test_projection_is_orthonormal_and_fixed() -> None:
 
 def test_i3d_is_fed_224_pixels_from_minus_one_to_one(tmp_path: Path) -> None:
     extractor = load_video_features(_save_i3d(tmp_path / "i3d.pt"))
-    assert isinstance(extractor, I3D) and extractor.label == "fvd"
+    assert isinstance(extractor, I3D) and (extractor.label, extractor.kernel_label) == (
+        "fvd",
+        "kvd",
+    )
     ramp = torch.linspace(0, 1, 12)[:, None, None, None].expand(12, 3, 32, 32)
     features = extractor.features(torch.stack([ramp, ramp.flip(0)]))
     assert features.shape == (2, 1, 400)

@@ -185,9 +185,15 @@ class TestSmoke:
         results = finished / "results/smoke"
         choice = json.loads((results / "choices/best.json").read_text())
         assert set(choice["candidates"]) == {"base", "repa", "tuned", "tuned_repa"}
-        best = min(values["frechet"] for values in choice["candidates"].values())
-        picked = choice["candidates"][choice["picked"]]["frechet"]
-        assert abs(picked - best) <= 0.01 * best and choice["reason"]
+        means = {name: values["perceptual"] for name, values in choice["candidates"].items()}
+        [compared] = choice["comparisons"]
+        best = min(means, key=means.__getitem__)
+        assert compared["best"] == best and set(compared["differences"]) == set(means) - {best}
+        tied = {n for n, d in compared["differences"].items() if d["low"] <= 0 <= d["high"]} | {
+            best
+        }
+        assert choice["picked"] == next(name for name in means if name in tied)
+        assert choice["picked"] in choice["reason"] or tied == {best}
         folders = [results / f"checkpoints/{name}/seed0" for name in ("best", choice["picked"])]
         adopted, source = (json.loads((f / "checkpoint.json").read_text()) for f in folders)
         assert adopted["weights"] == source["weights"]

@@ -326,8 +326,8 @@ def _notes(settings: Settings, scores: Scores, tests: Tests) -> list[str]:
 def interval_note(resamples: int) -> Latex:
     """Return one sentence on what the brackets of a table are."""
     return Latex(
-        r"Brackets: 95\,\% studentised interval over clips and seeds (the wider of Student's $t$ and "
-        rf"bootstrap-$t$, {resamples} resamples; seeds by the two-way layout)."
+        r"Brackets: 95\,\% studentised interval over clips and seeds (each bound the farther of "
+        rf"Student's $t$ and bootstrap-$t$, {resamples} resamples; seeds by the two-way layout)."
     )
 
 
@@ -349,7 +349,7 @@ def _set_notes(settings: Settings, scores: Scores) -> list[str]:
 
 
 def _test_note(settings: Settings, scores: Scores, tests: Tests) -> Latex:
-    """Say what a dagger means, and from which p-value on the clips let one appear."""
+    """Say what a dagger means, and how small a p-value the clips allow."""
     chosen = settings["table"]
     if not tests:
         return Latex("Nothing is tested.")
@@ -364,8 +364,8 @@ def _test_note(settings: Settings, scores: Scores, tests: Tests) -> Latex:
         + ", so that no mark is possible" * (least >= ALPHA)
     )
     return Latex(
-        rf"$^{{\dagger}}$: differs from ``{escape_latex(reference)}'' by a two-sided sign-flip test "
-        rf"paired by clip (seeds averaged), $p<{ALPHA}$ after one Holm correction over the "
+        rf"$^{{\dagger}}$: differs from ``{escape_latex(reference)}'' by a two-sided sign-flip "
+        rf"test paired by clip (seeds averaged), $p<{ALPHA}$ after one Holm correction over the "
         rf"{len(tests)} tests of the table; {reach}. Distances between sets are not tested."
     )
 
