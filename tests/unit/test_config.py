@@ -75,7 +75,15 @@ def edit(tmp_path: Path) -> Edit:
             ["protocols.spin.split", "'spins'", "spin"],
         ),
         (SMOKE, "rollouts.context", 3, ["rollouts.protocols", "context must be in [1, 2]", "3"]),
-        (SMOKE, "rollouts.keyframes.scheme", "stable", ["keyframes.scheme", "'stable'"]),
+        (SMOKE, "rollouts.keyframes.scheme", "stable", [SMOKE, "rollouts.keyframes", "'stable'"]),
+        (SMOKE, "rollouts.keyframes.scheme", GONE, ["rollouts.keyframes", "'scheme'"]),
+        (SMOKE, "rollouts.keyframes.guidance_scale", GONE, ["guidance_scale", "required"]),
+        (SMOKE, "rollouts.keyframes.guidance_scale", -1, ["guidance_scale = -1", "equal to 0"]),
+        (SMOKE, "rollouts.keyframes.stabilization_level", 2, ["stabilization_level = 2", "to 1"]),
+        (SMOKE, "rollouts.keyframes.freq_scale", 0.5, ["freq_scale = 0.5", "not permitted"]),
+        (SMOKE, "rollouts.interpolation.guidance_scale", 2, ["guidance_scale = 2", "permitted"]),
+        (SMOKE, "rollouts.memory_guidance", -0.5, ["rollouts.memory_guidance = -0.5", "to 0"]),
+        (EXPERIMENTS, "variants.memory_1.memory.guidance", -1, ["memory.guidance = -1", "to 0"]),
         (SMOKE, "teacher.train_split", "trains", ["teacher.train_split", "'trains'", "train"]),
         (SMOKE, "features.basis_plan", "mem", ["features.basis_plan", "'mem'", "memory"]),
         (SMOKE, "leave_out", ["memory_9"], ["leave_out", "'memory_9'", "memory_4"]),
@@ -124,6 +132,61 @@ def test_a_mistake_is_told_with_key_value_and_expectation(
         load_config(root, scale="smoke")
     for word in told:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "weights", "told"),
+    [
+        ([[0]], [1.0, 0.5], "1 hist_subsequences need as many hist_weights, not 2"),
+        ([], [], "at least 1 item"),
+        ([[0], []], [1.0, 0.5], "at least 1 item"),
+        ([[0]], [float("nan")], "finite number"),
+        ([[0.5]], [1.0], "integer"),
+    ],
+)
+def test_temporal_guidance_needs_a_weight_for_each_part_of_the_history(
+    parts: list[list[int]], weights: list[float], told: str, edit: Edit
+) -> None:
+    wrong = {"scheme": "temporal", "hist_subsequences": parts, "hist_weights": weights}
+    with pytest.raises(InputError, match=r"rollouts\.interpolation.*" + told):
+        load_config(edit(SMOKE, "rollouts.interpolation", wrong), scale="smoke")
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "variant"),
+    [
+        (SMOKE, "rollouts.memory_guidance", "memory_1"),
+        (EXPERIMENTS, "variants.memory_2.memory.guidance", "memory_2"),
+    ],
+)
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_guidance_on_the_memory_needs_training_without_it(
+    file: str, keys: str, variant: str, scale: float, edit: Edit
+) -> None:
+    root = edit(file, keys, scale)
+    load_config(root, scale="smoke")
+    content = yaml.safe_load((root / SMOKE).read_text())
+    content["memory"]["dropout"] = 0.0
+    (root / SMOKE).write_text(yaml.safe_dump(content))
+    told = rf"^[^\n]*variants\.{variant}: guidance {scale} on the memory needs memory\.dropout"
+    with pytest.raises(InputError, match=told):
+        load_config(root, scale="smoke")
+
+
+def test_without_guidance_on_it_the_memory_is_always_there_in_training(edit: Edit) -> None:
+    config = load_config(edit(SMOKE, "memory.dropout", 0.0), scale="smoke")
+    assert config.rollout_settings("memory_1", "spin")["memory"]["guidance"] == 1.0
+
+
+def test_a_variant_overrides_the_guidance_on_its_memory(edit: Edit) -> None:
+    root = edit(EXPERIMENTS, "variants.memory_1.memory.guidance", 0.5)
+    content = yaml.safe_load((root / SMOKE).read_text())
+    content["rollouts"]["memory_guidance"] = 2.0
+    (root / SMOKE).write_text(yaml.safe_dump(content))
+    config = load_config(root, scale="smoke")
+    scales = [config.rollout_settings(f"memory_{k}", "spin")["memory"]["guidance"] for k in (1, 2)]
+    assert scales == [0.5, 2.0]
+    assert config.rollout_settings("base", "spin")["memory"] is None
 
 
 def test_several_mistakes_are_told_a_line_each(edit: Edit) -> None:
@@ -352,6 +415,9 @@ def digests(config: Config) -> dict[str, str]:
         (SMOKE, "candidates", {"best": ["base"]}, {"choice best"}),
         (SMOKE, "memory.dropout", 0.5, {"training memory"}),
         (SMOKE, "memory.budget", 99, {"training memory", "rollout memory"}),
+        (SMOKE, "rollouts.memory_guidance", 2.0, {"rollout memory"}),
+        (EXPERIMENTS, "variants.memory_4.memory.guidance", 2.0, {"rollout memory_4 "}),
+        (SMOKE, "rollouts.keyframes.guidance_scale", 2.0, {"rollout"}),
         (SMOKE, "splits.validation.clips", 3, {"clips validation", "rollout"}),
         (SMOKE, "splits.spin.clips", 3, {"clips spin", "rollout"}),
         (SMOKE, "seeds", [0, 1], {"table", "figure"}),

@@ -1,16 +1,19 @@
 """The window sampler against a plain-loop oracle with the golden's closed-form network."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from geomem.diffusion import guidance
 from geomem.diffusion.guidance import (
     HistoryGuidance,
     conditional,
     fractional,
+    stabilized_fractional,
     stabilized_vanilla,
     temporal,
     vanilla,
@@ -25,17 +28,28 @@ SCHEMES: dict[str, HistoryGuidance] = {
     "vanilla": vanilla(1.5),
     "stabilized_vanilla": stabilized_vanilla(4.0, 0.02),
     "fractional": fractional(2.0, 0.4),
-    "temporal": temporal([[0], [-1]], [1.0, 0.5]),
+    "stabilized_fractional": stabilized_fractional(2.0, 0.4, 0.02),
+    "temporal": temporal([[0], [-1, 2], [2]], [1.0, 0.5, 0.25]),
 }
 # What the branches of a scheme do to a history frame, written out from the paper: per branch its
-# weight, the level of a given frame, the level of a generated one, and whether cameras are on.
-BRANCHES = {
-    "conditional": [(1.0, -1, -1, True)],
-    "vanilla": [(-0.5, 999, 999, False), (1.5, -1, -1, True)],
-    "stabilized_vanilla": [(-3.0, 999, 999, False), (4.0, -1, 19, True)],
-    "fractional": [(-1.0, 999, 999, False), (1.0, -1, -1, True), (1.0, 399, 399, True)],
+# weight, the level of a given frame, the level of a generated one, and the positions that it sees
+# (all, or from either end of the history); cameras are on where it sees any.
+ALL = (0, 1, 2)
+BRANCHES: dict[str, list[tuple[float, int, int, tuple[int, ...]]]] = {
+    "conditional": [(1.0, -1, -1, ALL)],
+    "vanilla": [(-0.5, 999, 999, ()), (1.5, -1, -1, ALL)],
+    "stabilized_vanilla": [(-3.0, 999, 999, ()), (4.0, -1, 19, ALL)],
+    "fractional": [(-1.0, 999, 999, ()), (1.0, -1, -1, ALL), (1.0, 399, 399, ALL)],
+    "stabilized_fractional": [(-1.0, 999, 999, ()), (1.0, -1, 19, ALL), (1.0, 399, 399, ALL)],
+    "temporal": [
+        (-0.75, 999, 999, ()),
+        (1.0, -1, -1, (0,)),
+        (0.5, -1, -1, (-1, 2)),
+        (0.25, -1, -1, (2,)),  # not in the first clip's history of two frames
+    ],
 }
 CLIP_SHIFT = torch.tensor([0.3, -0.2, 0.9])  # a stand-in for each clip's cameras
+MEMORY = torch.tensor([-0.4, 0.8, 0.6])  # and for each clip's memory
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +65,33 @@ def context() -> Tensor:
     return torch.randn(3, 5, 3, 2, 2, generator=Generator().manual_seed(7)).clamp(-1, 1)
 
 
-def network(shift_B: Tensor) -> Callable[..., Tensor]:
-    """Closed form of the golden, a coupling of frames, and a shift by the clip's cameras."""
+def network(clips: Sequence[int] = (0, 1, 2)) -> Callable[..., Tensor]:
+    """Closed form of the golden, a coupling of frames, and a shift by the clip's cameras.
+
+    Bound to these clips. The memory works on what the row shows, so it differs between branches.
+    """
+    shift_B, memory_B = CLIP_SHIFT[list(clips)], MEMORY[list(clips)]
 
     def predict_v(
-        x: Tensor, levels: Tensor, camera_mask: Tensor, memory_mask: Tensor | None, clip: Tensor
+        x: Tensor, levels: Tensor, camera_mask: Tensor, clip: Tensor, with_memory: bool
     ) -> Tensor:
         camera = torch.where(camera_mask, 0.0, shift_B[clip])
         v = torch.tanh(0.7 * x) + 0.3 * torch.sin(levels)[..., None, None, None]
-        return v + 0.5 * x.mean(1, keepdim=True) + camera[:, None, None, None, None]
+        memory = memory_B[clip][:, None, None, None, None] * torch.cos(x) if with_memory else 0.0
+        return v + 0.5 * x.mean(1, keepdim=True) + camera[:, None, None, None, None] + memory
 
     return predict_v
 
 
 def oracle_clip(
-    x_context: Tensor, mask: list[int], shift: Tensor, generator: Generator, scheme: str
+    clip: int, mask: list[int], generator: Generator, scheme: str, memory_scale: float
 ) -> Tensor:
-    """One clip (T,C,H,W) by loops: step every branch, compose the stepped frames, restore."""
+    """One clip (T,C,H,W) by loops: step every branch, compose the stepped frames, restore.
+
+    The composition with memory and the one without are made apart and mixed in the end.
+    """
+    x_context = context()[clip]
+    history = [t for t, state in enumerate(mask) if state >= 1]
     table = [
         1 / (1 + math.exp(2 * math.log(math.tan(angle)) - 2 * math.log(0.5)))
         for angle in torch.linspace(
@@ -81,44 +105,51 @@ def oracle_clip(
         now, after = 1000 * step // STEPS - 1, 1000 * (step - 1) // STEPS - 1
         if len(branches) > 1:
             noise = torch.randn((len(branches), *x.shape), generator=generator)
-        total = torch.zeros_like(x)
-        for r, (weight, given, generated, cameras) in enumerate(branches):
+        totals = {True: torch.zeros_like(x), False: torch.zeros_like(x)}
+        for r, (weight, given, generated, positions) in enumerate(branches):
+            reach = range(-len(history), len(history))
+            seen = {history[i] for i in positions if i in reach}
             levels = [{1: given, 2: generated, 0: now, -1: 999}[state] for state in mask]
+            levels = [999 if t in history and t not in seen else k for t, k in enumerate(levels)]
             rows = x.clone()
             for t, state in enumerate(mask):
                 if state >= 1 and levels[t] >= 0:
                     a = table[levels[t]]
                     rows[t] = math.sqrt(a) * x[t] + math.sqrt(1 - a) * noise[r, t]
             coupling = rows.mean(0)
-            for t, state in enumerate(mask):
-                if state != 0:
+            for (with_memory, total), t in product(totals.items(), range(len(mask))):
+                if mask[t] != 0:
                     continue
                 a, b = table[now], 1.0 if after < 0 else table[after]
                 c = 0.125 * math.log(a / (1 - a))
                 v = torch.tanh(0.7 * rows[t]) + 0.3 * math.sin(c) + 0.5 * coupling
-                v = v + (shift if cameras else 0.0)
+                v = v + (CLIP_SHIFT[clip] if seen else 0.0)
+                v = v + (MEMORY[clip] * torch.cos(rows[t]) if with_memory else 0.0)
                 clean = math.sqrt(a) * rows[t] - math.sqrt(1 - a) * v
                 eps = math.sqrt(a) * v + math.sqrt(1 - a) * rows[t]
                 total[t] += weight * (math.sqrt(b) * clean + math.sqrt(1 - b) * eps)
+        total = memory_scale * totals[True] + (1 - memory_scale) * totals[False]
         x = torch.stack([total[t] if mask[t] == 0 else x[t] for t in range(len(mask))])
     return torch.stack([x[t] if mask[t] == 0 else x_context[t] for t in range(len(mask))])
 
 
+@pytest.mark.parametrize("memory_scale", [0.0, 0.5, 1.0, 2.5])
 @pytest.mark.parametrize("scheme", BRANCHES)
-def test_sampler_matches_plain_loops(scheme: str, schedule: CosineSchedule) -> None:
+def test_sampler_matches_plain_loops(
+    scheme: str, memory_scale: float, schedule: CosineSchedule
+) -> None:
     result = sample_window(
-        network(CLIP_SHIFT),
+        network(),
         context(),
         MASK,
         schedule=schedule,
         guidance=SCHEMES[scheme],
         steps=STEPS,
         generators=seeded(1, 2, 3),
+        memory_scale=memory_scale,
     )
     for clip, generator in enumerate(seeded(1, 2, 3)):
-        expected = oracle_clip(
-            context()[clip], MASK[clip].tolist(), CLIP_SHIFT[clip], generator, scheme
-        )
+        expected = oracle_clip(clip, MASK[clip].tolist(), generator, scheme, memory_scale)
         torch.testing.assert_close(result[clip], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -126,7 +157,7 @@ def test_sampler_matches_plain_loops(scheme: str, schedule: CosineSchedule) -> N
 def test_batching_does_not_change_a_clip(scheme: str, schedule: CosineSchedule) -> None:
     def run(clips: list[int]) -> Tensor:
         return sample_window(
-            network(CLIP_SHIFT[clips]),
+            network(clips),
             context()[clips],
             MASK[clips],
             schedule=schedule,
@@ -145,7 +176,7 @@ def test_batching_does_not_change_a_clip(scheme: str, schedule: CosineSchedule) 
 def test_known_frames_come_back_and_the_seed_matters(schedule: CosineSchedule) -> None:
     runs = [
         sample_window(
-            network(CLIP_SHIFT),
+            network(),
             context(),
             MASK,
             schedule=schedule,
@@ -165,23 +196,31 @@ def test_values_under_the_mask_are_never_read(schedule: CosineSchedule) -> None:
     hidden[MASK < 1] = torch.nan
     arguments = {"schedule": schedule, "guidance": vanilla(1.5), "steps": STEPS}
     generated = [
-        sample_window(network(CLIP_SHIFT), x, MASK, generators=seeded(1, 2, 3), **arguments)
+        sample_window(network(), x, MASK, generators=seeded(1, 2, 3), **arguments)
         for x in (context(), hidden)
     ]
     assert torch.equal(generated[0][MASK == 0], generated[1][MASK == 0])
 
 
-@pytest.mark.parametrize("drop_memory", [False, True])
-def test_memory_goes_with_the_cameras_on_request(
-    schedule: CosineSchedule, drop_memory: bool
+def test_every_scheme_is_sampled_here() -> None:
+    assert set(SCHEMES) == set(BRANCHES) == set(guidance.SCHEMES)
+
+
+@pytest.mark.parametrize(
+    ("memory_scale", "evaluated"),
+    [(None, [True]), (1.0, [True]), (0.0, [False]), (2.0, [False, True])],
+)
+def test_rows_are_evaluated_with_or_without_memory_as_needed(
+    schedule: CosineSchedule, memory_scale: float | None, evaluated: list[bool]
 ) -> None:
-    seen: list[tuple[list[bool], list[bool] | None, list[int], tuple[int, ...]]] = []
+    seen: list[tuple[list[bool], list[int], tuple[int, ...], bool]] = []
+    rows_seen: list[Tensor] = []
 
     def predict_v(
-        x: Tensor, levels: Tensor, camera_mask: Tensor, memory_mask: Tensor | None, clip: Tensor
+        x: Tensor, levels: Tensor, camera_mask: Tensor, clip: Tensor, with_memory: bool
     ) -> Tensor:
-        memory = None if memory_mask is None else memory_mask.tolist()
-        seen.append((camera_mask.tolist(), memory, clip.tolist(), tuple(levels.shape)))
+        seen.append((camera_mask.tolist(), clip.tolist(), tuple(levels.shape), with_memory))
+        rows_seen.append(x.clone())
         return x
 
     sample_window(
@@ -192,16 +231,43 @@ def test_memory_goes_with_the_cameras_on_request(
         guidance=vanilla(1.5),
         steps=2,
         generators=seeded(1, 2, 3),
-        drop_memory=drop_memory,
+        **({} if memory_scale is None else {"memory_scale": memory_scale}),
     )
-    rows = [True, False] * 3
-    assert seen == [(rows, rows if drop_memory else None, [0, 0, 1, 1, 2, 2], (6, 5))] * 2
+    expected = [([True, False] * 3, [0, 0, 1, 1, 2, 2], (6, 5), with_) for with_ in evaluated]
+    assert seen == expected * 2
+    if len(evaluated) == 2:
+        assert torch.equal(rows_seen[0], rows_seen[1]), "the memory alone may differ"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_memory_scales_one_and_zero_are_the_network_with_and_without_it(
+    scheme: str, schedule: CosineSchedule
+) -> None:
+    def run(predict_v: Callable[..., Tensor], **options: float) -> Tensor:
+        return sample_window(
+            predict_v,
+            context(),
+            MASK,
+            schedule=schedule,
+            guidance=SCHEMES[scheme],
+            steps=STEPS,
+            generators=seeded(1, 2, 3),
+            **options,
+        )
+
+    whole = network()
+    with_memory = run(lambda *inputs: whole(*inputs[:-1], True))
+    without = run(lambda *inputs: whole(*inputs[:-1], False))
+    assert torch.equal(run(whole), with_memory)
+    assert torch.equal(run(whole, memory_scale=1.0), with_memory)
+    assert torch.equal(run(whole, memory_scale=0.0), without)
+    assert (with_memory - without)[MASK == 0].abs().max() > 0.1
 
 
 def test_misfits_are_refused(schedule: CosineSchedule) -> None:
     def run(mask: Tensor, *seeds: int) -> None:
         sample_window(
-            network(CLIP_SHIFT),
+            network(),
             context(),
             mask,
             schedule=schedule,

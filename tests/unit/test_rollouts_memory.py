@@ -1,5 +1,7 @@
 """What a rollout remembers: made of finished frames alone, of one size however many there are."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,14 +30,14 @@ TEACHER: dict[str, Any] = {
 }  # fmt: skip
 SETTINGS = {
     "frames": 4, "geometry": "teacher", "selection": "time", "overlap_near": 0.5,
-    "overlap_far": 8.0, "implicit": {},
+    "overlap_far": 8.0, "implicit": {}, "guidance": 1.0,
 }  # fmt: skip
 
 
 HOW: dict[str, Any] = {
     "schedule": CosineSchedule(shift=1.0),
-    "keyframe_guidance": history_guidance("conditional", {}),
-    "interpolation_guidance": history_guidance("vanilla", {"guidance_scale": 1.5}),
+    "keyframe_guidance": history_guidance("conditional"),
+    "interpolation_guidance": history_guidance("vanilla", guidance_scale=1.5),
     "steps": 2, "seed": 0, "progress": lambda stages, **_: stages,
 }  # fmt: skip
 
@@ -152,3 +154,56 @@ def test_rollouts_read_the_implicit_memory_and_know_no_coverage(reader: MemoryRe
     steered = made(reader)
     assert steered.video.isfinite().all()
     assert (steered.video[:, 1:] - alone.video[:, 1:]).abs().max() > 1e-2
+
+
+def trained_memory(reader: MemoryReader, kind: str, scale: float) -> MemoryReader:
+    """The memory of a kind with its own scale of guidance."""
+    of_points = {
+        "frames": 2, "voxel_size": 0.05, "budget": 256, "confidence_quantile": 0.1,
+        "scale_from": "cameras", "scale_prior_weight": 0.01,
+    }  # fmt: skip
+    settings = {**SETTINGS, **(of_points if kind == "explicit" else {}), "guidance": scale}
+    implicit = reader.implicit if kind == "implicit" else None
+    return replace(reader, settings=settings, implicit=implicit)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["explicit", "implicit"])
+def test_guidance_on_the_memory_has_its_own_scale(reader: MemoryReader, kind: str) -> None:
+    base = small_base()
+    branch: MemoryControl = (
+        MemoryControl.from_base(base, 3 + CHANNELS + 2)
+        if kind == "explicit"
+        else ImplicitControl.from_base(base, WIDTH)
+    ).eval()
+    torch.manual_seed(3)
+    for parameter in branch.zero_initialised_parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    rows = {"base": 0, "branch": 0}
+
+    def counting(name: str) -> Callable[..., None]:
+        def count(_: Any, inputs: tuple[Tensor, ...]) -> None:
+            rows[name] += len(inputs[0])
+
+        return count
+
+    base.register_forward_pre_hook(counting("base"))
+    branch.register_forward_pre_hook(counting("branch"))
+
+    def made(memory: MemoryReader | None) -> tuple[Tensor, int, int]:
+        rows.update(base=0, branch=0)
+        clips = Clips(ids=["a"], video=video([0])[None], cameras=cameras()[None], depth=None)
+        generate(
+            clips, plan_rollout(FRAMES, window=4, keyframe_density=0.5, context=1), backbone=base,
+            control=None if memory is None else branch, memory=memory, **HOW,
+        )  # fmt: skip
+        return clips.video, rows["base"], rows["branch"]
+
+    alone, once, none = made(None)
+    results = {scale: made(trained_memory(reader, kind, scale)) for scale in (0.0, 1.0, 2.0)}
+    assert once > 0 and none == 0
+    assert [r[1:] for r in results.values()] == [(once, 0), (once, once), (2 * once, once)]
+    assert torch.equal(results[0.0][0], alone), "scale 0 is the network without memory"
+    assert results[2.0][0].isfinite().all()
+    for one, other in ((0.0, 1.0), (1.0, 2.0)):
+        assert (results[one][0] - results[other][0])[:, 1:].abs().max() > 1e-3

@@ -7,14 +7,82 @@ from pydantic import Field, model_validator
 from geomem.config.analysis import AnalysisFigure
 from geomem.config.basics import Metric, Positive, Share, Strict
 
+GuidanceScale = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False, description="1: no more than conditional; above: stronger"),
+]
+StabilizationLevel = Annotated[
+    Share, Field(description="noise put on generated history, as a share of all levels")
+]
+FreqScale = Annotated[
+    Share, Field(description="noise of the partial history, as a share of all levels")
+]
 
-class Guidance(Strict):
-    """A history-guidance scheme and its arguments."""
 
-    scheme: Literal["conditional", "vanilla", "stabilized_vanilla", "fractional", "temporal"]
-    guidance_scale: float = 1.0
-    stabilization_level: float = 0.02
-    freq_scale: float = 0.5
+class Conditional(Strict):
+    """The history as it is, no guidance."""
+
+    scheme: Literal["conditional"]
+
+
+class Vanilla(Strict):
+    """HG-v: away from the prediction without history."""
+
+    scheme: Literal["vanilla"]
+    guidance_scale: GuidanceScale
+
+
+class StabilizedVanilla(Strict):
+    """HG-v that sees generated history at a little noise."""
+
+    scheme: Literal["stabilized_vanilla"]
+    guidance_scale: GuidanceScale
+    stabilization_level: StabilizationLevel
+
+
+class Fractional(Strict):
+    """HG-f: guidance by the low frequencies of the history."""
+
+    scheme: Literal["fractional"]
+    guidance_scale: GuidanceScale
+    freq_scale: FreqScale
+
+
+class StabilizedFractional(Strict):
+    """HG-f that sees generated history at a little noise."""
+
+    scheme: Literal["stabilized_fractional"]
+    guidance_scale: GuidanceScale
+    freq_scale: FreqScale
+    stabilization_level: StabilizationLevel
+
+
+class Temporal(Strict):
+    """HG-t: guidance by parts of the history."""
+
+    scheme: Literal["temporal"]
+    hist_subsequences: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...] = Field(
+        min_length=1,
+        description="positions within the history, negative ones from its end; those that a short "
+        "history lacks are left out, and a subsequence of which nothing is left adds nothing",
+    )
+    hist_weights: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
+        min_length=1,
+        description="one a subsequence; the prediction without history takes what is left to 1",
+    )
+
+    @model_validator(mode="after")
+    def _a_weight_each(self) -> Self:
+        parts, weights = len(self.hist_subsequences), len(self.hist_weights)
+        if parts != weights:
+            raise ValueError(f"{parts} hist_subsequences need as many hist_weights, not {weights}")
+        return self
+
+
+Guidance = Annotated[
+    Conditional | Vanilla | StabilizedVanilla | Fractional | StabilizedFractional | Temporal,
+    Field(discriminator="scheme"),
+]
 
 
 class Protocol(Strict):
@@ -35,6 +103,13 @@ class Rollouts(Strict):
     sampling_steps: Positive
     keyframes: Guidance
     interpolation: Guidance
+    memory_guidance: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="scale of the guidance on the memory, on top of that on the history; 1: none; "
+        "others need memory.dropout above 0 in training, and all but 0 evaluate twice as often",
+    )
     batch: Positive = Field(description="clips generated together")
     seed: int = 0
 

@@ -11,14 +11,21 @@ from geomem.config.cluster import Resources
 from geomem.config.data import EMBEDDED, Dataset, PlanSettings, Split
 from geomem.config.evaluation import Figure, Rollouts, Scores, Table, Video
 from geomem.config.memory import Features, ImageTeacher, Memory, Teacher
-from geomem.config.training import EXECUTION, BestOf, Model, Optimization, Variant
+from geomem.config.training import (
+    EXECUTION,
+    BestOf,
+    Model,
+    Optimization,
+    Variant,
+    VariantMemory,
+)
 from geomem.diffusion.plans import plan_rollout
 
 # Fields of a variant that its training does not read.
 NOT_OF_TRAINING: Any = {
     "best_of": True,
     "floor": True,
-    "memory": {"kind"},
+    "memory": {"kind", "guidance"},
     "alignment": {"teacher"},
 }
 
@@ -224,6 +231,11 @@ class Config(Strict):
             )
         if variant.memory and not plan.memory:
             raise ValueError(f"variants.{name}: plan {plan_name} has no memory")
+        scale = self.memory_guidance_of(variant.memory) if variant.memory else 1.0
+        if scale != 1 and self.settings.memory.dropout == 0:
+            raise ValueError(
+                f"variants.{name}: guidance {scale} on the memory needs memory.dropout above 0"
+            )
         if variant.alignment and (variant.alignment.frames or 0) > plan.frames:
             raise ValueError(
                 f"variants.{name}.alignment.frames: {variant.alignment.frames} exceed the "
@@ -323,6 +335,11 @@ class Config(Strict):
         if alignment and alignment.teacher == "2d":
             return scale.image_teacher.weights or of_3d
         return of_3d if alignment and scale.features.online else ""
+
+    def memory_guidance_of(self, memory: VariantMemory) -> float:
+        """Return the scale of the guidance on a variant's memory."""
+        own, common = memory.guidance, self.settings.rollouts.memory_guidance
+        return common if own is None else own
 
     def window_of(self, variant: str) -> int:
         """Return how many frames a variant sees at once: those of its backbone's windows."""
@@ -460,6 +477,7 @@ class Config(Strict):
                 **chosen.memory.model_dump(mode="json", exclude={"kind"}),
                 **self._memory_settings(variant),
                 "features": self.settings.features.model_dump(mode="json"),
+                "guidance": self.memory_guidance_of(chosen.memory),
             }
             del settings["memory"]["dropout"]
         if chosen.floor:
@@ -467,7 +485,7 @@ class Config(Strict):
         return {
             **settings,
             "rollouts": rollouts.model_dump(
-                mode="json", exclude={"protocols", "batch", "keyframe_density"}
+                mode="json", exclude={"protocols", "batch", "keyframe_density", "memory_guidance"}
             ),
             "keyframe_density": self.keyframe_density_of(variant, protocol),
             "window": self.window_of(variant),

@@ -103,6 +103,12 @@ class VariantMemory(Strict):
         default="time",
         description="frames spread over the history, or those that see most of the target views",
     )
+    guidance: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="overrides `rollouts.memory_guidance`; training does not read it",
+    )
 
     @model_validator(mode="after")
     def _geometry_is_explicit(self) -> Self:

@@ -4,10 +4,13 @@ The composed score is s(no history) + sum_i w_i (s(history version i) - s(no his
 history guidance). A version of the history is the history with noise: a frame at noise 1 is
 forgotten, a frame between 0 and 1 keeps its low frequencies.
 
+A scheme is a function of this module with the scheme's published name and arguments. The models in
+`geomem.config` have the same names and arguments.
+
 Shape legend: B clips, R branches, N = B R rows with the branches of a clip adjacent, T frames.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +34,10 @@ class Branch:
             1 forgotten.
         generated_noise: The same for history frames that the model generated itself.
         kept: Positions within the history (negative: from its end) that this branch sees; all
-            others are forgotten. None keeps all.
-        drop_cameras: Whether the branch runs without cameras.
+            others are forgotten. None keeps all. Positions that a short history does not have are
+            left out.
+        drop_cameras: Whether the branch runs without cameras. A branch of whose `kept` nothing is
+            left does so too: it is the unconditional one, and its term of the sum vanishes.
     """
 
     weight: float
@@ -58,18 +63,20 @@ class Branch:
             own[~_at_positions(is_history, self.kept)] = num_levels - 1
         return torch.where(is_history, own, levels_BT)
 
+    def camera_mask(self, context_mask_BT: Tensor) -> Tensor:
+        """Bool (B,): clips in which this branch runs without cameras."""
+        dropped = torch.full_like(context_mask_BT[:, 0], self.drop_cameras, dtype=torch.bool)
+        if self.kept is not None:
+            dropped |= ~_at_positions(context_mask_BT >= FrameState.GIVEN, self.kept).any(1)
+        return dropped
+
 
 def _at_positions(is_history_BT: Tensor, positions: Sequence[int]) -> Tensor:
-    """Mark the history frames at the given positions of each clip's history."""
+    """Mark the history frames at those of the positions that each clip's history has."""
     rank_BT = is_history_BT.long().cumsum(1) - 1
     length_B1 = is_history_BT.sum(1, keepdim=True)
-    shortest = int(length_B1.min())
     marked = torch.zeros_like(is_history_BT)
     for position in positions:
-        if not -shortest <= position < shortest:
-            raise ValueError(
-                f"history position {position} is outside a history of {shortest} frames"
-            )
         marked |= rank_BT == (position if position >= 0 else length_B1 + position)
     return marked & is_history_BT
 
@@ -99,10 +106,9 @@ class HistoryGuidance:
         rows = [b.levels(levels_BT, context_mask_BT, num_levels) for b in self.branches]
         return rearrange(rows, "r b t -> (b r) t")
 
-    def camera_mask(self, clips: int, device: torch.device | str = "cpu") -> Tensor:
+    def camera_mask(self, context_mask_BT: Tensor) -> Tensor:
         """Bool (N,): rows that run without cameras."""
-        dropped = torch.tensor([b.drop_cameras for b in self.branches], device=device)
-        return repeat(dropped, "r -> (b r)", b=clips)
+        return rearrange([b.camera_mask(context_mask_BT) for b in self.branches], "r b -> (b r)")
 
     def expand(
         self,
@@ -179,17 +185,30 @@ def fractional(guidance_scale: float, freq_scale: float) -> HistoryGuidance:
     return _against_no_history(Branch(weight=1.0), partial)
 
 
+def stabilized_fractional(
+    guidance_scale: float, freq_scale: float, stabilization_level: float
+) -> HistoryGuidance:
+    """HG-f whose branch on the whole history sees generated frames at a little noise.
+
+    The partial branch has all of the history at noise `freq_scale`, as without stabilization.
+    """
+    whole = Branch(weight=1.0, generated_noise=stabilization_level)
+    partial = Branch(weight=guidance_scale - 1, given_noise=freq_scale, generated_noise=freq_scale)
+    return _against_no_history(whole, partial)
+
+
 def temporal(
     hist_subsequences: Sequence[Sequence[int]], hist_weights: Sequence[float]
 ) -> HistoryGuidance:
     """uncond + sum_i w_i (cond on subsequence i of the history - uncond) (DFoT, HG-t).
 
     Args:
-        hist_subsequences: Positions within the history, negative ones from its end.
+        hist_subsequences: Positions within the history, negative ones from its end. Those that a
+            history does not have are left out; a subsequence of which nothing is left adds nothing.
         hist_weights: A weight per subsequence.
 
     Raises:
-        ValueError: If the lengths differ. Positions are checked when a history is known.
+        ValueError: If the lengths differ.
     """
     if len(hist_subsequences) != len(hist_weights):
         raise ValueError(
@@ -199,19 +218,29 @@ def temporal(
     return _against_no_history(*(Branch(weight=w, kept=tuple(kept)) for kept, w in pairs))
 
 
-def history_guidance(scheme: str, arguments: Mapping[str, Any]) -> HistoryGuidance:
+SCHEMES: dict[str, Callable[..., HistoryGuidance]] = {
+    scheme.__name__: scheme
+    for scheme in (
+        conditional,
+        vanilla,
+        stabilized_vanilla,
+        fractional,
+        stabilized_fractional,
+        temporal,
+    )
+}
+
+
+def history_guidance(scheme: str, **arguments: Any) -> HistoryGuidance:
     """Scheme by its published name.
 
     Args:
-        scheme: conditional, vanilla, stabilized_vanilla, fractional or temporal.
-        arguments: Keyword arguments of the function of that name.
+        scheme: A key of `SCHEMES`.
+        arguments: Those of that function.
 
     Raises:
         ValueError: If the name is unknown.
     """
-    schemes: dict[str, Callable[..., HistoryGuidance]] = {
-        f.__name__: f for f in (conditional, vanilla, stabilized_vanilla, fractional, temporal)
-    }
-    if scheme not in schemes:
-        raise ValueError(f"history guidance {scheme!r} is not one of {sorted(schemes)}")
-    return schemes[scheme](**arguments)
+    if scheme not in SCHEMES:
+        raise ValueError(f"history guidance {scheme!r} is not one of {sorted(SCHEMES)}")
+    return SCHEMES[scheme](**arguments)

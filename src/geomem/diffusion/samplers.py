@@ -1,5 +1,10 @@
 """Sampling of one window: DDIM on the frames to be generated, history guidance on the others.
 
+Guidance on the memory is v_without + s (v_with - v_without), the network with and without its
+memory on the same rows. The composition of the history's branches is linear, so the result is
+s compose(with memory) + (1 - s) compose(without memory). A step costs R evaluations with memory at
+s = 1, R without it at s = 0, and both at every other scale.
+
 Shape legend: B clips, R guidance branches, N = B R rows (branches of a clip adjacent), T frames.
 """
 
@@ -24,8 +29,8 @@ class VelocityModel(Protocol):
         x_NTCHW: Tensor,
         noise_levels_NT: Tensor,
         camera_mask_N: Tensor,
-        memory_mask_N: Tensor | None,
         clip_index_N: Tensor,
+        with_memory: bool,
         /,
     ) -> Tensor:
         """Return v (N,T,C,H,W).
@@ -34,8 +39,8 @@ class VelocityModel(Protocol):
             x_NTCHW: Noisy rows.
             noise_levels_NT: Scaled log-SNR (`CosineSchedule.sampling_noise_levels`).
             camera_mask_N: Rows whose cameras are to be dropped.
-            memory_mask_N: Rows whose memory is to be dropped, or None: none of them.
             clip_index_N: Clip in [0, B) that a row belongs to; index the conditions with it.
+            with_memory: Whether the rows read their memory.
         """
 
 
@@ -49,7 +54,7 @@ def sample_window(
     guidance: HistoryGuidance,
     steps: int,
     generators: Sequence[Generator],
-    drop_memory: bool = False,
+    memory_scale: float = 1.0,
 ) -> Tensor:
     """Generate the missing frames of a batch of windows.
 
@@ -65,8 +70,7 @@ def sample_window(
         guidance: History guidance scheme.
         steps: DDIM steps.
         generators: One a clip, on any device.
-        drop_memory: Whether branches without cameras also run without memory, which makes the
-            guidance act on the memory too.
+        memory_scale: Scale s of the guidance on the memory; 1 is none.
 
     Returns:
         (B,T,C,H,W); known and padding frames are those of `x_context_BTCHW`, bit for bit.
@@ -76,8 +80,7 @@ def sample_window(
     """
     _check_window(x_context_BTCHW, context_mask_BT, generators)
     clips, device = len(x_context_BTCHW), x_context_BTCHW.device
-    camera_mask_N = guidance.camera_mask(clips, device)
-    memory_mask_N = camera_mask_N if drop_memory else None
+    camera_mask_N = guidance.camera_mask(context_mask_BT)
     clip_index_N = repeat(torch.arange(clips, device=device), "b -> (b r)", r=guidance.evaluations)
     to_generate = per_frame(context_mask_BT == FrameState.TO_GENERATE, x_context_BTCHW)
     is_history = per_frame(context_mask_BT >= FrameState.GIVEN, x_context_BTCHW)
@@ -89,10 +92,21 @@ def sample_window(
             x, levels_BT, context_mask_BT, noise_NTCHW=noise, alphas_cumprod=schedule.alphas_cumprod
         )
         noise_levels_NT = schedule.sampling_noise_levels(levels_NT)
-        v = predict_v(rows, noise_levels_NT, camera_mask_N, memory_mask_N, clip_index_N)
+        inputs = (rows, noise_levels_NT, camera_mask_N, clip_index_N)
+        v = _guide_memory(predict_v, inputs, memory_scale)
         next_BT = _frame_levels(context_mask_BT, following, schedule.num_levels)
-        x = schedule.ddim_step(x, guidance.compose(v.float()), levels_BT, next_BT)
+        x = schedule.ddim_step(x, guidance.compose(v), levels_BT, next_BT)
     return torch.where(to_generate, x, x_context_BTCHW)
+
+
+def _guide_memory(
+    predict_v: VelocityModel, inputs: tuple[Tensor, Tensor, Tensor, Tensor], scale: float
+) -> Tensor:
+    """Return v_without + scale (v_with - v_without) in float32; what has no weight is not run."""
+    if scale in (0, 1):
+        return predict_v(*inputs, scale == 1).float()
+    without = predict_v(*inputs, False).float()
+    return without + scale * (predict_v(*inputs, True).float() - without)
 
 
 def _frame_levels(context_mask_BT: Tensor, level: int, num_levels: int) -> Tensor:

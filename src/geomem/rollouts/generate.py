@@ -36,7 +36,8 @@ class MemoryReader:
         teacher: The frozen teacher.
         basis: Compression of its features.
         settings: `frames`, `geometry`, `selection`, `overlap_near`, `overlap_far`, `voxel_size`,
-            `budget`, `confidence_quantile`, `scale_from`, `scale_prior_weight`.
+            `budget`, `confidence_quantile`, `scale_from`, `scale_prior_weight`; and `guidance`, the
+            scale of the guidance on the memory.
         implicit: What compresses the history instead of a map of points, or None.
     """
 
@@ -176,6 +177,7 @@ def generate(
             guidance=guidance,
             steps=steps,
             generators=[noise_generator(name, window, seed) for name in clips.ids],
+            memory_scale=1.0 if memory is None else memory.settings["guidance"],
         )
         for position, frame in enumerate(window.frames):
             if frame in window.generated:
@@ -216,18 +218,17 @@ def _bind(
         x: Tensor,
         noise_levels: Tensor,
         camera_mask: Tensor,
-        memory_mask: Tensor | None,
         clip: Tensor,
+        with_memory: bool,
     ) -> Tensor:
         residuals = None
-        if control is not None and branch is not None and maps is not None:
+        if with_memory and control is not None and branch is not None and maps is not None:
             residuals = control(
                 x,
                 noise_levels,
                 None,
                 maps[clip],
                 camera_mask,
-                memory_mask,
                 camera_embedding=branch[clip],
             )
         out: Tensor = backbone(

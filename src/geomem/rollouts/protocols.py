@@ -30,13 +30,6 @@ from geomem.models.uvit import UViT3DPose
 from geomem.rollouts.floors import fill_floor
 from geomem.rollouts.generate import Clips, MemoryReader, generate
 
-SCHEME_ARGUMENTS = {
-    "conditional": (),
-    "vanilla": ("guidance_scale",),
-    "stabilized_vanilla": ("guidance_scale", "stabilization_level"),
-    "fractional": ("guidance_scale", "freq_scale"),
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedVariant:
@@ -181,14 +174,9 @@ def _generate(
         control=variant.control,
         memory=variant.memory,
         schedule=CosineSchedule(shift=32 / settings["split"]["resolution"]),
-        keyframe_guidance=_guidance(rollouts["keyframes"]),
-        interpolation_guidance=_guidance(rollouts["interpolation"]),
+        keyframe_guidance=history_guidance(**rollouts["keyframes"]),
+        interpolation_guidance=history_guidance(**rollouts["interpolation"]),
         steps=rollouts["sampling_steps"],
         seed=rollouts["seed"],
         progress=progress,
     )
-
-
-def _guidance(settings: dict[str, Any]) -> Any:
-    arguments = {name: settings[name] for name in SCHEME_ARGUMENTS[settings["scheme"]]}
-    return history_guidance(settings["scheme"], arguments)
