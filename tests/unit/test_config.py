@@ -88,6 +88,11 @@ def edit(tmp_path: Path) -> Edit:
         (SMOKE, "features.basis_plan", "mem", ["features.basis_plan", "'mem'", "memory"]),
         (SMOKE, "leave_out", ["memory_9"], ["leave_out", "'memory_9'", "memory_4"]),
         (SMOKE, "leave_out", ["base"], ["leave_out", "need ['base']"]),
+        (EXPERIMENTS, "variants.splat.floor", "flat", ["variants.splat.floor = 'flat'", "'splat'"]),
+        (EXPERIMENTS, "variants.splat.plan", "memory", ["floor: splat", "alone"]),
+        (EXPERIMENTS, "variants.splat.memory", GONE, ["floor: splat", "alone"]),
+        (EXPERIMENTS, "variants.splat.memory.frames", 0, ["splat", "at least one frame"]),
+        (EXPERIMENTS, "tables.main_table.reference", "splat", ["main_table", "splat is a floor"]),
         (EXPERIMENTS, "variants.base.plan", "trains", ["variants.base.plan", "'trains'", "train"]),
         (EXPERIMENTS, "variants.memory_1.initial", GONE, [EXPERIMENTS, "memory_1", "initial"]),
         (EXPERIMENTS, "variants.memory_1.plan", "train", ["memory_1", "train has no memory"]),
@@ -155,7 +160,7 @@ def test_temporal_guidance_needs_a_weight_for_each_part_of_the_history(
 @pytest.mark.parametrize(
     ("file", "keys", "variant"),
     [
-        (SMOKE, "rollouts.memory_guidance", "memory_1"),
+        (SMOKE, "rollouts.memory_guidance", "memory_empty"),
         (EXPERIMENTS, "variants.memory_2.memory.guidance", "memory_2"),
     ],
 )
@@ -221,7 +226,7 @@ def test_true_depth_needs_an_embedded_world(edit: Edit) -> None:
 def test_left_out_variants_are_gone_from_tables_and_figures() -> None:
     config, whole = load_config(ROOT, scale="paper"), load_config(ROOT, scale="tiny")
     gone = set(whole.variants) - set(config.variants)
-    assert gone == {"memory_4_true_depth"}
+    assert gone == {"memory_4_true_depth", "splat_true_depth"}
     for before, after in (
         (whole.tables["ablation_table2"], config.tables["ablation_table2"]),
         (whole.figures["qualitative"], config.figures["qualitative"]),
@@ -242,7 +247,7 @@ def test_a_scale_fits_together(scale: str) -> None:
     config = load_config(ROOT, scale=scale)
     settings = config.settings
     for name, protocols in config.runs().items():
-        for protocol in protocols:
+        for protocol in protocols if name not in config.floors else ():
             plan_rollout(
                 config.frames_of(protocol),
                 window=config.window_of(name),
@@ -379,7 +384,7 @@ def digests(config: Config) -> dict[str, str]:
     """The digest of every job's settings, by job."""
     variants, scale = config.variants, config.settings
     picked = [name for name in variants if variants[name].best_of]
-    trained = [name for name in variants if name not in picked]
+    trained = [name for name in variants if variants[name].trained]
     jobs: dict[str, Any] = {
         **{f"clips {name}": config.clips_settings(name) for name in scale.splits},
         **{f"plan {name}": config.plan_settings(name) for name in scale.plans},
@@ -414,7 +419,7 @@ def digests(config: Config) -> dict[str, str]:
         ),
         (SMOKE, "candidates", {"best": ["base"]}, {"choice best"}),
         (SMOKE, "memory.dropout", 0.5, {"training memory"}),
-        (SMOKE, "memory.budget", 99, {"training memory", "rollout memory"}),
+        (SMOKE, "memory.budget", 99, {"training memory", "rollout memory", "rollout splat"}),
         (SMOKE, "rollouts.memory_guidance", 2.0, {"rollout memory"}),
         (EXPERIMENTS, "variants.memory_4.memory.guidance", 2.0, {"rollout memory_4 "}),
         (SMOKE, "rollouts.keyframes.guidance_scale", 2.0, {"rollout"}),
@@ -443,6 +448,6 @@ def test_a_change_reaches_only_the_jobs_that_read_it(
 
 def test_the_seed_and_the_variant_are_settings_of_a_training() -> None:
     config = load_config(ROOT, scale="smoke")
-    trained = [name for name, variant in config.variants.items() if not variant.best_of]
+    trained = [name for name, variant in config.variants.items() if variant.trained]
     made = [config.training_settings(name, seed) for name in trained for seed in (0, 1)]
     assert len({digest(settings) for settings in made}) == len(made)

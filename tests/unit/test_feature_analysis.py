@@ -1,5 +1,6 @@
 """The analysis from files to tables: what is refused, and that cells are what records say."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,9 @@ def test_the_study_asks_for_the_analysis_and_the_main_job_does_not(tmp_path: Pat
     assert folder / "teacher.json" in asked and folder / "tuned_repa/seed0.json" in asked
     left = {r.record for group in expected_results(main, tmp_path) for r in group}
     assert not {path for path in left if path.is_relative_to(folder)}
-    assert tmp_path / "results/feature_analysis.tex" in products(study, tmp_path)
-    assert tmp_path / "results/feature_analysis.tex" not in products(main, tmp_path)
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    table = tmp_path / "results/smoke/tables/feature_analysis.tex"
+    assert table in products(study, tmp_path) and table not in products(main, tmp_path)
     write_json(folder / "memory_1/seed0.json", {})
     assert orphans(study, tmp_path) == [
         f"{folder / 'memory_1/seed0.json'} is not asked for by the configuration"

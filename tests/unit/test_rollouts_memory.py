@@ -114,7 +114,7 @@ def test_coverage_is_the_share_of_target_pixels_that_the_map_covers(reader: Memo
     base = small_base()
     of_points = {
         **SETTINGS, "frames": 1, "geometry": "truth", "voxel_size": 1e-3, "budget": 4096,
-        "scale_from": "cameras", "scale_prior_weight": 0.01,
+        "scale_from": "cameras", "scale_prior_weight": 0.01, "confidence_quantile": 0.0,
     }  # fmt: skip
     explicit = MemoryReader(teacher=reader.teacher, basis=reader.basis, settings=of_points)
     depth = torch.full((1, FRAMES, SIZE, SIZE), torch.inf)

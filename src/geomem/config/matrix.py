@@ -481,6 +481,8 @@ class Config(Strict):
             }
             del settings["memory"]["dropout"]
         if chosen.floor:
+            if chosen.memory:
+                del settings["memory"]["guidance"]
             return {**settings, "rollouts": {"context": rollouts.context}}
         return {
             **settings,
@@ -521,7 +523,7 @@ class Config(Strict):
         shown = {row.variant for row in self.tables[table].rows}
         return {
             "table": self.tables[table].model_dump(mode="json"),
-            "floors": [name for name in self.floors if name in shown],
+            "floors": sorted(name for name in self.floors if name in shown),
             "scale": self.scale,
             "seeds": list(self.settings.seeds),
             "stands_in": self._stands_in(table),
@@ -540,7 +542,7 @@ class Config(Strict):
     def facts_settings(self) -> dict[str, Any]:
         """Settings of the job that states what the paper's text says of this scale."""
         scale = self.settings
-        splits = {scale.splits[protocol.split] for protocol in scale.rollouts.protocols.values()}
+        splits = [scale.splits[protocol.split] for protocol in scale.rollouts.protocols.values()]
         return {
             "scale": self.scale,
             "resolution": scale.resolution,
