@@ -24,6 +24,31 @@ def job_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def device_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the arguments of a workflow job that runs networks."""
+    job_parser(parser).add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)"
+    )
+    return parser
+
+
+def job_device(args: argparse.Namespace) -> Any:
+    """Return the torch device that all models and tensors of a job live on.
+
+    Raises:
+        InputError: If it is unknown or not there.
+    """
+    import torch
+
+    if args.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=args.device).device
+    except (RuntimeError, AssertionError) as error:
+        told = str(error).splitlines()[0]
+        raise InputError(f"--device {args.device} cannot be used here: {told}") from None
+
+
 def job_config(args: argparse.Namespace) -> Config:
     """Load the configuration of a job and limit its threads, before torch is imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -45,7 +45,7 @@ def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) 
     project = copy_project(tmp_path, scale="tiny")
     done = run(project, "snakemake", "-n", "--quiet", "rules", "--config", "only=main")
     jobs = jobs_in(done.stdout + done.stderr)
-    assert (jobs["train_variant"], jobs["generate_videos"]) == (6, 12)
+    assert (jobs["train_variant"], jobs["generate_videos"]) == (7, 22)
     assert (jobs["render_table"], jobs["build_paper"]) == (1, 1)
     assert not {"analyse_teacher", "analyse_variant", "render_analysis_tables"} & set(jobs)
 

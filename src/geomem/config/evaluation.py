@@ -111,6 +111,9 @@ class Rollouts(Strict):
         "others need memory.dropout above 0 in training, and all but 0 evaluate twice as often",
     )
     batch: Positive = Field(description="clips generated together")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="of the networks; the sampler's own arithmetic is fp32"
+    )
     seed: int = 0
 
 

@@ -587,7 +587,9 @@ class Config(Strict):
             "image_size": scale.teacher.architecture.get("image_size", 518),
             "patch_size": scale.teacher.architecture.get("patch_size", 14),
             "sha256": scale.teacher.sha256,
-            "features": scale.features.model_dump(mode="json", include={"layer", "channels"}),
+            "features": scale.features.model_dump(
+                mode="json", include={"layer", "channels", "precision"}
+            ),
             "side": self._side_of_level(chosen.level),
         }
         if variant is not None:

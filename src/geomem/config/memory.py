@@ -60,6 +60,9 @@ class Features(Strict):
     basis_windows: Positive = Field(description="windows the PCA is fitted on")
     shards: Positive = 1
     batch: Positive = Field(description="windows per forward pass")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="of the teacher's backbone; its heads compute in fp32"
+    )
     online: bool = Field(
         default=False,
         description="alignment targets are computed while training instead of cached: slower, but "

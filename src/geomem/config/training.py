@@ -52,7 +52,7 @@ class Optimization(Strict):
     weight_decay: float = Field(ge=0)
     clip_norm: float = Field(gt=0)
     ema_decay: Share
-    precision: Literal["no", "bf16"] = "no"
+    precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_steps: Positive = Field(description="optimizer steps between resumable states")
     states: Positive = Field(default=2, description="newest resumable states that are kept")
     workers: int = Field(default=0, ge=0, description="loader processes")

@@ -4,8 +4,9 @@ import argparse
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from geomem.cli import checked, job_config, job_parser, progress, run_command
+from geomem.cli import checked, device_parser, job_config, job_device, progress, run_command
 from geomem.formats import (
     ClipStore,
     InputError,
@@ -30,11 +31,13 @@ def train_teacher(args: argparse.Namespace) -> None:
     from geomem.models.vggt_weights import save_vggt
 
     torch.set_num_threads(args.threads)
+    device = job_device(args)
     with exclusive(args.state):
         model, log = run(
             ClipStore(args.clips),
             settings,
             clips=digest([sha256_file(p) for p in sorted(args.clips.glob("shard-*/index.json"))]),
+            device=device,
             state_folder=args.state,
             progress=partial(progress, label="training the teacher"),
         )
@@ -60,7 +63,7 @@ def evaluate_teacher(args: argparse.Namespace) -> None:
         settings["teacher"]["architecture"],
         sha256=config.settings.teacher.sha256,
     )
-    metrics = measure(teacher, ClipStore(args.clips))
+    metrics = measure(teacher.to(job_device(args)), ClipStore(args.clips))
     record = {"weights": sha256_file(args.weights), "settings": settings, "version": VERSION}
     write_json(args.output, {**metrics, **record})
 
@@ -72,10 +75,9 @@ def fit_basis(args: argparse.Namespace) -> None:
     import torch
 
     from geomem.features.cache import write_basis
-    from geomem.formats.teachers import load_teacher
 
     torch.set_num_threads(args.threads)
-    teacher = load_teacher(args.weights, settings["teacher"], sha256=settings["sha256"])
+    teacher = _teacher(args, settings)
     store, plan = ClipStore(args.clips), Plan.read(args.plan)
     plan.check_against(store, args.plan)
     write_basis(args.output, teacher, store, plan, settings["features"])
@@ -88,7 +90,6 @@ def cache(args: argparse.Namespace) -> None:
     import torch
 
     from geomem.features.cache import cache_part
-    from geomem.formats.teachers import load_teacher
 
     torch.set_num_threads(args.threads)
     with exclusive(args.output.parent, part=args.output.stem):  # parts are made side by side
@@ -96,7 +97,7 @@ def cache(args: argparse.Namespace) -> None:
             args.output,
             args.number,
             kind=args.kind,
-            teacher=load_teacher(args.weights, settings["teacher"], sha256=settings["sha256"]),
+            teacher=_teacher(args, settings),
             store=ClipStore(args.clips),
             plan_path=args.plan,
             basis_path=args.basis,
@@ -104,6 +105,19 @@ def cache(args: argparse.Namespace) -> None:
             settings=settings,
             progress=partial(progress, label=f"caching {args.kind}"),
         )
+
+
+def _teacher(args: argparse.Namespace, settings: dict[str, Any]) -> Any:
+    """Load the teacher onto the job's device."""
+    from geomem.formats.teachers import load_teacher
+
+    teacher = load_teacher(
+        args.weights,
+        settings["teacher"],
+        sha256=settings["sha256"],
+        precision=settings["features"]["precision"],
+    )
+    return teacher.to(job_device(args))
 
 
 def download(args: argparse.Namespace) -> None:
@@ -127,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m geomem.features", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    command = job_parser(commands.add_parser("train-teacher", help=train_teacher.__doc__))
+    command = device_parser(commands.add_parser("train-teacher", help=train_teacher.__doc__))
     command.add_argument("output", type=Path, help="safetensors file to write")
     command.add_argument("--clips", type=Path, required=True)
     command.add_argument("--state", type=Path, required=True, help="folder of resumable states")
@@ -138,18 +152,18 @@ def main() -> None:
     command.add_argument("--repository", required=True, help="on the hub")
     command.set_defaults(command=download)
 
-    command = job_parser(commands.add_parser("evaluate-teacher", help=evaluate_teacher.__doc__))
+    command = device_parser(commands.add_parser("evaluate-teacher", help=evaluate_teacher.__doc__))
     command.add_argument("output", type=Path, help="metrics to write")
     command.add_argument("--clips", type=Path, required=True, help="held-out split")
     command.add_argument("--weights", type=Path, required=True)
     command.set_defaults(command=evaluate_teacher)
 
-    command = job_parser(commands.add_parser("fit-basis", help=fit_basis.__doc__))
+    command = device_parser(commands.add_parser("fit-basis", help=fit_basis.__doc__))
     command.add_argument("output", type=Path, help="basis to write")
     command.set_defaults(command=fit_basis)
     _window_arguments(command)
 
-    command = job_parser(commands.add_parser("cache", help=cache.__doc__))
+    command = device_parser(commands.add_parser("cache", help=cache.__doc__))
     command.add_argument("output", type=Path, help="part to write, .../part-000.json")
     command.add_argument("--number", type=int, required=True, help="which part")
     command.add_argument("--kind", required=True, help="`window` or `memory<K>`")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomem.features.teacher import read_sets
 from geomem.features.version import VERSION
@@ -80,6 +80,11 @@ def read_windows(
     return images, cameras
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's weights are."""
+    return next(model.parameters()).device
+
+
 @torch.no_grad()
 def write_basis(
     path: Path, teacher: VGGT, store: ClipStore, plan: Plan, settings: dict[str, Any]
@@ -99,13 +104,13 @@ def write_basis(
         windows = list(sample[start : start + settings["batch"]])
         sets = [(window.clip, list(window.frames)) for window in windows]
         images, cameras, depth = read_sets(store, sets, depth=store.has_depth)
-        output = teacher(teacher_images(images, teacher))
+        output = teacher(teacher_images(images.to(device_of(teacher)), teacher))
         kept = patch_tokens(output.tokens[settings["layer"]], grid)
-        tokens.append(kept.flatten(0, -2))
+        tokens.append(kept.flatten(0, -2).cpu())
         if depth is not None:
-            scales += _scales_of_depth(output.depth, depth)
+            scales += _scales_of_depth(output.depth.cpu(), depth)
         else:
-            scales += _scales_of_cameras(predicted_poses(output.pose_enc[-1]), cameras)
+            scales += _scales_of_cameras(predicted_poses(output.pose_enc[-1].cpu()), cameras)
     if not scales:
         raise InputError(f"no camera of the {len(sample)} windows moves; raise `basis_windows`")
     sampled = torch.cat(tokens)
@@ -183,6 +188,8 @@ def _shard(
     """Compute windows in batches of equally many frames: the teacher never sees padding."""
     chosen = [frames_of(window, kind, store, settings) for window in windows]
     width = max(len(frames) for frames in chosen)
+    device = device_of(teacher)
+    basis_there = basis.to(device)
     batch = settings["features"]["batch"]
     rows: dict[int, dict[str, Tensor]] = {}
     for count in sorted({len(frames) for frames in chosen}):
@@ -192,10 +199,12 @@ def _shard(
             images, cameras = read_windows(
                 store, [windows[r] for r in some], [chosen[r] for r in some]
             )
+            images, cameras = images.to(device), cameras.to(device)
             if kind == WINDOW_KIND:
-                made = {"features": compressed_features(teacher, images, basis=basis)}
+                made = {"features": compressed_features(teacher, images, basis=basis_there)}
             else:
-                made = _memory_rows(teacher, images, cameras, basis, settings)
+                made = _memory_rows(teacher, images, cameras, basis_there, settings)
+            made = {name: tensor.cpu() for name, tensor in made.items()}
             made["frames"] = torch.tensor([chosen[r] for r in some])
             for position, row in enumerate(some):
                 rows[row] = _padded({k: v[position] for k, v in made.items()}, width)

@@ -109,6 +109,7 @@ def train_teacher(
     settings: dict[str, Any],
     *,
     clips: str,
+    device: torch.device,
     state_folder: Path,
     progress: Callable[..., Any],
 ) -> tuple[VGGT, list[dict[str, float]]]:
@@ -118,6 +119,7 @@ def train_teacher(
         store: Training clips.
         settings: `Config.teacher_settings`.
         clips: Checksum of the clips; a state made with others is not gone on from.
+        device: Where the model is trained; it is returned on the CPU.
         state_folder: Where resumable states are kept.
         progress: Wraps the iteration over steps.
     """
@@ -125,6 +127,7 @@ def train_teacher(
     torch.manual_seed(training["seed"])
     model = VGGT(teacher_config(settings["teacher"]["architecture"]))
     start_as_matcher(model, torch.Generator().manual_seed(training["seed"]))
+    model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training["learning_rate"], weight_decay=0.05
     )
@@ -152,6 +155,7 @@ def train_teacher(
         )
         for group in optimizer.param_groups:
             group["lr"] = training["learning_rate"] * factor
+        images, cameras, depth = (x.to(device) for x in (images, cameras, depth))
         targets = normalise_scene(depth, cameras)
         with attention_of(model, MATCHING_LAYERS) as logits:
             losses = vggt_loss(model(images), targets)
@@ -176,7 +180,7 @@ def train_teacher(
     with torch.no_grad():
         for parameter, average in zip(model.parameters(), averages, strict=True):
             parameter.copy_(average)
-    return model.eval(), log
+    return model.cpu().eval(), log
 
 
 @torch.no_grad()
@@ -193,6 +197,8 @@ def evaluate_teacher(
     sets = [(clip, list(range(0, frames * stride, stride))) for clip in range(len(store))]
     images, cameras, depth = read_sets(store, sets)
     assert depth is not None
+    device = next(teacher.parameters()).device
+    images, cameras, depth = (x.to(device) for x in (images, cameras, depth))
     targets = normalise_scene(depth, cameras)
     output = teacher(images)
     side = teacher.config.image_size

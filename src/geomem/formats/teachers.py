@@ -21,8 +21,16 @@ def teacher_config(architecture: dict[str, Any]) -> VGGTConfig:
     return VGGTConfig(**sizes)
 
 
-def load_teacher(weights: Path, architecture: dict[str, Any], *, sha256: str = "") -> VGGT:
-    """Load the teacher, frozen, after comparing its checksum where one is given.
+def load_teacher(
+    weights: Path, architecture: dict[str, Any], *, sha256: str = "", precision: str = "fp32"
+) -> VGGT:
+    """Load the teacher, frozen and on the CPU, after comparing its checksum where one is given.
+
+    Args:
+        weights: safetensors file.
+        architecture: Sizes, or none for VGGT-1B.
+        sha256: Checksum of the file.
+        precision: `fp32`, or `bf16` for an aggregator under autocast.
 
     Raises:
         InputError: If the file is missing, damaged or for other sizes.
@@ -30,9 +38,11 @@ def load_teacher(weights: Path, architecture: dict[str, Any], *, sha256: str = "
     if sha256:
         check_sha256(weights, sha256)
     try:
-        return load_vggt(weights, teacher_config(architecture)).requires_grad_(False)
+        teacher = load_vggt(weights, teacher_config(architecture)).requires_grad_(False)
     except ValueError as error:
         raise InputError(str(error)) from None
+    teacher.autocast = precision == "bf16"
+    return teacher
 
 
 def load_image_teacher(weights: Path, settings: dict[str, Any]) -> PatchEmbedder:

@@ -3,7 +3,7 @@
 Shape suffixes: B sets of frames, K frames of a set, C feature channels, h, w patch grid, S pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -34,6 +34,10 @@ class FeatureBasis:
     components: Tensor
     unit: float
     scale_prior: float
+
+    def to(self, device: torch.device) -> "FeatureBasis":
+        """Return it on a device."""
+        return replace(self, mean=self.mean.to(device), components=self.components.to(device))
 
     def compress(self, tokens: Tensor) -> Tensor:
         """Project tokens (..., D) to (..., C)."""

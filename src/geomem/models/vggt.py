@@ -232,11 +232,17 @@ class CameraHead(nn.Module):
 
 
 class VGGT(nn.Module):
-    """Images of one scene in, cameras, depth and points out, all in the first camera's frame."""
+    """Images of one scene in, cameras, depth and points out, all in the first camera's frame.
+
+    Attributes:
+        autocast: Whether the aggregator computes in bfloat16 where that is safe, as the published
+            model does on GPUs; its outputs are float32 and the heads always compute in float32.
+    """
 
     def __init__(self, config: VGGTConfig) -> None:
         super().__init__()
         self.config = config
+        self.autocast = False
         self.aggregator = Aggregator(config)
         self.camera_head = CameraHead(config)
         self.depth_head = _dense_head(config, out_channels=2)
@@ -262,7 +268,10 @@ class VGGT(nn.Module):
                 f"images must be (B, T, 3, H, W) with sides that are multiples of {patch}, "
                 f"got {tuple(images.shape)}"
             )
-        return self.aggregator(images, last)
+        if not self.autocast:
+            return self.aggregator(images, last)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return [tokens.float() for tokens in self.aggregator(images, last)]
 
     def decode(self, tokens: list[Tensor], *, height: int, width: int) -> VGGTOutput:
         """Run the heads on the tokens of all pairs of blocks; they compute in full precision.

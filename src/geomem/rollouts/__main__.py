@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geomem.cli import checked, job_config, job_parser, progress, run_command
+from geomem.cli import checked, device_parser, job_config, job_device, progress, run_command
 from geomem.formats import exclusive, sha256_file, write_videos
 
 
@@ -25,6 +25,7 @@ def generate(args: argparse.Namespace) -> None:
         weights=args.weights,
         basis=args.basis,
         teacher=config.settings.teacher,
+        device=job_device(args),
     )
     with exclusive(args.output):
         rgb, coverage = run_protocol(
@@ -62,7 +63,7 @@ def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.rollouts", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    command = job_parser(commands.add_parser("generate", help=generate.__doc__))
+    command = device_parser(commands.add_parser("generate", help=generate.__doc__))
     command.add_argument("output", type=Path, help="folder to fill")
     command.add_argument("--variant", required=True)
     command.add_argument("--protocol", required=True)

@@ -137,7 +137,7 @@ class Clips:
     coverage: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.coverage = torch.full(self.video.shape[:2], torch.nan)
+        self.coverage = self.video.new_full(self.video.shape[:2], torch.nan)
 
 
 def noise_generator(clip_id: str, window: Window, seed: int) -> torch.Generator:
@@ -160,9 +160,14 @@ def generate(
     steps: int,
     seed: int,
     progress: Callable[..., Any],
+    precision: str = "fp32",
 ) -> None:
-    """Fill `clips.video` in place: keyframes first, then the frames between them (METHOD 8)."""
-    known = list(range(plan.context))
+    """Fill `clips.video` in place: keyframes first, then the frames between them (METHOD 8).
+
+    Models and clips are on one device. With precision `bf16` the networks run under autocast; the
+    sampler's own arithmetic, the memory and the rays are float32 always.
+    """
+    known, device = list(range(plan.context)), clips.video.device
     stages = [(window, keyframe_guidance) for window in plan.keyframe_windows]
     stages += [(w, interpolation_guidance) for batch in plan.interpolation for w in batch]
     for window, guidance in progress(stages, total=len(stages)):
@@ -170,9 +175,9 @@ def generate(
         if memory is not None:
             maps = _memory_inputs(clips, window, sorted(known), memory)
         made = sample_window(
-            _bind(clips, window, backbone, control, maps),
+            _bind(clips, window, backbone, control, maps, precision == "bf16"),
             clips.video[:, list(window.frames)],
-            torch.tensor(window.context_mask).expand(len(clips.ids), -1),
+            torch.tensor(window.context_mask, device=device).expand(len(clips.ids), -1),
             schedule=schedule,
             guidance=guidance,
             steps=steps,
@@ -208,12 +213,16 @@ def _bind(
     backbone: UViT3DPose,
     control: MemoryControl | None,
     maps: Tensor | None,
+    bf16: bool,
 ) -> Callable[..., Tensor]:
     """Return the network with the window's cameras and memory bound."""
     rays = encode_cameras(clips.cameras[:, list(window.frames)], clips.video.shape[-1])
-    own = backbone.camera_embedding(rays)
-    branch = None if control is None else control.camera_embedding(rays)
+    autocast = torch.autocast(rays.device.type, torch.bfloat16, enabled=bf16)
+    with autocast:
+        own = backbone.camera_embedding(rays)
+        branch = None if control is None else control.camera_embedding(rays)
 
+    @autocast
     def predict_v(
         x: Tensor,
         noise_levels: Tensor,

@@ -35,8 +35,10 @@ from geomem.rollouts.generate import Clips, MemoryReader, generate
 class LoadedVariant:
     """A variant ready to generate; `key` is the digest of all it was loaded from.
 
-    A floor has no backbone.
+    A floor has no backbone. All its models are on `device`, where it generates.
     """
+
+    device: torch.device
 
     backbone: UViT3DPose | None
     control: MemoryControl | None
@@ -52,30 +54,42 @@ def load_variant(
     weights: Path | None,
     basis: Path | None,
     teacher: Any,
+    device: torch.device,
 ) -> LoadedVariant:
-    """Load the backbone, and with memory the branch, the teacher and the basis."""
+    """Load the backbone, and with memory the branch, the teacher and the basis, onto a device."""
     records = [read_checkpoint(folder) for folder in (checkpoint, base) if folder]
     backbone, control, implicit, memory = None, None, None, None
     if not settings["floor"]:
         if checkpoint is None or base is None:
             raise InputError("a variant with a model needs --checkpoint and --base")
-        backbone = load_module(UViT3DPose, base, "backbone").eval()
+        backbone = load_module(UViT3DPose, base, "backbone").eval().to(device)
         if settings["memory"] and "implicit" in settings["memory"]:
-            control = load_module(ImplicitControl, checkpoint, "control").eval()
-            implicit = load_module(ImplicitMemory, checkpoint, "memory").eval()
+            control = load_module(ImplicitControl, checkpoint, "control").eval().to(device)
+            implicit = load_module(ImplicitMemory, checkpoint, "memory").eval().to(device)
         elif settings["memory"]:
-            control = load_module(MemoryControl, checkpoint, "control").eval()
+            control = load_module(MemoryControl, checkpoint, "control").eval().to(device)
     if settings["memory"]:
         if weights is None or basis is None:
             raise InputError("a variant with memory needs --weights and --basis")
         records += [{"teacher": sha256_file(weights), "basis": sha256_file(basis)}]
         memory = MemoryReader(
-            teacher=load_teacher(weights, teacher.architecture, sha256=teacher.sha256),
-            basis=read_basis(basis),
+            teacher=load_teacher(
+                weights,
+                teacher.architecture,
+                sha256=teacher.sha256,
+                precision=settings["memory"]["features"]["precision"],
+            ).to(device),
+            basis=read_basis(basis).to(device),
             settings=settings["memory"],
             implicit=implicit,
         )
-    return LoadedVariant(backbone=backbone, control=control, memory=memory, key=digest(records))
+    return LoadedVariant(
+        device=device,
+        backbone=backbone,
+        control=control,
+        memory=memory,
+        key=digest(records),
+    )
 
 
 def run_protocol(
@@ -111,8 +125,8 @@ def run_protocol(
         if not (frames_path.is_file() and coverage_path.is_file()):
             made = _run_batch(variant, store, rows, settings, progress)
             frames = rearrange((made.video + 1) * 127.5, "b t c h w -> b t h w c")
-            save_array(frames_path, frames.round().clamp(0, 255).byte().numpy())
-            save_array(coverage_path, made.coverage.numpy())
+            save_array(frames_path, frames.round().clamp(0, 255).byte().cpu().numpy())
+            save_array(coverage_path, made.coverage.cpu().numpy())
         videos.append(load_array(frames_path))
         coverage.append(load_array(coverage_path))
     shares = np.concatenate(coverage)
@@ -139,6 +153,8 @@ def _run_batch(
     depth = (
         torch.from_numpy(np.stack([store.depth(row, frames) for row in rows])) if truth else None
     )
+    rgb, cameras = rgb.to(variant.device), cameras.to(variant.device)
+    depth = None if depth is None else depth.to(variant.device)
     video = rearrange(rgb.float() / 127.5 - 1, "b t h w c -> b t c h w").contiguous()
     # What is to be generated must not be readable, by the memory or anyone
     video[:, rollouts["context"] :] = torch.nan
@@ -177,6 +193,7 @@ def _generate(
         keyframe_guidance=history_guidance(**rollouts["keyframes"]),
         interpolation_guidance=history_guidance(**rollouts["interpolation"]),
         steps=rollouts["sampling_steps"],
+        precision=rollouts["precision"],
         seed=rollouts["seed"],
         progress=progress,
     )

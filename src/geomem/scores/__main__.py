@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from geomem.cli import checked, job_config, job_parser, progress, run_command
+from geomem.cli import checked, device_parser, job_config, job_device, progress, run_command
 from geomem.formats import InputError, sha256_file, write_json, write_tensors
 
 
@@ -22,7 +22,7 @@ def score(args: argparse.Namespace) -> None:
         args.rollout,
         args.clips,
         settings,
-        load_networks(settings["scores"]),
+        load_networks(settings["scores"], job_device(args)),
         progress=partial(progress, label=f"scoring {args.protocol}"),
     )
     write_json(args.output, {**result, "settings": settings, "version": VERSION})
@@ -39,7 +39,9 @@ def analyse(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     bar = partial(progress, label=f"analysing {args.variant or 'the teacher'}")
-    windows = Windows(args.fit_clips, args.test_clips, settings, progress=bar)
+    windows = Windows(
+        args.fit_clips, args.test_clips, settings, device=job_device(args), progress=bar
+    )
     if args.variant is None:
         result, clouds = analyse_teacher(args.weights, args.basis, windows, settings)
     else:
@@ -48,7 +50,7 @@ def analyse(args: argparse.Namespace) -> None:
         result, clouds = analyse_variant(
             args.checkpoint, args.weights, args.basis, windows, settings
         )
-    write_tensors(args.clouds, clouds, {})
+    write_tensors(args.clouds, {name: cloud.cpu() for name, cloud in clouds.items()}, {})
     record = {**result, "settings": settings, "version": VERSION}
     write_json(args.output, {**record, "clouds": sha256_file(args.clouds)})
 
@@ -57,14 +59,14 @@ def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.scores", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    command = job_parser(commands.add_parser("score", help=score.__doc__))
+    command = device_parser(commands.add_parser("score", help=score.__doc__))
     command.add_argument("output", type=Path, help="score file to write")
     command.add_argument("--rollout", type=Path, required=True, help="folder of the videos")
     command.add_argument("--clips", type=Path, required=True, help="directory of their split")
     command.add_argument("--protocol", required=True)
     command.set_defaults(command=score)
 
-    command = job_parser(commands.add_parser("analyse", help=analyse.__doc__))
+    command = device_parser(commands.add_parser("analyse", help=analyse.__doc__))
     command.add_argument("output", type=Path, help="record to write")
     command.add_argument("--clouds", type=Path, required=True, help="point clouds to write")
     command.add_argument("--fit-clips", type=Path, required=True, help="split to fit probes on")

@@ -74,7 +74,7 @@ def teacher_tokens(teacher: VGGT, batch: Batch) -> dict[str, Tensor]:
     rgb = rearrange(images, "b t c (h p) (w q) -> b t (h w) (p q c)", p=patch, q=patch)
     embedded = teacher.aggregator.embed(images)
     layers = teacher.aggregator.run(embedded, images, range(teacher.config.depth))
-    place = torch.eye(rgb.shape[2]).expand(*rgb.shape[:2], -1, -1)
+    place = torch.eye(rgb.shape[2], device=rgb.device).expand(*rgb.shape[:2], -1, -1)
     found = {"place": place, "rgb": rgb, "encoder": embedded[:, :, NUM_SPECIAL:]}
     return found | {f"layer{i}": x[:, :, NUM_SPECIAL:] for i, x in enumerate(layers)}
 
@@ -88,7 +88,7 @@ def analyse_teacher(
     Returns:
         The record, and the clouds to draw (`truth`, `teacher`, `path`).
     """
-    path = open_path(weights, basis, settings)
+    path = open_path(weights, basis, settings, windows.device)
     probes = probe_all(windows, lambda batch: teacher_tokens(path.teacher, batch), settings)
     decoded, clouds = _decode_teacher(path, windows, settings)
     record = {"probes": probes, "decoding": decoded, **windows.record()}
@@ -139,10 +139,18 @@ def _compare(
     return clouds
 
 
-def open_path(weights: Path, basis: Path, settings: Settings) -> decoding.Path:
-    """Load the teacher and its basis; the grid is that of the decoded level."""
-    teacher = load_teacher(weights, settings["teacher"], sha256=settings["sha256"])
-    return decoding.Path(teacher=teacher, basis=read_basis(basis), side=settings["side"])
+def open_path(
+    weights: Path, basis: Path, settings: Settings, device: torch.device
+) -> decoding.Path:
+    """Load the teacher and its basis onto a device; the grid is that of the decoded level."""
+    teacher = load_teacher(
+        weights,
+        settings["teacher"],
+        sha256=settings["sha256"],
+        precision=settings["features"]["precision"],
+    )
+    found = read_basis(basis).to(device)
+    return decoding.Path(teacher=teacher.to(device), basis=found, side=settings["side"])
 
 
 def complete(windows: Windows, path: decoding.Path, settings: Settings) -> decoding.Completion:
@@ -190,24 +198,25 @@ class Student:
         """
         frames = 2 * batch.images - 1
         schedule = CosineSchedule(shift=BASE_RESOLUTION / frames.shape[-1])
-        times = torch.full(frames.shape[:2], self.noise_time)
-        noisy = schedule.add_noise(frames, times, noise_of(batch.ids, frames.shape[1:], 0))
+        times = frames.new_full(frames.shape[:2], self.noise_time)
+        noise = noise_of(batch.ids, frames.shape[1:], 0).to(frames.device)
+        noisy = schedule.add_noise(frames, times, noise)
         rays = encode_cameras(batch.cameras, frames.shape[-1])
-        dropped = torch.full((len(frames),), not cameras)
+        dropped = torch.full((len(frames),), not cameras, device=frames.device)
         levels = schedule.training_noise_levels(times)
         _, states = self.backbone(noisy, levels, rays, dropped, return_states=True)
         return list(states)
 
 
-def load_student(checkpoint: Path, settings: Settings) -> Student:
-    """Load a trained variant."""
+def load_student(checkpoint: Path, settings: Settings, device: torch.device) -> Student:
+    """Load a trained variant onto a device."""
     alignment = settings["alignment"]
     level = settings["analysis"]["level"]
     own = alignment and alignment["objective"] in OWN and alignment["level"] == level
     projector = load_module(AlignmentProjector, checkpoint, "projector").eval() if own else None
     return Student(
-        backbone=load_module(UViT3DPose, checkpoint, "backbone").eval(),
-        projector=projector,
+        backbone=load_module(UViT3DPose, checkpoint, "backbone").eval().to(device),
+        projector=projector and projector.to(device),
         noise_time=settings["analysis"]["noise_time"],
     )
 
@@ -225,8 +234,8 @@ def analyse_variant(
         The record, and the clouds to draw (`ridge`, `projector`).
     """
     record = read_checkpoint(checkpoint)
-    student = load_student(checkpoint, settings)
-    path = open_path(weights, basis, settings)
+    student = load_student(checkpoint, settings, windows.device)
+    path = open_path(weights, basis, settings, windows.device)
     grid = (path.teacher_side,) * 2
 
     def tokens_of(batch: Batch) -> dict[str, Tensor]:

@@ -65,7 +65,9 @@ def ssim_per_frame(generated: Tensor, truth: Tensor) -> Tensor:
         raise ValueError(f"SSIM needs {SSIM_KERNEL} pixels a side, got {tuple(generated.shape)}")
     # Frame by frame: the convolution unfolds its input 121-fold in double precision.
     frames = zip(generated.flatten(0, -4), truth.flatten(0, -4), strict=True)
-    similarity = torch.empty(generated.shape[:-3].numel(), dtype=torch.float64)
+    similarity = torch.empty(
+        generated.shape[:-3].numel(), dtype=torch.float64, device=generated.device
+    )
     for i, (made, true) in enumerate(frames):
         one = structural_similarity_index_measure(
             made[None].double(),

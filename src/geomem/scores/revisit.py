@@ -124,8 +124,9 @@ def revisit_scores(
         raise ValueError(f"no frame after the {context} context frames revisits a pose")
     earlier, later = pairs.unbind(1)
     midway = (earlier + later) // 2
-    late = torch.arange(len(generated))[-max(len(generated) // LATE_FRACTION, 1) :]
-    ends = torch.tensor([[0], [len(generated) - 1]])
+    frame = torch.arange(len(generated), device=generated.device)
+    late = frame[-max(len(generated) // LATE_FRACTION, 1) :]
+    ends = torch.tensor([[0], [len(generated) - 1]], device=generated.device)
     to_truth = psnr_per_frame(generated, truth)
     self_psnr = psnr_per_frame(generated[later], generated[earlier])
     return RevisitScores(

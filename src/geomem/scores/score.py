@@ -33,14 +33,15 @@ FRAME_METRICS = ("psnr", "ssim", "perceptual")
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """The networks that judge."""
+    """The networks that judge, and the device they and all frames are on."""
 
+    device: torch.device
     perceptual: Perceptual
     video: VideoFeatures
 
 
-def load_networks(settings: dict[str, Any]) -> Networks:
-    """Load the networks that the settings name; `auto` is the best that can run here.
+def load_networks(settings: dict[str, Any], device: torch.device) -> Networks:
+    """Load the networks that the settings name onto a device; `auto` is the best that can run here.
 
     Raises:
         InputError: If a named network, or any at all, is not installed.
@@ -51,8 +52,9 @@ def load_networks(settings: dict[str, Any]) -> Networks:
     try:
         chosen = available_perceptual() if name == "auto" else name
         return Networks(
-            perceptual=load_perceptual(chosen),
-            video=load_video_features(weights if wanted else None),
+            device=device,
+            perceptual=load_perceptual(chosen, device=device),
+            video=load_video_features(weights if wanted else None, device=device),
         )
     except (ModuleNotFoundError, FileNotFoundError) as error:
         remedy = "perceptual" if name == LPIPS else "scores"
@@ -129,10 +131,12 @@ def _measure_clip(
     scores, context = settings["scores"], settings["context"]
     distance = networks.perceptual.distance
     frames = list(range(settings["frames"]))
-    truth = unit_frames(torch.from_numpy(np.array(store.rgb(clip, frames))))
-    generated = unit_frames(torch.from_numpy(np.array(rgb[clip])))
+    arrays = (store.rgb(clip, frames), rgb[clip])
+    truth, generated = (
+        unit_frames(torch.from_numpy(np.array(array)).to(networks.device)) for array in arrays
+    )
     generated[:context] = truth[:context]
-    cameras = torch.from_numpy(np.array(store.cameras(clip, frames)))
+    cameras = torch.from_numpy(np.array(store.cameras(clip, frames))).to(networks.device)
     pair = torch.stack([truth, generated])[:, :: scores["frechet_stride"]]
     curves = frame_curves(generated, truth, context, scores, distance)
     values = frame_scores(generated, truth, context, curves)
@@ -195,8 +199,8 @@ def frame_curves(
         distance: Perceptual distance between (N, 3, H, W) sets.
     """
     made, true, stride = generated[context:], truth[context:], scores["perceptual_stride"]
-    perceptual = torch.full((len(made),), torch.nan, dtype=torch.float64)
-    perceptual[::stride] = distance(made[::stride], true[::stride]).double()
+    perceptual = made.new_full((len(made),), torch.nan, dtype=torch.float64)
+    perceptual[::stride] = distance(made[::stride], true[::stride]).to(perceptual)
     return {
         "psnr": psnr_per_frame(made, true),
         "ssim": ssim_per_frame(made, true),
@@ -208,7 +212,7 @@ def frame_scores(
     generated: Tensor, truth: Tensor, context: int, curves: dict[str, Tensor]
 ) -> dict[str, float | None]:
     """Return the metrics of one clip's generated frames against the truth, frame by frame."""
-    scored = torch.arange(len(truth)) >= context
+    scored = torch.arange(len(truth), device=truth.device) >= context
     return {
         "psnr": float(psnr_pooled(generated, truth, scored)),
         "psnr_frame_mean": float(curves["psnr"].mean()),

@@ -42,6 +42,12 @@ class Batch:
     cameras: Tensor
     depth: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return it on a device."""
+        moved = (x.to(device) for x in (self.images, self.cameras, self.depth))
+        images, cameras, depth = moved
+        return Batch(ids=self.ids, images=images, cameras=cameras, depth=depth)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
@@ -126,7 +132,13 @@ class Windows:
     """The fitting, held and test windows of two splits, read again as often as needed."""
 
     def __init__(
-        self, fit: Path, test: Path, settings: dict[str, Any], *, progress: Callable[..., Any]
+        self,
+        fit: Path,
+        test: Path,
+        settings: dict[str, Any],
+        *,
+        device: torch.device,
+        progress: Callable[..., Any],
     ) -> None:
         """Open the clips.
 
@@ -134,6 +146,7 @@ class Windows:
             fit: Directory of the split that probes are fitted on.
             test: Directory of the split that they are measured on.
             settings: `Config.analysis_settings`.
+            device: Where the windows are read to.
             progress: Wraps the iteration over batches.
 
         Raises:
@@ -148,7 +161,7 @@ class Windows:
         for path, store in zip((fit, test), self.stores.values(), strict=True):
             if not store.has_depth:
                 raise InputError(f"{path} has no true depth to probe for")
-        self.settings, self.progress = settings["analysis"], progress
+        self.settings, self.progress, self.device = settings["analysis"], progress, device
         self.size = settings["image_size"]
         self.patch = settings["patch_size"]
         drawn = self._draw("fit", self.settings["fit_windows"], 0)
@@ -164,7 +177,8 @@ class Windows:
         """Read the windows of `fitted`, `held` or `test`."""
         store = self.stores["test" if part == "test" else "fit"]
         size, count = self.size, self.settings["batch"]
-        return iter(self.progress(read_batches(store, self.parts[part], batch=count, size=size)))
+        read = read_batches(store, self.parts[part], batch=count, size=size)
+        return (batch.to(self.device) for batch in self.progress(read))
 
     def probed(
         self, part: str, tokens_of: Callable[[Batch], dict[str, Tensor]]

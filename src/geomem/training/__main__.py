@@ -8,7 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geomem.cli import checked, job_config, job_parser, progress, run_command
+from geomem.cli import (
+    checked,
+    device_parser,
+    job_config,
+    job_device,
+    job_parser,
+    progress,
+    run_command,
+)
 from geomem.formats import digest, exclusive, sha256_file, write_json
 from geomem.formats.spools import SPOOL, Spool, spool_header
 
@@ -30,6 +38,7 @@ def train(args: argparse.Namespace) -> None:
         compute_deterministically()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    device = job_device(args)
     dataset = open_dataset(
         args.clips,
         args.plan,
@@ -47,6 +56,7 @@ def train(args: argparse.Namespace) -> None:
                 dataset,
                 settings,
                 inputs=record["inputs"],
+                device=device,
                 teacher=online_teacher(settings, args.weights, args.basis),
                 state_folder=args.state,
                 checkpoint_steps=recipe.checkpoint_steps,
@@ -148,7 +158,7 @@ def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    command = job_parser(commands.add_parser("train", help=train.__doc__))
+    command = device_parser(commands.add_parser("train", help=train.__doc__))
     command.add_argument("output", type=Path, help="checkpoint folder to make")
     command.add_argument("--variant", required=True)
     command.add_argument("--seed", type=int, required=True)

@@ -75,12 +75,7 @@ class OnlineTeacher:
 
     def to(self, device: torch.device) -> Self:
         """Return it on a device."""
-        basis = replace(
-            self.basis,
-            mean=self.basis.mean.to(device),
-            components=self.basis.components.to(device),
-        )
-        return replace(self, teacher=self.teacher.to(device), basis=basis)
+        return replace(self, teacher=self.teacher.to(device), basis=self.basis.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,5 +119,10 @@ def online_teacher(
         return None
     if weights is None or basis is None:
         raise InputError("alignment with `features.online` needs --weights and --basis")
-    teacher = load_teacher(weights, settings["teacher"], sha256=settings["sha256"])
+    teacher = load_teacher(
+        weights,
+        settings["teacher"],
+        sha256=settings["sha256"],
+        precision=settings["features"]["precision"],
+    )
     return OnlineTeacher(teacher=teacher, basis=read_basis(basis))

@@ -18,6 +18,8 @@ from geomem.training.parallel import Team
 from geomem.training.stopping import StoppedError, ignore_sigterm
 from geomem.training.trainer import MicroBatch, Trainer
 
+CPU = torch.device("cpu")
+
 
 def train(
     model: VideoModel,
@@ -25,6 +27,7 @@ def train(
     settings: dict[str, Any],
     *,
     inputs: dict[str, str],
+    device: torch.device = CPU,
     teacher: OnlineTeacher | OnlineImageTeacher | None = None,
     state_folder: Path,
     checkpoint_steps: int,
@@ -44,6 +47,7 @@ def train(
         settings: `Config.training_settings`.
         inputs: Checksums of what the run is made from (initial checkpoint, plan, clips, caches): a
             state that was made from others is not its own.
+        device: What the job computes on; several processes take a GPU each.
         teacher: Gives the windows' features where they are aligned and not cached.
         state_folder: Where resumable states are kept.
         checkpoint_steps: Steps between them.
@@ -65,6 +69,7 @@ def train(
     """
     recipe, steps = settings["recipe"], settings["recipe"]["steps"]
     team = Team(
+        device=device,
         precision=recipe["precision"],
         parallel=parallel,
         unused_parameters=settings["variant"]["alignment"] is not None,

@@ -23,11 +23,14 @@ from geomem.models.uvit_layers import ResBlock, TransformerBlock
 class Team:
     """The processes of a run; each is on its own device and has a number."""
 
-    def __init__(self, *, precision: str, parallel: str, unused_parameters: bool) -> None:
+    def __init__(
+        self, *, device: torch.device, precision: str, parallel: str, unused_parameters: bool
+    ) -> None:
         """Join the other processes, where there are any.
 
         Args:
-            precision: "no" or "bf16": what matrix products are computed in. Parameters, gradients
+            device: Of the job; several processes on GPUs take one each of that kind.
+            precision: "fp32" or "bf16": what matrix products are computed in. Parameters, gradients
                 and the optimizer stay in float32.
             parallel: "ddp", every process holds the whole model; "fsdp2", each holds a share of
                 every parameter, gradient and optimizer state.
@@ -35,8 +38,8 @@ class Team:
         """
         # accelerate takes torchrun's CPU processes for one each unless it is told
         self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            mixed_precision=precision,
+            cpu=device.type == "cpu",
+            mixed_precision="bf16" if precision == "bf16" else "no",
             kwargs_handlers=[
                 DistributedDataParallelKwargs(
                     find_unused_parameters=unused_parameters, broadcast_buffers=False
