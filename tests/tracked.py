@@ -45,7 +45,9 @@ def finish(root: Path, job: int, steps: int) -> Path:
 
 def score(root: Path, job: int, protocol: str, psnr: float) -> Path:
     path = root / f"results/smoke/scores/v{job}/seed0/{protocol}.json"
-    write_json(path, {"variant": f"v{job}", "seed": 0, "per_clip": {"psnr": [psnr, psnr + 2]}})
+    record = {"variant": f"v{job}", "seed": 0, "per_clip": {"psnr": [psnr, psnr + 2]}}
+    sets = {"frechet": None, "kernel_distance": {"value": 10 * psnr, "clips": 2}}
+    write_json(path, {**record, "sets": sets})
     return path
 
 

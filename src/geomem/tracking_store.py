@@ -141,9 +141,12 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _summary(score: dict[str, Any]) -> dict[str, float]:
-    """Return the mean over clips of every metric that is known of all clips."""
+    """Return the mean over clips of every metric that is known of all clips, and the distances of
+    the set."""
     known = {name: values for name, values in score["per_clip"].items() if None not in values}
-    return {name: sum(values) / len(values) for name, values in known.items() if values}
+    means = {name: sum(values) / len(values) for name, values in known.items() if values}
+    distances = {name: entry["value"] for name, entry in score["sets"].items() if entry}
+    return means | distances
 
 
 def _curves(path: Path) -> Iterator[tuple[str, float, int]]:

@@ -1,6 +1,8 @@
 """RealEstate10K from archive parts to the clip store, on small files of the true format."""
 
+import hashlib
 import io
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import torch
 from geomem.clips import realestate10k as re10k
 from geomem.clips.__main__ import main
 from geomem.clips.archives import PartStream, download_parts, unpack_parts
+from geomem.config import load_config
 from geomem.formats import ClipStore, InputError, read_json
 
 av = pytest.importorskip("av")
@@ -165,7 +168,9 @@ def test_download_without_network_is_one_line(tmp_path: Path) -> None:
         raise FileNotFoundError("no connection\nsecond line")
 
     with pytest.raises(InputError) as caught:
-        download_parts("owner/name", ["a/b.part-aa"], tmp_path, fetch=unreachable)
+        download_parts(
+            "owner/name", {"a/b.part-aa": ""}, tmp_path, revision="ab12", fetch=unreachable
+        )
     told = str(caught.value)
     assert "\n" not in told
     assert all(word in told for word in ("a/b.part-aa", "owner/name", "no connection", "run again"))
@@ -175,13 +180,31 @@ def test_download_without_network_is_one_line(tmp_path: Path) -> None:
 def test_download_asks_for_each_file_in_order(tmp_path: Path) -> None:
     asked = []
 
-    def fetch(repository: str, file: str, *, local_dir: Path) -> str:
-        asked.append((repository, file, local_dir))
+    def fetch(repository: str, file: str, *, local_dir: Path, revision: str) -> str:
+        asked.append((repository, file, local_dir, revision))
+        (local_dir / file).parent.mkdir(exist_ok=True)
+        (local_dir / file).write_text(file)
         return str(local_dir / file)
 
-    paths = download_parts("owner/name", ["x/b", "x/a"], tmp_path, fetch=fetch)
-    assert asked == [("owner/name", "x/b", tmp_path), ("owner/name", "x/a", tmp_path)]
+    made = {"fetch": fetch, "revision": "ab12"}
+    known = hashlib.sha256(b"x/a").hexdigest()
+    paths = download_parts("owner/name", {"x/b": "", "x/a": known}, tmp_path, **made)
+    assert asked == [("owner/name", f"x/{name}", tmp_path, "ab12") for name in "ba"]
     assert paths == [tmp_path / "x/b", tmp_path / "x/a"]
+    record = read_json(tmp_path / "archive.json")
+    assert (record["repository"], record["revision"]) == ("owner/name", "ab12")
+    assert record["files"] == {
+        f"x/{n}": hashlib.sha256(f"x/{n}".encode()).hexdigest() for n in "ab"
+    }
+    with pytest.raises(InputError, match=r"x/b is not the file that the configuration pins"):
+        download_parts("owner/name", {"x/b": known}, tmp_path, **made)
+
+
+def test_downloads_are_pinned_by_the_configuration() -> None:
+    config = load_config(Path(__file__).parents[2], scale="paper")
+    assert re.fullmatch("[0-9a-f]{40}", config.datasets["realestate10k"].archive_revision)
+    assert re.fullmatch("[0-9a-f]{40}", config.settings.teacher.revision)
+    assert re.fullmatch("[0-9a-f]{64}", config.settings.teacher.sha256)
 
 
 def test_imported_frames_and_cameras_belong_together(tree: Path, tmp_path: Path) -> None:
@@ -343,9 +366,10 @@ def test_the_commands_make_a_split_from_parts(
 ) -> None:
     root = Path(__file__).parents[2]
     shutil.copytree(root / "config", tmp_path / "config")
-    names = "".join(f"\n  - {path.name}" for path in parts)
+    names = "".join(f"\n  {path.name}: ''" for path in parts)
     (tmp_path / "config/datasets/realestate10k.yaml").write_text(
-        f"source: realestate10k\narchive: owner/name\narchive_files:{names}\n"
+        "source: realestate10k\narchive: owner/name\narchive_revision: ab12\n"
+        f"archive_files:{names}\n"
     )
     scale = tmp_path / "config/scales/smoke.yaml"
     added = (

@@ -93,7 +93,9 @@ def test_a_finished_run_takes_the_place_of_its_spool_and_grows_with_its_scores(
     score(project, 0, "spin", 20.0)
     upload(project)
     upload(project)
-    assert next(iter(histories(sqlite, TAG).values()))["spin.psnr"] == [(0, 21.0)]
+    logged = next(iter(histories(sqlite, TAG).values()))
+    assert logged["spin.psnr"] == [(0, 21.0)]
+    assert logged["spin.kernel_distance"] == [(0, 200.0)] and "spin.frechet" not in logged
     assert_complete(histories(sqlite, TAG), 1, STEPS)
     score(project, 0, "spin", 30.0)  # scored anew: the old value must not stay beside it
     upload(project)

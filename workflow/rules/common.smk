@@ -306,8 +306,8 @@ def paper_products():
 def published_source(wildcards):
     """The product of this run's scale that a published one is a copy of."""
     product = getattr(wildcards, "product", "paper/main.pdf")
-    folder = "" if "/" in product else "tables/"
-    source = f"{RESULTS}/{folder}{product}"
+    in_folder = Path(product).name != product
+    source = f"{RESULTS}/{product}" if in_folder else f"{RESULTS}/tables/{product}"
     if SCALE != TRACKED:
         raise WorkflowError(
             f"{product} is published at scale {TRACKED} (config/config.yaml); at {SCALE} ask for "

@@ -50,9 +50,12 @@ rule download_teacher:
         runtime=120,  # minutes
     params:
         repository=SETTINGS.teacher.download,
+        revision=SETTINGS.teacher.revision,
+        sha256=SETTINGS.teacher.sha256,
     shell:
         "HF_HUB_OFFLINE=0 python -m geomem.features download {output.weights:q}"
-        " --repository {params.repository:q} > {log:q} 2>&1"
+        " --repository {params.repository:q} --revision {params.revision:q}"
+        " --sha256 {params.sha256:q} > {log:q} 2>&1"
 
 
 rule evaluate_teacher:

@@ -202,7 +202,7 @@ rule build_paper:
         **request("paper"),
     params:
         version=stage_version("paper"),
-        results=RESULTS,
+        results=lambda w, output: str(Path(output.pdf).parents[1]),
     shell:
         "python -m geomem.paper pdf {output.pdf:q} --results {params.results:q} > {log:q} 2>&1"
 

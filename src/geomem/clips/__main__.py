@@ -1,6 +1,7 @@
 """Commands of the clips stage."""
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,15 @@ def download(args: argparse.Namespace) -> None:
     from geomem.clips.archives import download_parts
 
     dataset = _downloaded(args)
-    download_parts(dataset.archive, dataset.archive_files, args.folder)
+    download_parts(
+        dataset.archive, dataset.archive_files, args.folder, revision=dataset.archive_revision
+    )
+    if unknown := [file for file, sha256 in dataset.archive_files.items() if not sha256]:
+        print(
+            f"the SHA-256 of {len(unknown)} files were not pinned; {args.folder}/archive.json has "
+            f"them: copy them to config/datasets/{args.dataset}.yaml",
+            file=sys.stderr,
+        )
 
 
 def unpack(args: argparse.Namespace) -> None:

@@ -5,28 +5,36 @@ import io
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from geomem.formats import InputError, atomic_directory
+from geomem.formats import InputError, atomic_directory, sha256_file, write_json
 
 Fetch = Callable[..., str]
 
 
 def download_parts(
-    repository: str, files: Sequence[str], folder: Path, *, fetch: Fetch | None = None
+    repository: str,
+    files: Mapping[str, str],
+    folder: Path,
+    *,
+    revision: str,
+    fetch: Fetch | None = None,
 ) -> list[Path]:
     """Fetch files of a hub repository into `folder`; a stopped download goes on where it stopped.
 
+    What came is recorded in `folder`/archive.json: repository, revision and checksums.
+
     Args:
         repository: `owner/name` on the Hugging Face hub.
-        files: Paths inside it.
+        files: Paths inside it with their SHA-256, empty where it is not known.
         folder: Where they go, under the same paths.
+        revision: Commit of the repository.
         fetch: `huggingface_hub.hf_hub_download` or a stand-in.
 
     Raises:
-        InputError: If the hub cannot be reached or refuses.
+        InputError: If the hub cannot be reached or refuses, or a file is not the pinned one.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
@@ -36,7 +44,7 @@ def download_parts(
     paths = []
     for file in files:
         try:
-            path = (fetch or hf_hub_download)(repository, file, local_dir=folder)
+            path = (fetch or hf_hub_download)(repository, file, local_dir=folder, revision=revision)
         except faults as error:
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             raise InputError(
@@ -44,6 +52,15 @@ def download_parts(
                 f"run again (it resumes), or put the file at {folder / file}"
             ) from None
         paths.append(Path(path))
+    checksums = {file: sha256_file(path) for file, path in zip(files, paths, strict=True)}
+    for file, expected in files.items():
+        if expected and checksums[file] != expected:
+            raise InputError(
+                f"{folder / file} is not the file that the configuration pins (SHA-256 "
+                f"{checksums[file]}, expected {expected}); delete it and run again"
+            )
+    record = {"repository": repository, "revision": revision, "files": checksums}
+    write_json(folder / "archive.json", record)
     return paths
 
 

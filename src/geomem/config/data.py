@@ -22,13 +22,22 @@ class Dataset(Strict):
         description="whether a square crop changes fx; `as_released` repeats DFoT's omission",
     )
     archive: str = Field(default="", description="hub repository of the archive; downloads only")
-    archive_files: tuple[str, ...] = Field(default=(), description="files of it, in order")
+    archive_revision: str = Field(
+        default="", description="commit of that repository; pinned, since its main branch may move"
+    )
+    archive_files: dict[str, str] = Field(
+        default_factory=dict,
+        description="files of it, in order, each with its SHA-256; empty where it is not known "
+        "yet: the first download then records it, to be written here",
+    )
     choice_seed: int = Field(default=0, description="draws clips and first frames; downloads only")
 
     @model_validator(mode="after")
     def _has_an_archive(self) -> Self:
         if self.source not in EMBEDDED and not (self.archive and self.archive_files):
             raise ValueError(f"{self.source} is downloaded: name `archive` and `archive_files`")
+        if self.archive and not self.archive_revision:
+            raise ValueError(f"{self.archive} moves: name its commit as `archive_revision`")
         return self
 
 

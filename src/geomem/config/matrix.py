@@ -413,7 +413,9 @@ class Config(Strict):
     def teacher_settings(self) -> dict[str, Any]:
         """Settings of the jobs that train and measure the teacher."""
         return {
-            "teacher": self.settings.teacher.model_dump(mode="json", exclude={"sha256", "weights"}),
+            "teacher": self.settings.teacher.model_dump(
+                mode="json", exclude={"sha256", "weights", "revision"}
+            ),
             "resolution": self.settings.resolution,
         }
 

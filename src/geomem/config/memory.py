@@ -30,9 +30,16 @@ class Teacher(Strict):
     weights: str = Field(description="safetensors file; `{scale}` is replaced")
     sha256: str = Field(default="", description="checked before use where given")
     download: str = Field(default="", description="hub repository that has model.safetensors")
+    revision: str = Field(default="", description="commit of that repository; pinned")
     training: TeacherTraining | None = None
     train_split: str = "train"
     validation_split: str = "validation"
+
+    @model_validator(mode="after")
+    def _downloads_are_pinned(self) -> Self:
+        if self.download and not (self.revision and self.sha256):
+            raise ValueError(f"{self.download} is downloaded: name `revision` and `sha256`")
+        return self
 
 
 class ImageTeacher(Strict):

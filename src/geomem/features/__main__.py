@@ -12,6 +12,7 @@ from geomem.formats import (
     InputError,
     Plan,
     atomic_path,
+    check_sha256,
     digest,
     exclusive,
     sha256_file,
@@ -126,12 +127,13 @@ def download(args: argparse.Namespace) -> None:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        fetched = hf_hub_download(args.repository, "model.safetensors")
+        fetched = hf_hub_download(args.repository, "model.safetensors", revision=args.revision)
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise InputError(
             f"{args.repository} cannot be fetched ({type(error).__name__}); on a machine without "
             f"the hub, bring its model.safetensors to {args.output}"
         ) from None
+    check_sha256(Path(fetched), args.sha256)
     with atomic_path(args.output) as temporary:
         shutil.copyfile(fetched, temporary)
 
@@ -150,6 +152,8 @@ def main() -> None:
     command = commands.add_parser("download", help=download.__doc__)
     command.add_argument("output", type=Path, help="safetensors file to write")
     command.add_argument("--repository", required=True, help="on the hub")
+    command.add_argument("--revision", required=True, help="commit of the repository")
+    command.add_argument("--sha256", required=True, help="of the file")
     command.set_defaults(command=download)
 
     command = device_parser(commands.add_parser("evaluate-teacher", help=evaluate_teacher.__doc__))

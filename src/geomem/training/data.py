@@ -1,6 +1,7 @@
 """Training windows in plan order.
 
-Shape suffixes: T frames, K memory frames, M memory channels, S pixels.
+Axes: T frames of a window, K memory frames, M channels of a memory's map or history, D width of
+compressed features, S pixels along a side of a frame, h and w cells of the teacher's grid.
 """
 
 from pathlib import Path
