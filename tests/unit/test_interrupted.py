@@ -79,7 +79,7 @@ def test_a_killed_cache_keeps_its_finished_shards(with_basis: Path) -> None:
 
 def rollout(folder: str) -> list[str]:
     checkpoint = ["--checkpoint", "base", "--base", "base"]
-    protocol = ["--variant", "base", "--protocol", "spin", "--clips", "clips"]
+    protocol = ["--variant", "base", "--seed", "0", "--protocol", "spin", "--clips", "clips"]
     return ["geomem.rollouts", "generate", folder, *protocol, *checkpoint]
 
 
