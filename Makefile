@@ -79,8 +79,9 @@ lint: .venv/ready ## ruff, mypy, snakefmt, codespell, snakemake --lint
 paper: setup ## the PDF from the results that are there
 	snakemake --quiet rules -- paper/main.pdf
 
-bench: .venv/ready ## speed of the renderer on this machine
+bench: .venv/ready ## speed of the renderer and of the networks on this machine
 	python benchmarks/render.py
+	python benchmarks/networks.py --scale tiny
 
 restore: .venv/ready ## fetch tracked results and put their time stamps in order
 	dvc pull --allow-missing

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,19 +18,20 @@ from geomem.formats import (
     ClipStore,
     InputError,
     Plan,
+    digest,
     quantise,
     read_checkpoint,
     sha256_file,
     write_feature_part,
 )
 from geomem.formats.spools import SPOOL, read_spool
+from geomem.formats.states import States
 from geomem.memory.selection import select_by_time
 from geomem.models.control import MemoryControl
 from geomem.training.build import build_model, online_teacher
 from geomem.training.data import open_dataset
 from geomem.training.loop import train
 from geomem.training.network import aligned_frames
-from geomem.training.stopping import EXIT_RESUMABLE
 from geomem.training.trainer import learning_rate_factor
 
 STEPS = 24
@@ -105,16 +105,20 @@ def test_training_killed_at_any_moment_ends_with_the_same_weights(prepared: Path
     assert len(spooled) >= 3
 
 
-def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> None:
-    config = load_config(prepared)
-    settings = config.training_settings("base", 0)
-    dataset = open_dataset(
-        prepared / "clips", prepared / "train.json", settings,
-    )  # fmt: skip
+class Interrupted:
+    """Trainings of one model and data that may end early, with the weights they end with."""
 
-    def run(state: str, *, stop: int | None = None) -> list[torch.Tensor]:
+    def __init__(self, project: Path) -> None:
+        self.project = project
+        self.settings = load_config(project).training_settings("base", 0)
+        self.dataset = open_dataset(project / "clips", project / "train.json", self.settings)
+
+    def run(
+        self, state: str, *, initial: str = "one", stop: int | None = None
+    ) -> list[torch.Tensor]:
+        """Train in a folder of states, from what has the checksum `initial`, up to a step."""
         torch.manual_seed(0)
-        model = build_model(settings, dataset, initial=None)
+        model = build_model(self.settings, self.dataset, initial=None)
 
         def interrupted(steps, **_):
             for step in steps:
@@ -124,20 +128,50 @@ def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> N
 
         try:
             train(
-                model, dataset, settings, inputs={}, state_folder=prepared / state,
-                checkpoint_steps=2, workers=0, progress=interrupted,
+                model, self.dataset, self.settings, inputs={"initial": initial},
+                state_folder=self.project / state, checkpoint_steps=2, workers=0,
+                progress=interrupted,
             )  # fmt: skip
         except KeyboardInterrupt:
             return []
         return [p.detach().clone() for p in model.parameters()]
 
-    whole = run("whole")
-    run("cut", stop=7)
+
+def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> None:
+    trainings = Interrupted(prepared)
+    whole = trainings.run("whole")
+    trainings.run("cut", stop=7)
     newest = max((prepared / "cut").glob("step-*.safetensors"))
     assert newest.name == "step-00000006.safetensors"
     newest.write_bytes(newest.read_bytes()[:1000])
-    resumed = run("cut")
+    resumed = trainings.run("cut")
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
+
+
+def test_a_state_that_was_made_from_another_base_is_not_gone_on_from(prepared: Path) -> None:
+    trainings = Interrupted(prepared)
+    taken: list[int] = []
+
+    def counted(states: States, step: int) -> object:
+        taken.append(step)
+        return read(states, step)
+
+    read = States.read
+    trainings.run("cut", stop=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(States, "read", counted)
+        trainings.run("cut", initial="another", stop=9)
+        assert taken == []
+        trainings.run("cut", initial="another", stop=11)
+        assert taken == [8]
+
+
+def test_what_a_training_reads_is_part_of_its_record(prepared: Path) -> None:
+    subprocess.run(train_command("made"), cwd=prepared, check=True)
+    inputs = read_checkpoint(prepared / "made")["inputs"]
+    assert inputs["plan"] == sha256_file(prepared / "train.json")
+    index = prepared / "clips/shard-000/index.json"
+    assert inputs["clips"] == digest([sha256_file(index)])
 
 
 def memory_cache(project: Path, *, frames: int) -> Path:
@@ -220,33 +254,6 @@ def test_what_starts_from_a_checkpoint_trains_with_dropout_as_from_scratch(prepa
         checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
     )  # fmt: skip
     assert seen and all(seen)
-
-
-def test_a_state_of_another_base_is_not_gone_on_from(prepared: Path) -> None:
-    edit_yaml(
-        prepared / "config/scales/smoke.yaml",
-        recipes__tune__steps=12, recipes__tune__checkpoint_steps=2, plans__tune__windows=48,
-    )  # fmt: skip
-    run_module(prepared, "clips", "plan", "tune.json", "--plan", "tune", "--clips", "clips")
-    command = [
-        *(sys.executable, "-m", "geomem.training", "train", "tuned", "--variant", "tuned"),
-        *("--seed", "0", "--clips", "clips", "--plan", "tune.json", "--initial", "initial"),
-        *("--state", "state-tuned"),
-    ]
-    subprocess.run(train_command("initial"), cwd=prepared, check=True)
-    run = subprocess.Popen(command, cwd=prepared, stderr=subprocess.DEVNULL)
-    while run.poll() is None and not [*(prepared / "state-tuned").glob("step-*.json")]:
-        time.sleep(0.005)
-    run.terminate()  # it saves its state and ends
-    assert run.wait() == EXIT_RESUMABLE
-    shutil.rmtree(prepared / "initial")
-    again = [*train_command("initial"), "--seed", "1"]  # the same settings but for the seed
-    subprocess.run(again, cwd=prepared, check=True)
-    subprocess.run(command, cwd=prepared, check=True)
-    resumed = weights_of(prepared / "tuned")
-    shutil.rmtree(prepared / "tuned")
-    subprocess.run(command, cwd=prepared, check=True)
-    assert weights_of(prepared / "tuned") == resumed
 
 
 def test_memory_branch_learns_and_the_base_does_not_move(prepared: Path) -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clones import copy_project, run
 from conftest import ROOT, edit_yaml
@@ -60,16 +61,15 @@ def test_another_scale_never_touches_what_is_tracked(tmp_path: Path) -> None:
     done = run(project, "snakemake", "-n", "--config", "scale=smoke", "only=main")
     told = done.stdout + done.stderr
     jobs = jobs_in(told)
-    assert jobs["render_table"] == 1 and not {"publish", "publish_paper"} & set(jobs)
+    assert jobs["render_table"] == 1 and not [job for job in jobs if job.startswith("publish")]
     made = set(re.findall(r"^    output: (.+)$", told, flags=re.MULTILINE))
     places = {Path(name).parts[:2] for line in made for name in line.split(", ")}
     assert places <= {("data", "smoke"), ("results", "smoke"), ("logs", "mirror_runs")}
     table = "results/ablation_table2.tex"
     asked = run(project, "snakemake", "-n", "--config", "scale=smoke", "--", table, check=False)
     assert asked.returncode != 0
-    assert (
-        f"at smoke ask for results/smoke/tables/{Path(table).name}" in asked.stdout + asked.stderr
-    )
+    told = asked.stdout + asked.stderr
+    assert "at smoke ask for results/smoke/tables/ablation_table2." in told
 
 
 def test_a_dry_run_and_lint_change_no_time_stamp(tmp_path: Path) -> None:
@@ -150,10 +150,20 @@ def test_an_unknown_part_of_the_study_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+LEFT_OUT = (
+    *("memory_2", "memory_3", "memory_8"),
+    *("memory_4_on_repa", "memory_4_on_tuned", "memory_4_on_tuned_repa"),
+)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose `smoke` DAG has run from nothing to the paper."""
     project = copy_project(tmp_path_factory.mktemp("smoke"))
+    # what is left of the study has every kind of job once
+    scale = project / "config/scales/smoke.yaml"
+    left_out = yaml.safe_load(scale.read_text())["leave_out"]
+    edit_yaml(scale, leave_out=[*left_out, *LEFT_OUT])
     run(project, "git", "init", "-q", ".")
     run(project, "git", "add", "-A")
     commit(project)

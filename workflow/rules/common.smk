@@ -303,16 +303,18 @@ def paper_products():
     return made + videos + (published if SCALE == TRACKED else [])
 
 
-def published_source(wildcards):
-    """The product of this run's scale that a published one is a copy of."""
-    product = getattr(wildcards, "product", "paper/main.pdf")
-    in_folder = Path(product).name != product
-    source = f"{RESULTS}/{product}" if in_folder else f"{RESULTS}/tables/{product}"
-    if SCALE != TRACKED:
-        raise WorkflowError(
-            f"{product} is published at scale {TRACKED} (config/config.yaml); at {SCALE} ask for "
-            f"{source}"
-        )
+def published(product):
+    """Where a product of this run's scale lies that is copied to the tracked ones."""
+
+    def source(wildcards):
+        made = f"{RESULTS}/{product.format(**wildcards)}"
+        if SCALE != TRACKED:
+            raise WorkflowError(
+                f"tables, figures and paper outside results/<scale> are those of {TRACKED} "
+                f"(config/config.yaml); at {SCALE} ask for {made}"
+            )
+        return made
+
     return source
 
 

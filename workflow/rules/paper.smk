@@ -10,7 +10,8 @@ out: results/<scale>/tables/, figures/, paper/main.pdf, provenance/, videos/ (fo
 localrules:
     mirror_runs,
     state_facts,
-    publish,
+    publish_table,
+    publish_figure,
     publish_paper,
 
 
@@ -207,32 +208,49 @@ rule build_paper:
         "python -m geomem.paper pdf {output.pdf:q} --results {params.results:q} > {log:q} 2>&1"
 
 
-rule publish:
+rule publish_table:
     input:
-        made=published_source,
+        csv=published("tables/{product}.csv"),
+        tex=published("tables/{product}.tex"),
     output:
-        published="results/{product}",
+        csv="results/{product}.csv",
+        tex="results/{product}.tex",
     log:
         "logs/publish/{product}.log",
     wildcard_constraints:
-        product=r"\w+\.(csv|tex)|figures/\w+\.(pdf|png)",
+        product=r"\w+",
     conda:
         ENVIRONMENT
     shell:
-        "cp {input.made:q} {output.published:q} 2> {log:q}"
+        "(cp {input.csv:q} {output.csv:q} && cp {input.tex:q} {output.tex:q}) 2> {log:q}"
+
+
+rule publish_figure:
+    input:
+        pdf=published("figures/{figure}.pdf"),
+        png=published("figures/{figure}.png"),
+    output:
+        pdf="results/figures/{figure}.pdf",
+        png="results/figures/{figure}.png",
+    log:
+        "logs/publish/{figure}.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "(cp {input.pdf:q} {output.pdf:q} && cp {input.png:q} {output.png:q}) 2> {log:q}"
 
 
 rule publish_paper:
     input:
-        made=published_source,
+        pdf=published("paper/main.pdf"),
     output:
-        published="paper/main.pdf",
+        pdf="paper/main.pdf",
     log:
         "logs/publish/paper.log",
     conda:
         ENVIRONMENT
     shell:
-        "cp {input.made:q} {output.published:q} 2> {log:q}"
+        "cp {input.pdf:q} {output.pdf:q} 2> {log:q}"
 
 
 rule mirror_runs:
