@@ -94,12 +94,21 @@ def score_table(
         reported = _published_cells(row, chosen["columns"], scores, published)
         rows.append(replace(made, cells=made.cells | reported))
         used |= {file.path: file for file in files}
+    columns = [made for column in chosen["columns"] for made in _columns(column, scores)]
+    floors = [
+        made
+        for made, row in zip(rows, chosen["rows"], strict=True)
+        if row["variant"] in settings["floors"] and not row["bound"]
+    ]
     table = Table(
         label=name,
         caption=_caption(settings, scores),
-        columns=[made for column in chosen["columns"] for made in _columns(column, scores)],
+        columns=columns,
         rows=rows,
-        notes=_notes(settings, scores, tests),
+        notes=[
+            *_notes(settings, scores, tests),
+            *(note for floor in floors for note in _unbeaten(floor, rows, columns)),
+        ],
         wide=True,
     )
     traced = trace(used.values(), checkpoints, scale=settings["scale"])
@@ -321,6 +330,28 @@ def _notes(settings: Settings, scores: Scores, tests: Tests) -> list[str]:
             "ranked.",
         )
     ]
+
+
+def _unbeaten(floor: Row, rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """Say in which columns no method is better than a floor; exact cells are no contest."""
+    methods = [row for row in rows if not row.bound]
+    names = []
+    for column in columns:
+        cell, key = floor.cells.get(column.key), column.key
+        others = [row.cells[key].value for row in methods if key in row.cells]
+        if cell is None or cell.exact or not others or column.direction == "none":
+            continue
+        sign = 1 if column.direction == "up" else -1
+        if max(sign * value for value in others) <= sign * cell.value:
+            names.append(f"{escape_latex(column.group)} {_in_one_line(column.label)}")
+    label, listed = escape_latex(floor.label), ", ".join(names).removesuffix(".")
+    return [Latex(f"No method beats the floor ``{label}'' in {listed}.")] if names else []
+
+
+def _in_one_line(heading: str) -> str:
+    r"""Return a heading as LaTeX without the \shortstack that lays it out in lines."""
+    inner = escape_latex(heading).removeprefix(r"\shortstack{").removesuffix("}")
+    return inner.replace(r"-\\", "-").replace(r"\\", " ")
 
 
 def interval_note(resamples: int) -> Latex:

@@ -39,7 +39,6 @@ class LoadedVariant:
     """
 
     device: torch.device
-
     backbone: UViT3DPose | None
     control: MemoryControl | None
     memory: MemoryReader | None
