@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from geomem.geometry.rays import camera_rays, encode_cameras, encode_rays
+from geomem.geometry.rays import camera_rays, encode_cameras, encode_cameras_apart, encode_rays
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "camera_rays.safetensors"
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -61,3 +61,11 @@ def test_rays_ignore_the_choice_of_world_frame(golden):
     w2c = cameras[..., 4:].unflatten(-1, (3, 4))
     w2c[..., 3] += w2c[..., :3] @ shift
     torch.testing.assert_close(camera_rays(cameras, 4), before, rtol=1e-4, atol=1e-5)
+
+
+def test_origins_and_directions_come_apart(golden):
+    cameras = golden["input/cameras"]
+    origins, directions = encode_cameras_apart(cameras, 8)
+    together = encode_cameras(cameras, 8)
+    assert directions.equal(together[:, :, 90:])
+    assert origins[..., None, None].expand_as(directions).equal(together[:, :, :90])

@@ -10,6 +10,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from geomem.geometry.cameras import join_cameras
+from geomem.geometry.rays import RAY_CHANNELS, encode_cameras, encode_cameras_apart
 from geomem.models.uvit import UVIT_RE10K, ControlResiduals, UViT3DPose
 from geomem.models.uvit_layers import NORM_EPS, TransformerBlock, apply_rope, group_norm, rope_table
 
@@ -153,6 +155,20 @@ def test_clips_do_not_see_each_other_and_frames_of_a_clip_do() -> None:
     before, after = model(x, noise, rays), model(changed, noise, rays)
     torch.testing.assert_close(before[1], after[1])
     assert (before[0, 0] - after[0, 0]).abs().max() > 1e-5
+
+
+def test_rays_whose_constant_half_comes_apart_are_embedded_alike() -> None:
+    model = UViT3DPose(**{**SMALL, "camera_channels": RAY_CHANNELS})
+    generator = torch.Generator().manual_seed(0)
+    turns = torch.linalg.qr(torch.randn(2, 3, 3, 3, generator=generator)).Q
+    moves = torch.randn(2, 3, 3, 1, generator=generator)
+    intrinsics = torch.tensor([0.7, 0.7, 0.5, 0.5]).expand(2, 3, 4)
+    cameras = join_cameras(intrinsics, torch.cat([turns, moves], dim=-1))
+    expected = model.camera_embedding(encode_cameras(cameras, 8))
+    made = model.embed_cameras(*encode_cameras_apart(cameras, 8))
+    # sums of 180 * patch^2 products of size one, taken in another order
+    torch.testing.assert_close(made, expected, rtol=0, atol=2e-5)
+    assert expected.std() > 0.1
 
 
 def test_given_camera_embedding_replaces_the_rays() -> None:

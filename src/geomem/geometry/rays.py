@@ -44,11 +44,15 @@ def encode_rays(rays: Tensor) -> Tensor:
     sin(. + pi / 2): in float32 the two differ by 5e-3 at k = 14, and the reference, to which public
     checkpoints are bound, does it so (golden `camera_rays`).
     """
-    frequencies = math.pi * 2.0 ** torch.arange(NUM_FREQUENCIES, device=rays.device)
-    phase = rays[..., None] * frequencies.to(rays.dtype)
-    phase = rearrange(phase, "b t h w (part xyz) k -> b t part (xyz k) h w", part=2)
-    encoded = torch.sin(torch.cat([phase, phase + math.pi / 2], dim=3))
-    return rearrange(encoded, "b t part c h w -> b t (part c) h w")
+    encoded = [_encode(part) for part in rays.chunk(2, dim=-1)]
+    return rearrange(torch.cat(encoded, dim=-1), "b t h w c -> b t c h w")
+
+
+def _encode(xyz: Tensor) -> Tensor:
+    """Encode origins or directions (..., 3) into (..., 90): 45 sines, then 45 cosines."""
+    frequencies = math.pi * 2.0 ** torch.arange(NUM_FREQUENCIES, device=xyz.device)
+    phase = (xyz[..., None] * frequencies.to(xyz.dtype)).flatten(-2)
+    return torch.sin(torch.cat([phase, phase + math.pi / 2], dim=-1))
 
 
 def encode_cameras(cameras: Tensor, resolution: int) -> Tensor:
@@ -56,3 +60,19 @@ def encode_cameras(cameras: Tensor, resolution: int) -> Tensor:
     # Autocast would round poses to bfloat16, and 2^14 pi times that error is noise.
     with torch.autocast(cameras.device.type, enabled=False):
         return encode_rays(camera_rays(cameras.float(), resolution))
+
+
+def encode_cameras_apart(cameras: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """Return what `encode_cameras` repeats for every pixel apart from what it does not.
+
+    All rays of a frame start at its camera's centre, so half of the 180 channels are constant over
+    the frame.
+
+    Returns:
+        The encoded origins (B, T, 90), and the encoded directions (B, T, 90, H, W), in float32.
+    """
+    with torch.autocast(cameras.device.type, enabled=False):
+        origins, directions = camera_rays(cameras.float(), resolution).chunk(2, dim=-1)
+        return _encode(origins[:, :, 0, 0]), rearrange(
+            _encode(directions), "b t h w c -> b t c h w"
+        )

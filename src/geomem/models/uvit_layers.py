@@ -134,6 +134,17 @@ class CameraEmbedding(nn.Module):
     def forward(self, rays_NCHW: Tensor) -> Tensor:
         return self.patch_embedder(rays_NCHW)
 
+    def apart(self, origins_NC: Tensor, directions_NCHW: Tensor) -> Tensor:
+        """Return the same of channels that are constant over a frame, and of all others.
+
+        A patch sees a constant channel in each of its pixels, so their weights add up.
+        """
+        conv = self.patch_embedder.proj
+        constant = origins_NC.shape[1]
+        flat = F.linear(origins_NC, conv.weight[:, :constant].sum((2, 3)), conv.bias)
+        maps = F.conv2d(directions_NCHW, conv.weight[:, constant:], stride=conv.stride)
+        return maps + flat[:, :, None, None]
+
 
 class OutputProjection(nn.Module):
     """Zero-initialised transposed convolution back to pixels."""

@@ -15,7 +15,7 @@ from geomem.diffusion.guidance import HistoryGuidance
 from geomem.diffusion.plans import RolloutPlan, Window
 from geomem.diffusion.samplers import sample_window
 from geomem.diffusion.schedule import CosineSchedule
-from geomem.geometry.rays import encode_cameras
+from geomem.geometry.rays import encode_cameras_apart
 from geomem.memory.explicit import ExplicitMemory
 from geomem.memory.implicit import encode_history
 from geomem.memory.reconstruction import FeatureBasis, compressed_features, reconstruct
@@ -216,11 +216,11 @@ def _bind(
     bf16: bool,
 ) -> Callable[..., Tensor]:
     """Return the network with the window's cameras and memory bound."""
-    rays = encode_cameras(clips.cameras[:, list(window.frames)], clips.video.shape[-1])
-    autocast = torch.autocast(rays.device.type, torch.bfloat16, enabled=bf16)
+    rays = encode_cameras_apart(clips.cameras[:, list(window.frames)], clips.video.shape[-1])
+    autocast = torch.autocast(clips.video.device.type, torch.bfloat16, enabled=bf16)
     with autocast:
-        own = backbone.camera_embedding(rays)
-        branch = None if control is None else control.camera_embedding(rays)
+        own = backbone.embed_cameras(*rays)
+        branch = None if control is None else control.embed_cameras(*rays)
 
     @autocast
     def predict_v(

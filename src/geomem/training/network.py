@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geomem.alignment.projection import align
 from geomem.diffusion.schedule import CosineSchedule
-from geomem.geometry.rays import encode_cameras
+from geomem.geometry.rays import encode_cameras_apart
 from geomem.memory.selection import select_by_time
 from geomem.models.control import MemoryControl
 from geomem.models.implicit import ImplicitMemory
@@ -88,15 +88,29 @@ class VideoModel(nn.Module):
                 or None.
             memory_mask: Clips whose memory is dropped (B,), bool, or None.
         """
-        rays = encode_cameras(cameras, x_t.shape[-1])
+        rays = encode_cameras_apart(cameras, x_t.shape[-1])
         residuals = None
         if self.control is not None:
             assert memory is not None
             if self.memory is not None:
                 memory = self.memory(memory)
-            residuals = self.control(x_t, noise_levels, rays, memory, camera_mask, memory_mask)
+            residuals = self.control(
+                x_t,
+                noise_levels,
+                None,
+                memory,
+                camera_mask,
+                memory_mask,
+                camera_embedding=self.control.embed_cameras(*rays),
+            )
         v, states = self.backbone(
-            x_t, noise_levels, rays, camera_mask, control=residuals, return_states=True
+            x_t,
+            noise_levels,
+            None,
+            camera_mask,
+            camera_embedding=self.backbone.embed_cameras(*rays),
+            control=residuals,
+            return_states=True,
         )
         return v, states
 
