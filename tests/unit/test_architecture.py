@@ -1,5 +1,6 @@
 """The import arrows: stage -> library -> torch, and a light compute path."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from geomem.sources import SOURCE_ROOT, STAGES, imported_names, module_file
 
 PACKAGE = SOURCE_ROOT / "geomem"
+ROOT = Path(__file__).parents[2]
 LIBRARIES = ("scenes", "geometry", "models", "diffusion", "memory", "alignment", "probes")
 COMPUTE = ("features", "training", "rollouts", "scores")
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -111,6 +113,26 @@ def test_commands_start_without_heavy_imports(module: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+@pytest.mark.parametrize("stage", COMPUTE)
+def test_threads_are_set_before_torch_is_loaded(stage: str, policy: str | None) -> None:
+    # OpenMP reads its settings once, when torch loads it
+    code = (
+        f"import os, sys, geomem.{stage}.__main__\n"
+        "from geomem.cli import job_config\n"
+        "from argparse import Namespace\n"
+        f"job_config(Namespace(root={str(ROOT)!r}, scale='smoke', threads=3))\n"
+        "names = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OMP_WAIT_POLICY')\n"
+        "print('torch' in sys.modules, *[os.environ[name] for name in names])"
+    )
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("OMP_")}
+    environment |= {} if policy is None else {"OMP_WAIT_POLICY": policy}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["False", "3", "3", policy or "PASSIVE"]
 
 
 def test_imports_are_seen_wherever_they_are_written(tmp_path: Path) -> None:

@@ -87,3 +87,11 @@ def test_hooks_run_tools_of_the_environment(project: dict[str, Any]) -> None:
     assert {"ruff", "mypy", "codespell", "snakefmt"} <= tools
     dev = {Requirement(entry).name for entry in project["optional-dependencies"]["dev"]}
     assert tools <= dev | project["scripts"].keys()
+
+
+def test_the_schema_hook_runs_when_the_configuration_s_models_change() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    files = next(hook["files"] for hook in hooks if hook["id"] == "schema")
+    models = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("src/geomem/config/*.py")]
+    assert len(models) > 5
+    assert all(re.search(files, path) for path in [*models, "workflow/schemas/config.schema.json"])
