@@ -55,7 +55,9 @@ def edit_yaml(path: Path, **values: object) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def write_fake_clips(folder: Path, *, clips: int, frames: int, size: int, seed: int = 0) -> Path:
+def write_fake_clips(
+    folder: Path, *, clips: int, frames: int, size: int, seed: int = 0, prefix: str = "fake"
+) -> Path:
     """Write one shard of smooth colours seen by a camera that moves sideways before a wall."""
     rng = np.random.default_rng(seed)
     u = np.linspace(0, 1, size, dtype=np.float32)
@@ -73,7 +75,7 @@ def write_fake_clips(folder: Path, *, clips: int, frames: int, size: int, seed: 
         cam=cam,
         depth=np.full((clips, frames, size, size), 2, np.float16),
         clips=[
-            ClipInfo(clip_id=f"fake-{i}", scene=f"fake-{i}", trajectory="walk")
+            ClipInfo(clip_id=f"{prefix}-{i}", scene=f"{prefix}-{i}", trajectory="walk")
             for i in range(clips)
         ],
         provenance={},

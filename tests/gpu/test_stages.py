@@ -161,6 +161,25 @@ def test_bf16_rollouts_stay_near(project: Path) -> None:
     assert 0 < np.abs(made[0] - made[1]).mean() < 4, "mean difference in levels of 256"
 
 
+@pytest.mark.parametrize("variant", [None, "base"])
+def test_analysis(project: Path, variant: str | None) -> None:
+    edit_yaml(project / "config/scales/smoke.yaml", analysis__fit_windows=4, splits__train__clips=6)
+    write_fake_clips(project / "held-out", clips=2, frames=24, size=32, seed=1, prefix="held")
+    words = ["--fit-clips", "clips", "--test-clips", "held-out", *WEIGHTS]
+    words += ["--basis", "basis.safetensors", "--clouds", "{at}/clouds.safetensors"]
+    if variant:
+        words += ["--variant", variant, "--checkpoint", variant]
+    one, two = on_both(project, "scores", "analyse", f"{variant}.json", *words)
+    first, second = (json.loads(path.read_text()) for path in (one, two))
+    for part in ("probes", "decoding"):
+        assert first[part].keys() == second[part].keys()
+        for name, made in first[part].items():
+            for metric, values in made["values"].items():
+                found = second[part][name]["values"][metric]
+                a, b = (np.array([np.nan if x is None else x for x in v]) for v in (values, found))
+                np.testing.assert_allclose(b, a, rtol=0.05, atol=0.05, err_msg=f"{name} {metric}")
+
+
 def test_scores(project: Path) -> None:
     words = ("--variant", "base", "--seed", "0", "--protocol", "spin", "--clips", "clips")
     run(

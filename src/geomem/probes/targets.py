@@ -30,10 +30,10 @@ def patch_log_depth(depth_BTSS: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     return logs.sum(-1) / count.clamp(min=1), 2 * count >= patch**2
 
 
-def patch_points(size: int, patch: int) -> Tensor:
+def patch_points(size: int, patch: int, *, device: torch.device | None = None) -> Tensor:
     """Return the pixel that stands for each patch as (u, v) in (0, 1), (N, 2)."""
     centres = slice(patch // 2, None, patch)
-    return pixel_grid(size, size)[centres, centres].flatten(0, 1)
+    return pixel_grid(size, size, device=device)[centres, centres].flatten(0, 1)
 
 
 def correspondences(

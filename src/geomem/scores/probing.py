@@ -149,7 +149,8 @@ def match_shares(
         radii: Pixels of the frames.
         settings: `resolution`, `image_size`, `patch_size`.
     """
-    points = patch_points(settings["image_size"], settings["patch_size"])
+    size, patch = settings["image_size"], settings["patch_size"]
+    points = patch_points(size, patch, device=tokens_TNC.device)
     found, places = [], []
     for pair, visible in enumerate(truth.visible[row]):
         matched = visible.nonzero()[:, 0]
