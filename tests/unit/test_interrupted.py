@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, edit_yaml, write_fake_clips
 from geomem.formats import sha256_file
 
-WINDOWS = 512  # four shards
+WINDOWS = 256  # two shards
 PARTS = 4
 
 

@@ -144,9 +144,9 @@ def test_a_bad_configuration_stops_with_key_value_and_expectation(
 
 def test_an_unknown_part_of_the_study_is_told(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
-    done = run(project, "snakemake", "-n", "--config", "only=mian", check=False)
+    done = run(project, "snakemake", "-n", "--config", "only=mains", check=False)
     assert done.returncode != 0
-    assert "only=mian: expected `only=main`" in done.stdout + done.stderr
+    assert "only=mains: expected `only=main`" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
