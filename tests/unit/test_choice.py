@@ -133,7 +133,7 @@ def test_what_is_missing_or_does_not_pair_is_told(tmp_path: Path) -> None:
     told(lambda: choose([base], RULE), "repa", "validation")
     repa = score_file(tmp_path, "repa", 0, [1.0, None, 3.0])
     told(lambda: choose([base, repa], RULE), str(repa), "perceptual")
-    for seed, clips in ((0, "abd"), (1, "abc")):
+    for seed, clips in ((0, "abx"), (1, "abc")):
         odd = score_file(tmp_path, "repa", seed, [1.0, 2.0, 3.0], clips)
         told(lambda path=odd: choose([base, path], RULE), "repa", "other seeds or clips than base")
 
