@@ -155,7 +155,9 @@ def test_probes_cannot_be_fitted_on_what_they_are_measured_on(tmp_path: Path) ->
         write_fake_clips(tmp_path / name, clips=6, frames=24, size=32)
     chosen = load_config(ROOT, scale="smoke").analysis_settings(None)
     with pytest.raises(InputError, match="share 6 scenes"):
-        Windows(tmp_path / "fit", tmp_path / "test", chosen, progress=iter)
+        Windows(
+            tmp_path / "fit", tmp_path / "test", chosen, device=torch.device("cpu"), progress=iter
+        )
 
 
 def test_the_study_asks_for_the_analysis_and_the_main_job_does_not(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter
 from test_rollouts_memory import small_base
 
@@ -55,7 +56,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def variant() -> LoadedVariant:
-    return LoadedVariant(backbone=small_base(), control=None, memory=None, key="small")
+    return LoadedVariant(
+        device=torch.device("cpu"), backbone=small_base(), control=None, memory=None, key="small"
+    )
 
 
 def rollout(

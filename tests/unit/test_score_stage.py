@@ -22,7 +22,7 @@ from geomem.formats import (
 )
 from geomem.scores import __main__ as stage
 from geomem.scores.frechet import kernel_distance
-from geomem.scores.score import score_videos, set_scores
+from geomem.scores.score import Networks, score_videos, set_scores
 
 ROOT = Path(__file__).parents[2]
 CLIPS, FRAMES, SIDE = 3, 20, 16
@@ -49,9 +49,7 @@ class MeanColour:
         return videos.mean((-2, -1))
 
 
-class Judges:
-    perceptual = MeanDistance()
-    video = MeanColour()
+JUDGES = Networks(device=torch.device("cpu"), perceptual=MeanDistance(), video=MeanColour())
 
 
 def cameras(frames: int) -> np.ndarray:
@@ -108,7 +106,7 @@ def run(folder: Path, config: Config) -> dict[str, Any]:
         folder / "videos",
         folder / "clips",
         settings_of(config),
-        Judges(),  # type: ignore[arg-type]
+        JUDGES,  # type: ignore[arg-type]
         progress=lambda items, total: items,
     )
 
@@ -164,7 +162,7 @@ def test_clips_without_revisits_have_no_revisit_scores(tmp_path: Path, truth: np
         tmp_path / "videos",
         tmp_path / "clips",
         settings_of(load_config(ROOT, scale="tiny"), revisit_gap=FRAMES),
-        Judges(),  # type: ignore[arg-type]
+        JUDGES,  # type: ignore[arg-type]
         progress=lambda items, total: items,
     )
     assert "truth_psnr" not in result["per_clip"]
@@ -214,7 +212,7 @@ def test_no_frechet_distance_of_fewer_than_forty_clips_but_a_kernel_distance() -
 def test_the_command_scores_the_first_frames_of_a_protocol(
     project: Path, tmp_path: Path, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geomem.scores.score.load_networks", lambda settings: Judges())
+    monkeypatch.setattr("geomem.scores.score.load_networks", lambda settings, device: JUDGES)
     edit_yaml(project / "config/scales/smoke.yaml", rollouts__protocols__spin__frames=FRAMES - 2)
     write_videos(tmp_path / "spin", truth[:, : FRAMES - 2], record())
     output = f"{tmp_path}/scores/spin.json"
