@@ -67,8 +67,10 @@ def rollout(
     """Frames (N, T, S, S, 3) with these schemes, which go through the configuration."""
     checked = TypeAdapter(Guidance)
     settings = {
+        "floor": None,
         "rollouts": {
             "context": 1,
+            "precision": "fp32",
             "sampling_steps": 2,
             "seed": 0,
             "keyframes": checked.validate_python(keyframes).model_dump(mode="json"),
