@@ -32,6 +32,10 @@ class Result:
         settings: What it must have been made with.
         stage: The stage whose version it must carry.
         inputs: Record key -> file whose SHA-256 it must name.
+        choice: The record of the pick that it adopts. A pick that is made again with the same
+            outcome changes nothing after it, so the outcome is compared.
+        rootless: Whether it is made from the configuration alone. No file can then be newer than an
+            outdated one, whose record has to go for it to be made again.
     """
 
     record: Path
@@ -39,6 +43,8 @@ class Result:
     settings: Any
     stage: str
     inputs: dict[str, Path]
+    choice: Path | None = None
+    rootless: bool = False
 
 
 def expected_results(config: Config, root: Path) -> Iterator[list[Result]]:
@@ -88,6 +94,7 @@ def _clips(config: Config, data: Path, name: str, shard: int) -> Result:
         settings=config.clips_settings(name),
         stage="clips",
         inputs={},
+        rootless=not config.datasets[config.settings.splits[name].dataset].archive,
     )
 
 
@@ -135,7 +142,8 @@ def _choice(config: Config, results: Path, variant: str) -> Result:
         for name in (among if len(among) > 1 else ())
         for seed in config.settings.seeds
     }
-    return replace(_simple(record, config.choice_settings(variant), "training"), inputs=scores)
+    made = _simple(record, config.choice_settings(variant), "training")
+    return replace(made, inputs=scores, rootless=not scores)
 
 
 def _adopted(config: Config, data: Path, results: Path, variant: str, seed: int) -> Result:
@@ -145,7 +153,8 @@ def _adopted(config: Config, data: Path, results: Path, variant: str, seed: int)
         files=(folder / "model", folder / "curves.csv", folder / "checkpoint.json"),
         settings=config.choice_settings(variant),
         stage="training",
-        inputs={"inputs.choice": results / "choices" / f"{variant}.json"},
+        inputs={},
+        choice=results / "choices" / f"{variant}.json",
     )
 
 
@@ -232,6 +241,10 @@ def fault(result: Result) -> str | None:
         # an input that was not pulled cannot be compared; the record still names its checksum
         if path.exists() and stored != sha256_file(path):
             return f"{result.record} was made from another {path}"
+    if result.choice and result.choice.exists():
+        picked = read_json(result.choice).get("picked")
+        if record.get("adopted") != picked:
+            return f"{result.record} adopts {record.get('adopted')}, {result.choice} picks {picked}"
     return None
 
 
@@ -291,6 +304,9 @@ def restore(config: Config, root: Path) -> tuple[int, int]:
             sound = bool(present) and fault(result) is None
             complete &= sound or result.stage != "scores"
             good, bad = good + sound, bad + (bool(present) and not sound)
+            if result.rootless and not sound:
+                result.record.unlink(missing_ok=True)
+                present = [path for path in present if path.exists()]
             _set_times(present, now if sound else OLDER_THAN_ALL)
     own = root / "results" / config.scale
     kinds = ("tables", "figures", "provenance", "metrics", "videos")
