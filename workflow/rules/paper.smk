@@ -90,6 +90,7 @@ rule render_analysis_tables:
         tex=f"{RESULTS}/tables/feature_analysis.tex",
         decoding_csv=f"{RESULTS}/tables/feature_decoding.csv",
         decoding_tex=f"{RESULTS}/tables/feature_decoding.tex",
+        values=f"{RESULTS}/metrics/feature_analysis.json",
         provenance=f"{RESULTS}/provenance/feature_analysis.json",
     log:
         f"logs/render_analysis_tables/{SCALE}.log",
@@ -108,7 +109,7 @@ rule render_analysis_tables:
         "python -m geomem.paper analysis-tables {params.job} --expect {params.settings}"
         " --analyses {input.analyses:q} --csv {output.csv:q} --tex {output.tex:q}"
         " --decoding-csv {output.decoding_csv:q} --decoding-tex {output.decoding_tex:q}"
-        " --provenance {output.provenance:q} > {log:q} 2>&1"
+        " --values {output.values:q} --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 rule draw_figure:
