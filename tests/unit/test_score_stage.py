@@ -106,7 +106,7 @@ def run(folder: Path, config: Config) -> dict[str, Any]:
         folder / "videos",
         folder / "clips",
         settings_of(config),
-        JUDGES,  # type: ignore[arg-type]
+        JUDGES,
         progress=lambda items, total: items,
     )
 
@@ -162,7 +162,7 @@ def test_clips_without_revisits_have_no_revisit_scores(tmp_path: Path, truth: np
         tmp_path / "videos",
         tmp_path / "clips",
         settings_of(load_config(ROOT, scale="tiny"), revisit_gap=FRAMES),
-        JUDGES,  # type: ignore[arg-type]
+        JUDGES,
         progress=lambda items, total: items,
     )
     assert "truth_psnr" not in result["per_clip"]
