@@ -62,7 +62,7 @@ def edit(tmp_path: Path) -> Edit:
         (SMOKE, "splits.train.role", "training", ["role", "'training'", "'train', 'validation'"]),
         (SMOKE, "splits.train.shards", 7, ["splits.train", "shards (7) exceed clips (6)"]),
         (SMOKE, "plans.memory.split", "tra1n", ["plans.memory.split", "'tra1n'", "train"]),
-        (SMOKE, "plans.train.strides", [1, 9], ["plans.train", "stride 9", "28 frames", "24"]),
+        (SMOKE, "plans.train.strides", [1, 9], ["plans.train", "stride 9", "28 frames", "16"]),
         (SMOKE, "plans.train.flip", 1.5, ["plans.train.flip", "1.5", "less than or equal to 1"]),
         (SMOKE, "recipes.base.batch", 8, ["variants.base", "4 steps of 8", "8 windows"]),
         (SMOKE, "recipes.base.accumulation", 3, ["recipes.base", "3 does not divide batch 2"]),
@@ -117,7 +117,7 @@ def edit(tmp_path: Path) -> Edit:
         (SMOKE, "candidates", {"best": ["nobody"]}, ["best.among", "'nobody'", "base"]),
         (SMOKE, "candidates", {"bset": ["base"]}, ["candidates", "'bset'", "best"]),
         (SMOKE, "plans.tune.frames", 5, ["best.among", "windows of different lengths", "5"]),
-        (SMOKE, "rollouts.protocols.spin.frames", 99, ["protocols.spin: 99 frames", "24"]),
+        (SMOKE, "rollouts.protocols.spin.frames", 99, ["protocols.spin: 99 frames", "16"]),
         (
             EXPERIMENTS,
             "tables.ablation_table2.reference",
