@@ -213,7 +213,8 @@ def test_the_command_scores_the_first_frames_of_a_protocol(
     project: Path, tmp_path: Path, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geomem.scores.score.load_networks", lambda settings, device: JUDGES)
-    edit_yaml(project / "config/scales/smoke.yaml", rollouts__protocols__spin__frames=FRAMES - 2)
+    scale, longer = project / "config/scales/smoke.yaml", {"splits__spin__frames": FRAMES}
+    edit_yaml(scale, rollouts__protocols__spin__frames=FRAMES - 2, **longer)
     write_videos(tmp_path / "spin", truth[:, : FRAMES - 2], record())
     output = f"{tmp_path}/scores/spin.json"
     command = ["scores", "score", output, "--root", str(project), "--protocol", "spin"]
