@@ -18,14 +18,16 @@ rule all:
     default_target: True
     input:
         paper_products(),
-        records_of(RUNS),
+        names(GRAPH.checkpoints(RUNS)),
         MIRROR,
 
 
 include: "workflow/rules/clips.smk"
+include: "workflow/rules/teacher.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/rollouts.smk"
 include: "workflow/rules/scores.smk"
+include: "workflow/rules/picks.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/tracking.smk"

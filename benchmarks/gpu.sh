@@ -46,21 +46,25 @@ path, steps = sys.argv[1], int(sys.argv[2])
 content = yaml.safe_load(open(path))
 training = content["teacher"]["training"]
 training |= {"steps": steps, "batch_frames": 72, "cooldown_steps": max(1, int(0.3 * steps))}
+content["teacher"]["sha256"] = ""  # of the tracked one
 open(path, "w").write(yaml.safe_dump(content, sort_keys=False))
 PY
-  step "teacher of $2 steps" "$1" python3 -m geomem.features train-teacher "$3" --device "$device" \
+  step "teacher of $2 steps" "$1" python3 -m geomem.teacher train "$3" --device "$device" \
     --root "$work" --scale "$teach_scale" --clips "$work/teacher" --state "$work/state"
 }
 clips() { # clips SPLIT FOLDER SHARDS: rendered side by side
   local pids=()
   for ((i = 0; i < $3; i++)); do
-    python3 -m geomem.clips render "$work/$2/shard-$(printf %03d "$i")" --root "$work" \
+    python3 -m geomem.clips make "$work/$2/shard-$(printf %03d "$i")" --root "$work" \
       --scale "$teach_scale" --split "$1" --number "$i" & pids+=($!)
   done
   wait "${pids[@]}"
 }
-shards() { python3 -c "import sys, yaml; print(yaml.safe_load(open('config/scales/$teach_scale.yaml'))['splits']['$1'].get('shards', 1))"; }
-split=$(python3 -c "import yaml; print(yaml.safe_load(open('config/scales/$teach_scale.yaml'))['teacher']['train_split'])")
+told() { # told EXPRESSION: of the scale's settings
+  python3 -c "from geomem.config import load_config as load; s = load(scale='$teach_scale').settings; print($1)"
+}
+shards() { told "s.splits['$1'].shards"; }
+split=$(told s.teacher.train_split)
 clips "$split" teacher "$(shards "$split")" && clips validation validation "$(shards validation)" && {
   before=$(date +%s%N)
   probe=$((most < 100 ? most : 100))
@@ -72,7 +76,7 @@ clips "$split" teacher "$(shards "$split")" && clips validation validation "$(sh
   say "$each ms a step: $steps steps"
   [ $steps -ge 10 ] && train "$(left)" $steps "$work/vggt.safetensors" >> "$work/probe.txt" 2>&1 \
     && cp "$work/vggt.safetensors" "$out/teacher.safetensors" \
-    && step "teacher's errors" 60 python3 -m geomem.features evaluate-teacher "$out/teacher.json" \
+    && step "teacher's errors" 60 python3 -m geomem.teacher evaluate "$out/teacher.json" \
       --root "$work" --scale "$teach_scale" --clips "$work/validation" --device "$device" \
       --weights "$out/teacher.safetensors" >> "$work/probe.txt" 2>&1
   tail -n 3 "$work/probe.txt"

@@ -16,14 +16,15 @@ import torch
 
 from geomem.config import load_config
 from geomem.diffusion.guidance import history_guidance
-from geomem.diffusion.plans import FrameState
+from geomem.diffusion.rollout_plans import FrameState
 from geomem.diffusion.samplers import sample_window
 from geomem.diffusion.schedule import CosineSchedule
 from geomem.formats.teachers import teacher_config
 from geomem.geometry.rays import encode_cameras
-from geomem.models.control import MemoryControl
-from geomem.models.uvit import UViT3DPose
-from geomem.models.vggt import VGGT
+from geomem.memory.registry import KINDS
+from geomem.networks.uvit.control import MemoryControl
+from geomem.networks.uvit.model import UViT3DPose
+from geomem.networks.vggt.model import VGGT
 
 WARM_UP = 2
 
@@ -44,9 +45,10 @@ def actions(scale: str, device: torch.device) -> dict[str, Callable[[], Any]]:
     """Return what is measured, by name."""
     settings = load_config(scale=scale).settings
     recipe, frames = settings.recipes["base"], settings.plans["train"].frames
-    size, channels = settings.resolution, 3 + settings.features.channels + 2
+    size = settings.resolution
+    channels = sum(KINDS["explicit"].channels(settings.features.channels).values())
     batch = recipe.batch // recipe.accumulation
-    backbone = UViT3DPose(**settings.model.model_dump(mode="json")).to(device)
+    backbone = UViT3DPose(**settings.methods["dfot"].model_dump()).to(device)
     branch = MemoryControl.from_base(backbone, channels)
     teacher = VGGT(teacher_config(settings.teacher.architecture)).to(device).eval()
     camera = torch.eye(3, 4).flatten()
@@ -71,7 +73,7 @@ def actions(scale: str, device: torch.device) -> dict[str, Callable[[], Any]]:
         residuals = branch(x, levels, encoded, maps)
         backbone(x, levels, encoded, control=residuals).float().square().mean().backward()
 
-    def predict(rows: Any, noise: Any, dropped: Any, clip: Any, with_memory: bool) -> Any:
+    def predict(rows: Any, noise: Any, dropped: Any, clip: Any) -> Any:
         encoded = rays.expand(len(rows), -1, -1, -1, -1)
         return backbone(rows, noise, encoded, dropped)
 

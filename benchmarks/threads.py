@@ -15,11 +15,11 @@ STEP = """
 import statistics, sys, time
 import torch
 from geomem.config import load_config
-from geomem.models.uvit import UViT3DPose
+from geomem.networks.uvit.model import UViT3DPose
 scale, threads, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
 settings = load_config(scale=scale).settings
-model = UViT3DPose(**settings.model.model_dump(mode="json"))
+model = UViT3DPose(**settings.methods["dfot"].model_dump())
 batch, frames = settings.recipes["base"].batch, settings.plans["train"].frames
 size = settings.resolution
 x = torch.randn(batch, frames, 3, size, size)

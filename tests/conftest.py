@@ -18,6 +18,11 @@ import yaml
 from geomem.formats import ClipInfo, InputError, write_clip_shard
 
 ROOT = Path(__file__).parents[1]
+SMOKE = "config/scales/smoke.yaml"
+EXPERIMENTS = "config/experiments.yaml"
+GONE = object()
+
+Edit = Callable[..., Path]
 
 
 @pytest.fixture
@@ -41,6 +46,27 @@ def slurm_cluster() -> Iterator[Any]:
     finally:
         cluster.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def edit(tmp_path: Path) -> Edit:
+    """Return a function that copies the configuration, sets one value and returns the root."""
+
+    def run(file: str, keys: str, value: Any) -> Path:
+        shutil.copytree(ROOT / "config", tmp_path / "config", dirs_exist_ok=True)
+        content = yaml.safe_load((tmp_path / file).read_text())
+        place = content
+        *path, last = [int(key) if key.isdigit() else key for key in keys.split(".")]
+        for key in path:
+            place = place.setdefault(key, {}) if isinstance(place, dict) else place[key]
+        if value is GONE:
+            del place[last]
+        else:
+            place[last] = value
+        (tmp_path / file).write_text(yaml.safe_dump(content))
+        return tmp_path
+
+    return run
 
 
 def edit_yaml(path: Path, **values: object) -> None:

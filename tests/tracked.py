@@ -5,15 +5,28 @@ import os
 from pathlib import Path
 from typing import Any
 
-from geomem.formats import write_json
+from geomem.formats import sha256_file, write_json
+from geomem.formats.records import write_record
 from geomem.formats.spools import SPOOL, Spool, spool_header
+from geomem.layout import Layout
 
 METRICS = ("loss", "learning_rate", "gradient_norm")
 
 
-def record_of(job: int) -> dict[str, Any]:
+LAYOUT = Layout("smoke")
+
+
+def identity_of(job: int) -> dict[str, Any]:
+    return {"variant": f"v{job}", "seed": 0}
+
+
+def made_by(job: int) -> dict[str, Any]:
     settings = {"recipe": {"steps": 5}, "job": job}
-    return {"variant": f"v{job}", "seed": 0, "settings": settings, "version": 1, "inputs": {}}
+    return {"stage": "training", "version": 1, "settings": settings, "inputs": {}}
+
+
+def header_of(job: int) -> dict[str, Any]:
+    return spool_header(identity_of(job), made_by(job))
 
 
 def entry_of(job: int, step: int) -> dict[str, float]:
@@ -22,33 +35,42 @@ def entry_of(job: int, step: int) -> dict[str, float]:
 
 
 def spool_of(root: Path, job: int) -> Path:
-    return root / f"data/smoke/training_state/v{job}/seed0" / SPOOL
+    return root / LAYOUT.state(f"v{job}", 0) / SPOOL
 
 
 def spool_steps(root: Path, job: int, steps: range) -> None:
-    spool = Spool(spool_of(root, job), spool_header(record_of(job)))
+    spool = Spool(spool_of(root, job), header_of(job))
     for step in steps:
         spool.write(entry_of(job, step))
 
 
 def finish(root: Path, job: int, steps: int) -> Path:
     """Write what a job leaves behind when it has ended, as training does."""
-    folder = root / f"results/smoke/checkpoints/v{job}/seed0"
+    folder = root / LAYOUT.checkpoint(f"v{job}", 0)
     folder.mkdir(parents=True)
     columns = ["step", *METRICS]
     rows = [",".join(f"{entry_of(job, s)[c]:.6g}" for c in columns) for s in range(steps)]
     (folder / "curves.csv").write_text("\n".join([",".join(columns), *rows]) + "\n")
-    write_json(folder / "checkpoint.json", record_of(job))
+    write_record(folder / "checkpoint.json", made_by(job), identity_of(job))
     spool_of(root, job).unlink(missing_ok=True)
     return folder / "checkpoint.json"
 
 
-def score(root: Path, job: int, protocol: str, psnr: float) -> Path:
-    path = root / f"results/smoke/scores/v{job}/seed0/{protocol}.json"
-    record = {"variant": f"v{job}", "seed": 0, "per_clip": {"psnr": [psnr, psnr + 2]}}
-    sets = {"frechet": None, "kernel_distance": {"value": 10 * psnr, "clips": 2}}
-    write_json(path, {**record, "sets": sets})
-    return path
+def score(root: Path, job: int, protocol: str, psnr: float) -> list[Path]:
+    """Write the scores of two families."""
+    kernel = {"value": 10 * psnr, "clips": 2}
+    found: dict[str, dict[str, Any]] = {
+        "frames": {"per_clip": {"psnr": [psnr, psnr + 2]}, "sets": {}},
+        "sets": {"per_clip": {}, "sets": {"frechet": None, "kernel_distance": kernel}},
+    }
+    checkpoint = root / LAYOUT.checkpoint_record(f"v{job}", 0)
+    made_with = {"rollout": {"checkpoint": sha256_file(checkpoint)}}
+    paths = []
+    for family, content in found.items():
+        path = root / LAYOUT.scores(f"v{job}", 0, protocol, family)
+        write_json(path, {**identity_of(job), "family": family, **made_with, **content})
+        paths.append(path)
+    return paths
 
 
 def histories(uri: str, tag: str) -> dict[str, dict[str, list[tuple[int, float]]]]:

@@ -12,11 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import edit_yaml
-from geomem.config import load_config
+from geomem.config import JobSettings, load_config
 from geomem.formats import write_json
-from geomem.training.build import build_model
+from geomem.formats.states import Log
+from geomem.settings.jobs import TrainingJob
+from geomem.training.build import build_model, build_projector
 from geomem.training.data import WindowDataset, open_dataset
 from geomem.training.loop import train
+from geomem.training.objective import Objective
 from geomem.training.parallel import leave_team
 
 STEPS = {"base": 20, "memory": 6, "aligned": 6, "released": 6}
@@ -28,33 +31,56 @@ OBJECTIVES = {"aligned": "angular", "released": "as_released"}
 def configure(project: Path) -> None:
     """Give the scale `smoke` enough steps, windows and dropout for a comparison of curves."""
     most = max(STEPS.values())
-    recipe = {"steps": most, "batch": BATCH}
+    recipe = {"steps": most, "batch": BATCH, "checkpoint_steps": 8}
     edit_yaml(
         project / "config/scales/smoke.yaml",
-        model__block_dropouts=[0.0, DROPOUT, DROPOUT],
+        methods__dfot__block_dropouts=[0.0, DROPOUT, DROPOUT],
         **{f"recipes__{name}__{k}": v for name in ("base", "memory") for k, v in recipe.items()},
         plans__train__windows=most * BATCH,
         plans__memory__windows=most * BATCH,
     )
 
 
-def settings_of(project: Path, kind: str, accumulation: int) -> dict[str, Any]:
+def objective_of(settings: TrainingJob, *, initial: Path | None = None) -> Objective:
+    """The untrained model of a job with its loss, as the command builds it."""
+    return Objective(
+        build_model(settings, initial=initial),
+        alignment=settings.alignment,
+        projector=build_projector(settings),
+        batch=settings.recipe.batch,
+    )
+
+
+def learn(
+    model: Objective,
+    dataset: WindowDataset,
+    settings: TrainingJob,
+    state_folder: Path,
+    **options: Any,
+) -> Log:
+    """Train without a progress bar; made from nothing that has a checksum unless `inputs` says."""
+    options = {"inputs": {}, "progress": lambda steps, **_: steps} | options
+    return train(model, dataset, settings, state_folder=state_folder, **options)
+
+
+def settings_of(project: Path, kind: str, parallel: str, accumulation: int) -> TrainingJob:
     """Settings of a kind of run, with another number of micro-batches."""
-    settings = load_config(project).training_settings(VARIANTS[kind], 0)
-    settings["recipe"] |= {"accumulation": accumulation, "steps": STEPS[kind]}
+    settings = JobSettings(load_config(project)).training(VARIANTS[kind], 0)
+    recipe = {"accumulation": accumulation, "steps": STEPS[kind], "parallel": parallel}
+    changes: dict[str, Any] = {"recipe": settings.recipe.model_copy(update=recipe)}
     if kind in OBJECTIVES:
-        alignment = {**settings["variant"]["alignment"], "level": 1, "frames": 2}
-        settings["variant"]["alignment"] = {**alignment, "objective": OBJECTIVES[kind]}
-    return settings
+        assert settings.alignment is not None
+        alignment = {"level": 1, "frames": 2, "objective": OBJECTIVES[kind]}
+        changes["alignment"] = settings.alignment.model_copy(update=alignment)
+    return settings.model_copy(update=changes)
 
 
-def dataset_of(project: Path, kind: str, settings: dict[str, Any]) -> WindowDataset:
-    memory = "memory" in settings
+def dataset_of(project: Path, kind: str, settings: TrainingJob) -> WindowDataset:
     return open_dataset(
         project / "clips",
-        project / ("memory.json" if memory else "train.json"),
+        project / ("memory.json" if settings.memory else "train.json"),
         settings,
-        memory_cache=project / "memory4" if memory else None,
+        memory_cache=project / "memory4" if settings.memory else None,
         window_cache=project / "window" if kind in OBJECTIVES else None,
     )
 
@@ -62,16 +88,12 @@ def dataset_of(project: Path, kind: str, settings: dict[str, Any]) -> WindowData
 def run_case(project: Path, case: str, output: Path) -> None:
     """Train one case, `<kind>-<ddp or fsdp2>-<accumulation>`, and write its curve and weights."""
     kind, parallel, accumulation = case.split("-")
-    settings = settings_of(project, kind, int(accumulation))
+    settings = settings_of(project, kind, parallel, int(accumulation))
     dataset = dataset_of(project, kind, settings)
     torch.manual_seed(0)
-    initial = project / "initial" if kind == "memory" else None
-    model = build_model(settings, dataset, initial=initial)
+    model = objective_of(settings, initial=project / "initial" if kind == "memory" else None)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    log = train(
-        model, dataset, settings, inputs={}, state_folder=output / f"state-{case}",
-        checkpoint_steps=8, workers=0, progress=lambda steps, **_: steps, parallel=parallel,
-    )  # fmt: skip
+    log = learn(model, dataset, settings, output / f"state-{case}")
     if os.environ.get("RANK", "0") == "0":
         write_json(output / f"{case}.json", log)
         changes = {k: v - before[k] for k, v in model.state_dict().items()}

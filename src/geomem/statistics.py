@@ -15,9 +15,6 @@ from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
-# Of fewer clips the covariances behind a Frechet distance are noise, so there is no such number.
-FRECHET_CLIPS = 40
-PSNR_CAP = 100.0  # dB; the PSNR of a perfect copy, which would be infinite and spoil every mean
 # Level of all tests together.
 ALPHA = 0.05
 # Up to this many clips all 2^n sign patterns are counted; above it they are drawn.

@@ -19,6 +19,7 @@ import torch
 
 from conftest import ROOT, edit_yaml, write_fake_clips
 from geomem.formats import FeatureCache, read_tensors
+from geomem.metrics.registry import FAMILIES
 
 DEVICE = os.environ.get("GEOMEM_GPU_TESTS", "cuda")
 pytestmark = [
@@ -57,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # the search for a scale among candidates may tip either way by rounding
     edit_yaml(
         folder / "config/scales/smoke.yaml",
-        memory__scale_from="cameras",
+        memory__geometry={"scale_from": "cameras"},
         features__shards=1,
         rollouts__sampling_steps=4,
     )
@@ -186,16 +187,19 @@ def test_scores(project: Path) -> None:
         project, "rollouts", "generate", "scored", *words, "--checkpoint", "base", "--base", "base",
         "--device", "cpu",
     )  # fmt: skip
-    files = on_both(
-        project, "scores", "score", "spin.json",
-        "--protocol", "spin", "--rollout", "scored", "--clips", "clips",
-    )  # fmt: skip
-    one, two = (json.loads(path.read_text()) for path in files)
-    assert one["per_clip"].keys() == two["per_clip"].keys()
-    for name, values in one["per_clip"].items():
-        np.testing.assert_allclose(
-            np.array(two["per_clip"][name], float), np.array(values, float), rtol=1e-3, atol=1e-3,
-            err_msg=name,
+    for family in FAMILIES.names():
+        files = on_both(
+            project, "scores", "score", f"spin/{family}.json", "--protocol", "spin",
+            "--family", family, "--rollout", "scored", "--clips", "clips",
         )  # fmt: skip
-    kernel = [content["sets"]["kernel_distance"]["value"] for content in (one, two)]
-    assert kernel[1] == pytest.approx(kernel[0], rel=1e-2, abs=1e-3)
+        one, two = (json.loads(path.read_text()) for path in files)
+        assert one["per_clip"].keys() == two["per_clip"].keys()
+        for name, values in one["per_clip"].items():
+            np.testing.assert_allclose(
+                np.array(two["per_clip"][name], float), np.array(values, float),
+                rtol=1e-3, atol=1e-3, err_msg=name,
+            )  # fmt: skip
+        kernel = [content["sets"].get("kernel_distance") for content in (one, two)]
+        assert (kernel[0] is not None) == (family == "sets")
+        if kernel[0]:
+            assert kernel[1]["value"] == pytest.approx(kernel[0]["value"], rel=1e-2, abs=1e-3)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from geomem.commands.tracking import finished_runs, spools, upload
+from geomem.commands.tracking_store import LIVE, TAG, Store
 from geomem.config import load_config
-from geomem.tracking import finished_runs, spools, upload
-from geomem.tracking_store import LIVE, TAG, Store
 from tracked import assert_complete, finish, fork, histories, join, spool_steps
 
 pytestmark = pytest.mark.server

@@ -18,21 +18,21 @@ from geomem.config import Cluster, Config, Resources, load_cluster, load_config
 pytestmark = pytest.mark.slurm
 # The stage, or `stage.detail`, whose resources a rule's jobs ask for; training goes by recipe.
 STAGES = {
-    "render_clips": "clips",
+    "make_clips": "clips",
     "draw_plan": "clips",
-    "evaluate_teacher": "features",
+    "evaluate_teacher": "teacher",
     "fit_basis": "features",
     "cache_features": "features",
     "train_variant": "training",
-    "choose_variant": "paper",
-    "adopt_checkpoint": "paper",
+    "choose_variant": "picks",
+    "adopt_checkpoint": "picks",
     "generate_videos": "rollouts",
     "score_videos": "scores",
     "render_table": "paper",
     "render_teacher_table": "paper",
     "draw_figure": "paper",
 }
-LOCAL = {"mirror_runs", "download_archive", "unpack_archive", "download_teacher"}
+LOCAL = {"mirror_runs", "download_archive", "unpack_archive", "download_weights"}
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from geomem.sources import SOURCE_ROOT, STAGES, imported_names, module_file
+from geomem.versions import SOURCE_ROOT, STAGES, imported_names, module_file
 
 PACKAGE = SOURCE_ROOT / "geomem"
 ROOT = Path(__file__).parents[2]
-LIBRARIES = ("scenes", "geometry", "models", "diffusion", "memory", "alignment", "probes")
-COMPUTE = ("features", "training", "rollouts", "scores")
+GROUND = ("errors", "canonical", "statistics", "registry")
+# They know tensors alone; `methods` and `sources` know the project's files as well.
+LIBRARIES = (
+    *("scenes", "geometry", "networks", "diffusion", "memory", "alignment", "probes"),
+    *("metrics", "methods", "sources"),
+)
+KNOW_FILES = ("methods", "sources")
+COMPUTE = ("teacher", "features", "training", "rollouts", "scores")
 FILES = sorted(PACKAGE.rglob("*.py"))
-# What library packages may import from outside: tensors, and diffusers for its model base classes.
-OUTSIDE = {"torch", "numpy", "einops", "safetensors", "diffusers"}
+# What library packages may import from outside: tensors, diffusers for its model base classes,
+# pydantic for the settings of what is registered.
+OUTSIDE = {"torch", "numpy", "einops", "safetensors", "diffusers", "pydantic", "pydantic_core"}
+REGISTERED = ("metrics", "methods", "memory", "sources", "registry")
 
 
 def owner(path: Path) -> str:
@@ -48,49 +56,68 @@ def faults(paths: list[Path], allowed: dict[str, set[str]]) -> dict[str, set[str
     return {path: names for path, names in found.items() if names}
 
 
-def test_every_package_is_a_stage_a_library_or_the_formats() -> None:
+def test_every_package_is_of_a_known_kind() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert packages - {*STAGES, *LIBRARIES, "formats", "config"} == set()
+    rest = {"formats", "settings", "config", "commands", "registry"}
+    assert packages - {*STAGES, *LIBRARIES} == rest
 
 
 def test_libraries_import_libraries_alone() -> None:
-    allowed = {name: set(LIBRARIES) for name in LIBRARIES}
+    common = {*LIBRARIES, *GROUND}
+    allowed = {name: common | ({"formats"} if name in KNOW_FILES else set()) for name in LIBRARIES}
     assert faults(files_of(*LIBRARIES), allowed) == {}
 
 
 def test_libraries_need_nothing_but_tensors() -> None:
-    found = {str(path): outside_imports(path) - OUTSIDE for path in files_of(*LIBRARIES)}
+    # an importer decodes videos, a network of metrics is of its own package
+    apart = {
+        "sources": {"av"},
+        "metrics": {"lpips", "timm", "torchmetrics", "torchvision", "scipy"},
+    }
+    found = {
+        str(path): outside_imports(path) - OUTSIDE - apart.get(owner(path), set())
+        for path in files_of(*LIBRARIES)
+    }
     assert {path: names for path, names in found.items() if names} == {}
-    others = files_of(*(set(LIBRARIES) - {"models"}))
+    others = files_of(*(set(LIBRARIES) - {"networks"}))
     assert [str(path) for path in others if "diffusers" in outside_imports(path)] == []
+    plain = files_of(*(set(LIBRARIES) - set(REGISTERED)))
+    assert [str(path) for path in plain if "pydantic" in outside_imports(path)] == []
 
 
 def test_formats_know_no_stage_and_no_configuration() -> None:
     # teacher files are read into the library's classes
-    assert faults(files_of("formats"), {"formats": {"memory", "models"}}) == {}
+    assert faults(files_of("formats"), {"formats": {"memory", "networks", *GROUND}}) == {}
+
+
+def test_settings_are_made_of_what_is_registered() -> None:
+    allowed = {"settings": {*GROUND, "memory", "methods", "metrics", "sources", "formats"}}
+    assert faults(files_of("settings"), allowed) == {}
 
 
 def test_no_stage_imports_another() -> None:
-    shared = {*LIBRARIES, "formats", "cli", "config", "statistics"}
+    shared = {*LIBRARIES, *GROUND, "formats", "settings", "jobs", "config"}
     assert faults(files_of(*STAGES), {stage: shared for stage in STAGES}) == {}
 
 
 def test_only_entry_points_of_stages_read_arguments_and_configuration() -> None:
     inner = [path for path in files_of(*STAGES) if path.name != "__main__.py"]
-    found = {path.name: own_imports(path) & {"cli", "config"} for path in inner}
+    found = {path.name: own_imports(path) & {"jobs", "config"} for path in inner}
     assert {name: names for name, names in found.items() if names} == {}
 
 
 def test_the_compute_path_imports_no_workflow_tool() -> None:
     tools = {"snakemake", "dvc", "mlflow"}
-    paths = files_of(*COMPUTE, *LIBRARIES, "formats", "cli", "config")
+    paths = files_of(*COMPUTE, *LIBRARIES, "formats", "jobs", "config")
     assert [str(path) for path in paths if outside_imports(path) & tools] == []
 
 
-def test_the_arrows_have_no_cycle_between_libraries() -> None:
+def test_the_arrows_have_no_cycle() -> None:
+    """Of packages and top-level modules alike."""
+    owners = {owner(path) for path in FILES} - {"__init__"}
     arrows = {
-        name: {other for path in files_of(name) for other in own_imports(path)} - {name}
-        for name in LIBRARIES
+        name: {other for path in files_of(name) for other in own_imports(path) & owners} - {name}
+        for name in owners
     }
     while leaves := {name for name, targets in arrows.items() if not targets}:
         arrows = {n: t - leaves for n, t in arrows.items() if n not in leaves}
@@ -104,7 +131,11 @@ def test_package_files_are_empty_but_for_formats_and_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["geomem.cli", "geomem.config", "geomem.formats", "geomem.clips.__main__"]
+    "module",
+    [
+        *("geomem.jobs", "geomem.config", "geomem.formats", "geomem.clips.__main__"),
+        *("geomem.dag", "geomem.commands.verification"),
+    ],
 )
 def test_commands_start_without_heavy_imports(module: str) -> None:
     heavy = "('torch', 'diffusers', 'mlflow', 'accelerate', 'matplotlib', 'pandas')"
@@ -121,7 +152,7 @@ def test_threads_are_set_before_torch_is_loaded(stage: str, policy: str | None) 
     # OpenMP reads its settings once, when torch loads it
     code = (
         f"import os, sys, geomem.{stage}.__main__\n"
-        "from geomem.cli import job_config\n"
+        "from geomem.jobs import job_config\n"
         "from argparse import Namespace\n"
         f"job_config(Namespace(root={str(ROOT)!r}, scale='smoke', threads=3))\n"
         "names = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OMP_WAIT_POLICY')\n"
@@ -139,11 +170,11 @@ def test_imports_are_seen_wherever_they_are_written(tmp_path: Path) -> None:
     # the tests above are worth what this finds
     source = tmp_path / "module.py"
     source.write_text(
-        "import a.b as c\n\ndef f():\n    from geomem.clips import plans\n    import mlflow\n"
+        "import a.b as c\n\ndef f():\n    from geomem.clips import windows\n    import mlflow\n"
     )
-    assert imported_names(source) == {"a.b", "geomem.clips", "geomem.clips.plans", "mlflow"}
+    assert imported_names(source) == {"a.b", "geomem.clips", "geomem.clips.windows", "mlflow"}
     assert own_imports(source) == {"clips"}
     assert outside_imports(source) == {"a", "mlflow"}
-    assert module_file("geomem.clips.plans") == PACKAGE / "clips" / "plans.py"
+    assert module_file("geomem.clips.windows") == PACKAGE / "clips" / "windows.py"
     assert module_file("geomem.clips") == PACKAGE / "clips" / "__init__.py"
-    assert module_file("geomem.clips.plans.draw_plan") is None
+    assert module_file("geomem.clips.windows.draw_plan") is None

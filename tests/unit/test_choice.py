@@ -1,5 +1,6 @@
 """Picking the best of several variants, and adopting its checkpoint."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from conftest import told
+from conftest import edit_yaml, told
+from geomem.config import JobSettings, load_config
 from geomem.formats import (
     load_module,
     read_checkpoint,
@@ -19,14 +21,15 @@ from geomem.formats import (
     write_checkpoint,
     write_json,
 )
+from geomem.picks import __main__ as stage
+from geomem.picks.choice import adopt, choose, pick
+from geomem.picks.version import VERSION
+from geomem.settings.jobs import PickCriterion, PickJob
 from geomem.statistics import mean_interval
-from geomem.training.choice import adopt, choose, pick
 
-DISTANCE = {"metric": "perceptual", "better": "lower"}
-PSNR = {"metric": "psnr", "better": "higher"}
-RULE = {
-    "best_of": {"among": ["base", "repa"], "protocol": "validation", "criteria": [DISTANCE, PSNR]}
-}
+DISTANCE = PickCriterion(metric="perceptual", better="lower")
+PSNR = PickCriterion(metric="psnr", better="higher")
+RULE = PickJob(among=("base", "repa"), protocol="validation", criteria=(DISTANCE, PSNR))
 # Clips differ far more than candidates do: only pairs tell those apart.
 CLIPS = np.linspace(1, 9, 12)
 WAVE = np.tile([0.5, -0.5, 0.25, -0.25], 3)
@@ -90,26 +93,29 @@ def test_one_clip_tells_nobody_apart() -> None:
     assert made["comparisons"][0]["differences"]["a"] == {"value": -8.0, "low": None, "high": None}
 
 
-def score_file(
+def score_files(
     folder: Path, variant: str, seed: int, distance: list[Any], clips: str = "abc"
-) -> Path:
-    path = folder / f"{variant}-{seed}.json"
-    content = {
-        "variant": variant,
-        "seed": seed,
-        "clips": list(clips),
-        "per_clip": {"perceptual": distance, "psnr": [20.0, 21.0, 22.0]},
+) -> list[Path]:
+    """Write what two families say of a variant."""
+    found = {
+        "frames": {"psnr": [20.0, 21.0, 22.0]},
+        "perceptual": {"perceptual": distance},
     }
-    write_json(path, content)
-    return path
+    paths = []
+    for family, values in found.items():
+        path = folder / f"scores/{variant}/seed{seed}/validation/{family}.json"
+        content = {"variant": variant, "seed": seed, "family": family, "clips": list(clips)}
+        write_json(path, {**content, "per_clip": values})
+        paths.append(path)
+    return paths
 
 
 def test_seeds_are_paired_and_every_value_is_written_down(tmp_path: Path) -> None:
     paths = [
-        score_file(tmp_path, "base", 0, [1.0, 2.0, 3.0]),
-        score_file(tmp_path, "repa", 1, [1.4, 2.4, 3.41]),
-        score_file(tmp_path, "base", 1, [1.5, 2.5, 3.5]),
-        score_file(tmp_path, "repa", 0, [0.9, 1.91, 2.9]),
+        *score_files(tmp_path, "base", 0, [1.0, 2.0, 3.0]),
+        *score_files(tmp_path, "repa", 1, [1.4, 2.4, 3.41]),
+        *score_files(tmp_path, "base", 1, [1.5, 2.5, 3.5]),
+        *score_files(tmp_path, "repa", 0, [0.9, 1.91, 2.9]),
     ]
     made = choose(paths, RULE)
     # by clip and seed -0.1, -0.1, -0.09 or so, in spite of seeds half a unit apart
@@ -125,21 +131,54 @@ def test_seeds_are_paired_and_every_value_is_written_down(tmp_path: Path) -> Non
     difference = made["comparisons"][0]["differences"]["base"]
     assert difference["value"] == pytest.approx(0.0966667)
     assert 0 < difference["low"] < difference["value"] < difference["high"]
-    assert made["inputs"] == {path.stem.replace("-", "-seed"): sha256_file(path) for path in paths}
+
+
+def test_the_command_records_every_score_file_that_it_read(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_yaml(project / "config/scales/smoke.yaml", candidates={"best": ["base", "tuned"]})
+    settings = JobSettings(load_config(project)).pick("best")
+    paths = [
+        *score_files(tmp_path, "base", 0, [1.0, 2.0, 3.0]),
+        *score_files(tmp_path, "tuned", 0, [0.9, 1.91, 2.9]),
+    ]
+    output = tmp_path / "choices/best.json"
+    command = ["picks", "choose", str(output), "--root", str(project), "--variant", "best"]
+    monkeypatch.setattr(sys, "argv", [*command, "--scores", *map(str, paths)])
+    stage.main()
+    made = read_json(output)
+    assert (made["variant"], made["picked"]) == ("best", "tuned")
+    assert made["provenance"] == {
+        "stage": "picks",
+        "version": VERSION,
+        "settings": settings.recorded(),
+        "inputs": {
+            f"{variant}-seed0-{family}": sha256_file(
+                tmp_path / f"scores/{variant}/seed0/validation/{family}.json"
+            )
+            for variant in ("base", "tuned")
+            for family in ("frames", "perceptual")
+        },
+    }
 
 
 def test_what_is_missing_or_does_not_pair_is_told(tmp_path: Path) -> None:
-    base = score_file(tmp_path, "base", 0, [1.0, 2.0, 3.0])
-    told(lambda: choose([base], RULE), "repa", "validation")
-    repa = score_file(tmp_path, "repa", 0, [1.0, None, 3.0])
-    told(lambda: choose([base, repa], RULE), str(repa), "perceptual")
+    base = score_files(tmp_path, "base", 0, [1.0, 2.0, 3.0])
+    told(lambda: choose(base, RULE), "repa", "validation")
+    repa = score_files(tmp_path, "repa", 0, [1.0, None, 3.0])
+    told(lambda: choose([*base, *repa], RULE), str(repa[1]), "perceptual")
+    told(lambda: choose([*base, repa[0]], RULE), "repa", "knows perceptual")
     for seed, clips in ((0, "abx"), (1, "abc")):
-        odd = score_file(tmp_path, "repa", seed, [1.0, 2.0, 3.0], clips)
-        told(lambda path=odd: choose([base, path], RULE), "repa", "other seeds or clips than base")
+        odd = score_files(tmp_path, "repa", seed, [1.0, 2.0, 3.0], clips)
+        told(
+            lambda paths=odd: choose([*base, *paths], RULE),
+            "repa",
+            "other seeds or clips than base",
+        )
 
 
 def test_one_candidate_needs_no_scores() -> None:
-    made = choose([], {"best_of": {**RULE["best_of"], "among": ["base"]}})
+    made = choose([], RULE.model_copy(update={"among": ("base",)}))
     assert (made["picked"], "only candidate" in made["reason"]) == ("base", True)
 
 
@@ -147,18 +186,28 @@ def test_an_adopted_checkpoint_is_the_picked_one_under_another_name(tmp_path: Pa
     for number, name in enumerate(("base", "repa")):
         model = Point()
         nn.init.constant_(model.value, number)
-        record = {"variant": name, "seed": 0, "parameters": {"backbone": 1}}
-        write_checkpoint(tmp_path / name, {"backbone": model}, record, [{"step": 0.0, "loss": 1.0}])
+        made_by = {"stage": "training", "version": 1, "settings": {}, "inputs": {}}
+        identity, log = {"variant": name, "seed": 0}, [{"step": 0.0, "loss": 1.0}]
+        write_checkpoint(tmp_path / name, {"backbone": model}, made_by, identity, log)
     write_json(tmp_path / "choice.json", {"picked": "repa"})
     candidates = [tmp_path / "base", tmp_path / "repa"]
-    record = {"variant": "best", "seed": 0, "settings": {}, "version": 1}
-    adopt(tmp_path / "best", tmp_path / "choice.json", candidates, record=record)
-    made = read_checkpoint(tmp_path / "best")
-    assert (made["variant"], made["adopted"]) == ("best", "repa")
-    assert made["weights"] == read_json(tmp_path / "repa" / "checkpoint.json")["weights"]
+    options: dict[str, Any] = {"settings": RULE, "seed": 0, "variant": "best", "version": 3}
+    adopt(tmp_path / "best", tmp_path / "choice.json", candidates, **options)
+    made, picked = read_checkpoint(tmp_path / "best"), read_checkpoint(tmp_path / "repa")
+    assert (made["variant"], made["seed"], made["adopted"]) == ("best", 0, "repa")
+    assert made["weights"] == picked["weights"] and made["parameters"] == picked["parameters"]
     assert load_module(Point, tmp_path / "best", "backbone").value.item() == 1
+    assert made["provenance"] == {
+        "stage": "picks",
+        "version": 3,
+        "settings": RULE.recorded(),
+        "inputs": {
+            "choice": sha256_file(tmp_path / "choice.json"),
+            "adopted": sha256_file(tmp_path / "repa/checkpoint.json"),
+        },
+    }
     told(
-        lambda: adopt(tmp_path / "b", tmp_path / "choice.json", candidates[:1], record=record),
+        lambda: adopt(tmp_path / "b", tmp_path / "choice.json", candidates[:1], **options),
         "repa",
         "not given",
     )

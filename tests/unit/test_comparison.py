@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from geomem.cli import main
-from geomem.comparison import compare_tables, tell
+from geomem.commands.compare import compare_tables, tell
+from geomem.commands.main import main
 
 COLUMNS = "row,bound,psnr,psnr_low,psnr_high,psnr_significant,depth"
 TRACKED = f"{COLUMNS}\nbase,False,16.0,15.0,17.0,False,0.1\nmemory,False,18.0,17.6,18.4,True,\n"

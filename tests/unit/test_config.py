@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,43 +9,18 @@ import pytest
 import torch
 import yaml
 
-from geomem.config import Config, load_config
-from geomem.diffusion.plans import plan_rollout
-from geomem.formats import InputError, digest
+from conftest import EXPERIMENTS, GONE, ROOT, SMOKE, Edit
+from geomem.commands.housekeeping import SCHEMA
+from geomem.config import Config, JobSettings, load_config
+from geomem.config.load import BASE, merged
+from geomem.diffusion.rollout_plans import plan_rollout
+from geomem.errors import InputError
 from geomem.formats.teachers import teacher_config
-from geomem.housekeeping import SCHEMA
-from geomem.models.uvit import UVIT_RE10K, UViT3DPose
-from geomem.models.vggt import VGGT
+from geomem.networks.uvit.model import UVIT_RE10K, UViT3DPose
+from geomem.networks.vggt.model import VGGT
+from geomem.versions import STAGES
 
-ROOT = Path(__file__).parents[2]
 SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"))
-SMOKE = "config/scales/smoke.yaml"
-EXPERIMENTS = "config/experiments.yaml"
-GONE = object()
-
-Edit = Callable[..., Path]
-
-
-@pytest.fixture
-def edit(tmp_path: Path) -> Edit:
-    """Return a function that copies the configuration, sets one value and returns the root."""
-
-    def run(file: str, keys: str, value: Any) -> Path:
-        shutil.copytree(ROOT / "config", tmp_path / "config", dirs_exist_ok=True)
-        content = yaml.safe_load((tmp_path / file).read_text())
-        place = content
-        *path, last = [int(key) if key.isdigit() else key for key in keys.split(".")]
-        for key in path:
-            place = place[key]
-        if value is GONE:
-            del place[last]
-        else:
-            place[last] = value
-        (tmp_path / file).write_text(yaml.safe_dump(content))
-        return tmp_path
-
-    return run
-
 
 # --- what is refused --------------------------------------------------------------------------
 
@@ -67,7 +40,14 @@ def edit(tmp_path: Path) -> Edit:
         (SMOKE, "recipes.base.batch", 8, ["variants.base", "4 steps of 8", "8 windows"]),
         (SMOKE, "recipes.base.accumulation", 3, ["recipes.base", "3 does not divide batch 2"]),
         (SMOKE, "recipes.base.decay", "cosin", ["recipes.base.decay", "'cosin'", "'cosine'"]),
-        (SMOKE, "model.block_dropouts", [0.0], ["model", "need 3 entries"]),
+        (SMOKE, "methods.dfot.block_dropouts", [0.0], ["methods.dfot", "need 3 entries"]),
+        (SMOKE, "methods.dfott", {}, ["methods.dfott", "method is none of", "dfot"]),
+        (SMOKE, "methods.dfot.channel", 3, ["methods.dfot.channel = 3", "not permitted"]),
+        (SMOKE, "resolution", 36, ["methods.dfot", "resolution 36 is no multiple of 8"]),
+        (SMOKE, "memory.kinds.explicit.budget", 0, ["kinds.explicit.budget = 0", "than 0"]),
+        (SMOKE, "scores.families.frame", {}, ["families.frame", "none of", "frames"]),
+        (SMOKE, "splits.spin.options.trajectories", {"spn": 1}, ["options.trajectories", "spn"]),
+        (SMOKE, "splits.spin.options.moving", True, ["spin.options.moving = True", "permitted"]),
         (
             SMOKE,
             "rollouts.protocols.spin.split",
@@ -88,9 +68,9 @@ def edit(tmp_path: Path) -> Edit:
         (SMOKE, "features.basis_plan", "mem", ["features.basis_plan", "'mem'", "memory"]),
         (SMOKE, "leave_out", ["memory_9"], ["leave_out", "'memory_9'", "memory_4"]),
         (SMOKE, "leave_out", ["base"], ["leave_out", "need ['base']"]),
-        (EXPERIMENTS, "variants.splat.floor", "flat", ["variants.splat.floor = 'flat'", "'splat'"]),
-        (EXPERIMENTS, "variants.splat.plan", "memory", ["floor: splat", "alone"]),
-        (EXPERIMENTS, "variants.splat.memory", GONE, ["floor: splat", "alone"]),
+        (EXPERIMENTS, "variants.splat.method", "flat", ["splat.method = 'flat'", "'splat'"]),
+        (EXPERIMENTS, "variants.splat.plan", "memory", ["method: splat", "alone"]),
+        (EXPERIMENTS, "variants.splat.memory", GONE, ["method: splat", "alone"]),
         (EXPERIMENTS, "variants.splat.memory.frames", 0, ["splat", "at least one frame"]),
         (EXPERIMENTS, "tables.main_table.reference", "splat", ["main_table", "splat is a floor"]),
         (EXPERIMENTS, "variants.base.plan", "trains", ["variants.base.plan", "'trains'", "train"]),
@@ -104,7 +84,7 @@ def edit(tmp_path: Path) -> Edit:
         (
             EXPERIMENTS,
             "variants.best.best_of.criteria",
-            [{"metric": "kernel_distance", "better": "lower"}],
+            [{"metric": "kernel_distance"}],
             ["best_of.criteria", "kernel_distance is of a set", "clip by clip"],
         ),
         (
@@ -127,6 +107,21 @@ def edit(tmp_path: Path) -> Edit:
         ("config/config.yaml", "trackers", {}, ["config/config.yaml", "trackers", "not permitted"]),
         ("config/datasets/rooms.yaml", "horizontal_fov", 300, ["rooms.horizontal_fov", "300"]),
         ("config/datasets/realestate10k.yaml", "archive", "", ["realestate10k", "archive"]),
+        ("config/datasets/rooms.yaml", "source", "room", ["rooms.source = 'room'", "rooms_ood"]),
+        ("config/datasets/rooms.yaml", "source", GONE, ["rooms", "required", "source"]),
+        ("config/config.yaml", "plugins", ["no_such"], ["plugins: no_such", "PYTHONPATH"]),
+        (EXPERIMENTS, "variants.memory_4.memory.kind", "map", ["memory.kind = 'map'", "explicit"]),
+        (
+            EXPERIMENTS,
+            "variants.memory_4.memory.frames",
+            [4, 2],
+            ["(4, 2)", "smaller"],
+        ),
+        (EXPERIMENTS, "variants.splat.memory.kind", "implicit", ["splat cannot read the tokens"]),
+        (EXPERIMENTS, "variants.repa.alignment.level", 9, ["level: 9", "shows 5 hidden states"]),
+        (EXPERIMENTS, "variants.base.initial", "tuned", ["in a circle", "base"]),
+        (EXPERIMENTS, "figures.coverage.metrics", ["contrast"], ["not known of every frame"]),
+        (EXPERIMENTS, "tables.main_table.columns.0.metric", "pnsr", ["metric = 'pnsr'", "psnr"]),
     ],
 )
 def test_a_mistake_is_told_with_key_value_and_expectation(
@@ -180,7 +175,8 @@ def test_guidance_on_the_memory_needs_training_without_it(
 
 def test_without_guidance_on_it_the_memory_is_always_there_in_training(edit: Edit) -> None:
     config = load_config(edit(SMOKE, "memory.dropout", 0.0), scale="smoke")
-    assert config.rollout_settings("memory_1", "spin")["memory"]["guidance"] == 1.0
+    sampling = JobSettings(config).rollout("memory_1", "spin").sampling
+    assert sampling is not None and sampling.memory_guidance == 1.0
 
 
 def test_a_variant_overrides_the_guidance_on_its_memory(edit: Edit) -> None:
@@ -188,10 +184,11 @@ def test_a_variant_overrides_the_guidance_on_its_memory(edit: Edit) -> None:
     content = yaml.safe_load((root / SMOKE).read_text())
     content["rollouts"]["memory_guidance"] = 2.0
     (root / SMOKE).write_text(yaml.safe_dump(content))
-    config = load_config(root, scale="smoke")
-    scales = [config.rollout_settings(f"memory_{k}", "spin")["memory"]["guidance"] for k in (1, 2)]
-    assert scales == [0.5, 2.0]
-    assert config.rollout_settings("base", "spin")["memory"] is None
+    jobs = JobSettings(load_config(root, scale="smoke"))
+    made = {name: jobs.rollout(name, "spin") for name in ("memory_1", "memory_2", "base")}
+    scales = {name: job.sampling and job.sampling.memory_guidance for name, job in made.items()}
+    assert scales == {"memory_1": 0.5, "memory_2": 2.0, "base": None}
+    assert made["base"].memory is None
 
 
 def test_several_mistakes_are_told_a_line_each(edit: Edit) -> None:
@@ -261,12 +258,9 @@ def test_a_scale_fits_together(scale: str) -> None:
     assert deciding is not None
     chosen_on = settings.rollouts.protocols[deciding.protocol].split
     assert settings.splits[chosen_on].role == "validation"
-    stages = {"clips", "features", "training", "rollouts", "scores", "paper"}
-    assert stages <= settings.resources.keys()
+    assert set(STAGES) <= settings.resources.keys()
     assert settings.splits[settings.teacher.validation_split].dataset == "rooms"
     assert settings.features.layer < teacher_config(settings.teacher.architecture).depth
-    divisor = settings.model.patch_size * 2 ** (len(settings.model.channels) - 1)
-    assert settings.resolution % divisor == 0
 
 
 def test_a_pick_is_made_from_what_the_scale_leaves() -> None:
@@ -291,10 +285,11 @@ def test_videos_that_fit_a_window_are_made_at_once(edit: Edit) -> None:
     content["figures"] = {}
     content["main"] = []
     (root / EXPERIMENTS).write_text(yaml.safe_dump(content))
-    config = load_config(root, scale="smoke")
-    settings = config.rollout_settings("base", "spin")
-    assert (settings["frames"], settings["window"], settings["keyframe_density"]) == (4, 4, 1.0)
-    assert config.rollout_settings("base", "out_and_back")["keyframe_density"] == 0.25
+    jobs = JobSettings(load_config(root, scale="smoke"))
+    short, long = jobs.rollout("base", "spin"), jobs.rollout("base", "out_and_back")
+    assert short.sampling is not None and long.sampling is not None
+    assert (short.frames, short.sampling.window, short.sampling.keyframe_density) == (4, 4, 1.0)
+    assert long.sampling.keyframe_density == 0.25
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -305,7 +300,10 @@ def test_the_files_fit_the_published_schema_and_a_typo_does_not(scale: str) -> N
         **yaml.safe_load((config / "config.yaml").read_text()),
         **yaml.safe_load((config / "experiments.yaml").read_text()),
         "scale": scale,
-        "settings": yaml.safe_load((config / "scales" / f"{scale}.yaml").read_text()),
+        "settings": merged(
+            yaml.safe_load((config / BASE).read_text()),
+            yaml.safe_load((config / "scales" / f"{scale}.yaml").read_text()),
+        ),
         "datasets": {
             path.stem: yaml.safe_load(path.read_text())
             for path in (config / "datasets").glob("*.yaml")
@@ -315,6 +313,13 @@ def test_the_files_fit_the_published_schema_and_a_typo_does_not(scale: str) -> N
     content["settings"]["rollouts"]["sampling_step"] = 3
     with pytest.raises(jsonschema.ValidationError, match="sampling_step"):
         jsonschema.validate(content, schema)
+
+
+def test_a_scale_s_file_beats_the_base_key_by_key() -> None:
+    base = {"a": {"b": 1, "c": {"d": 2}}, "e": [1, 2], "f": {"g": 3}}
+    own = {"a": {"c": {"d": 4}}, "e": [5], "f": {}, "h": 6}
+    expected = {"a": {"b": 1, "c": {"d": 4}}, "e": [5], "f": {}, "h": 6}
+    assert merged(base, own) == expected
 
 
 def test_small_models_share_the_tracked_teacher() -> None:
@@ -339,7 +344,7 @@ def parameters(module: torch.nn.Module) -> int:
 
 
 def test_the_paper_model_is_the_published_one_and_runs(paper: Config) -> None:
-    sizes = paper.settings.model.model_dump()
+    sizes = paper.method_settings("dfot").model_dump()
     assert {name: sizes[name] for name in UVIT_RE10K} == UVIT_RE10K
     with torch.device("meta"):
         model = UViT3DPose(**sizes).eval()
@@ -375,79 +380,3 @@ def test_the_paper_rollout_is_the_published_one(paper: Config) -> None:
     assert len(plan.keyframe_windows) == 1
     assert len(plan.keyframe_windows[0].frames) == 16
     assert rollouts.sampling_steps == 50
-
-
-# --- which settings reach which job -----------------------------------------------------------
-
-
-def digests(config: Config) -> dict[str, str]:
-    """The digest of every job's settings, by job."""
-    variants, scale = config.variants, config.settings
-    picked = [name for name in variants if variants[name].best_of]
-    trained = [name for name in variants if variants[name].trained]
-    jobs: dict[str, Any] = {
-        **{f"clips {name}": config.clips_settings(name) for name in scale.splits},
-        **{f"plan {name}": config.plan_settings(name) for name in scale.plans},
-        "teacher": config.teacher_settings(),
-        **{f"features {name}": config.features_settings(name) for name in scale.plans},
-        **{f"choice {name}": config.choice_settings(name) for name in picked},
-        **{f"training {name}": config.training_settings(name, 0) for name in trained},
-        **{
-            f"rollout {name} {protocol}": config.rollout_settings(name, protocol)
-            for name in variants
-            for protocol in scale.rollouts.protocols
-        },
-        **{f"scores {name}": config.scores_settings(name) for name in scale.rollouts.protocols},
-        **{f"table {name}": config.table_settings(name) for name in config.tables},
-        **{f"figure {name}": config.figure_settings(name) for name in config.figures},
-    }
-    return {job: digest(settings) for job, settings in jobs.items()}
-
-
-@pytest.mark.parametrize(
-    ("file", "keys", "value", "kinds"),
-    [
-        (EXPERIMENTS, "tables.ablation_table2.caption", "Another.", {"table"}),
-        (SMOKE, "rollouts.sampling_steps", 3, {"rollout"}),
-        (SMOKE, "scores.bootstrap", 50, {"table", "figure"}),
-        (SMOKE, "recipes.base.learning_rate", 0.01, {"training base", "training repa"}),
-        (
-            SMOKE,
-            "plans.train.seed",
-            5,
-            {"plan train", "features train", "training base", "training repa"},
-        ),
-        (SMOKE, "candidates", {"best": ["base"]}, {"choice best"}),
-        (SMOKE, "memory.dropout", 0.5, {"training memory"}),
-        (SMOKE, "memory.budget", 99, {"training memory", "rollout memory", "rollout splat"}),
-        (SMOKE, "rollouts.memory_guidance", 2.0, {"rollout memory"}),
-        (EXPERIMENTS, "variants.memory_4.memory.guidance", 2.0, {"rollout memory_4 "}),
-        (SMOKE, "rollouts.keyframes.guidance_scale", 2.0, {"rollout"}),
-        (SMOKE, "splits.validation.clips", 3, {"clips validation", "rollout"}),
-        (SMOKE, "splits.spin.clips", 3, {"clips spin", "rollout"}),
-        (SMOKE, "seeds", [0, 1], {"table", "figure"}),
-        # none of these changes a result
-        (SMOKE, "recipes.base.checkpoint_steps", 1, set()),
-        (SMOKE, "recipes.base.workers", 3, set()),
-        (SMOKE, "rollouts.batch", 1, set()),
-        (SMOKE, "resources.training.mem_mb", 9999, set()),
-        (SMOKE, "teacher.weights", "elsewhere.safetensors", set()),
-        ("config/config.yaml", "tracking.uri", "http://tracking.example:5000", set()),
-    ],
-)
-def test_a_change_reaches_only_the_jobs_that_read_it(
-    file: str, keys: str, value: Any, kinds: set[str], edit: Edit
-) -> None:
-    before = digests(load_config(ROOT, scale="smoke"))
-    after = digests(load_config(edit(file, keys, value), scale="smoke"))
-    changed = {job for job in before if before[job] != after[job]}
-    assert all(any(job.startswith(kind) for kind in kinds) for job in changed), changed
-    for kind in kinds:
-        assert any(job.startswith(kind) for job in changed), kind
-
-
-def test_the_seed_and_the_variant_are_settings_of_a_training() -> None:
-    config = load_config(ROOT, scale="smoke")
-    trained = [name for name, variant in config.variants.items() if variant.trained]
-    made = [config.training_settings(name, seed) for name in trained for seed in (0, 1)]
-    assert len({digest(settings) for settings in made}) == len(made)

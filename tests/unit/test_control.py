@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from geomem.models.control import MemoryControl
-from geomem.models.uvit import UViT3DPose
+from geomem.networks.uvit.control import MemoryControl
+from geomem.networks.uvit.model import UViT3DPose
 
 MEMORY_CHANNELS = 5
 Inputs = tuple[Tensor, Tensor, Tensor]

@@ -62,7 +62,7 @@ def test_scheme_matches_golden(scheme: str) -> None:
     composed = guidance.compose(golden["input/model_output"])
     torch.testing.assert_close(composed, golden["output/composed"], rtol=1e-4, atol=1e-5)
     expected_mask = golden.get("output/external_cond_mask", torch.zeros(len(x), dtype=torch.bool))
-    assert torch.equal(guidance.camera_mask(mask), expected_mask)
+    assert torch.equal(guidance.unconditional(mask), expected_mask)
 
 
 # --- schemes without a golden of the reference: the definition, term by term -------------------
@@ -142,7 +142,7 @@ def test_scheme_without_a_golden_matches_its_definition(case: dict[str, Any]) ->
         alphas_cumprod=alphas,
     )
     assert levels.tolist() == case["levels"]
-    assert guidance.camera_mask(mask).tolist() == case["camera_mask"]
+    assert guidance.unconditional(mask).tolist() == case["camera_mask"]
     means = guidance.compose(golden["input/model_output"]).flatten(2).mean(2)
     torch.testing.assert_close(means, torch.tensor(case["frame_means"]), rtol=1e-4, atol=1e-5)
     for n, row in enumerate(case["levels"]):
@@ -196,7 +196,7 @@ def test_temporal_levels_by_hand() -> None:
         [600, f, 600, -1, -1],
     ]
     assert guidance.levels(levels, mask, 1000).tolist() == expected
-    assert guidance.camera_mask(mask).tolist() == [True, False, False] * 2
+    assert guidance.unconditional(mask).tolist() == [True, False, False] * 2
     outputs = torch.tensor([1.0, 10, 100, 2, 20, 200]).reshape(6, 1, 1, 1, 1)
     composed = guidance.compose(outputs).flatten().tolist()
     assert composed == [-0.5 * u + c + 0.5 * d for u, c, d in ((1, 10, 100), (2, 20, 200))]
@@ -227,7 +227,7 @@ def test_positions_outside_a_short_history_are_left_out() -> None:
     ]
     assert guidance.levels(levels, mask, 1000).tolist() == expected
     dropped = [True, False, False, True, True, False, True, True, True]
-    assert guidance.camera_mask(mask).tolist() == dropped
+    assert guidance.unconditional(mask).tolist() == dropped
     # the term of the subsequence that is not there vanishes: w_1 u - w_1 u
     outputs = torch.tensor([7.0, 7, 10, 7, 7, 10, 7, 7, 7]).reshape(9, 1, 1, 1, 1)
     assert guidance.compose(outputs).flatten().tolist()[1:] == [10.0, 7.0]

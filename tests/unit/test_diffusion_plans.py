@@ -9,13 +9,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from geomem.diffusion.plans import RolloutPlan, Window, plan_rollout
+from geomem.diffusion.rollout_plans import RolloutPlan, SamplerWindow, plan_rollout
 
 PLANS = json.loads((Path(__file__).parents[1] / "fixtures/rollout_plans.json").read_text())
 DEPTHS = {(256, 8, 0.0625): 5, (256, 16, 0.0625): 3, (64, 8, 1): 15, (32, 8, 0.25): 2}
 
 
-def as_golden(window: Window) -> dict[str, list[int]]:
+def as_golden(window: SamplerWindow) -> dict[str, list[int]]:
     return {"frames": list(window.frames), "context_mask": list(window.context_mask)}
 
 
@@ -48,14 +48,14 @@ def longest_chain(plan: RolloutPlan) -> int:
     """Oracle: walk the graph of windows backwards from each window."""
     maker = {frame: w for w in all_windows(plan) for frame in w.generated}
 
-    def chain_length(window: Window) -> int:
+    def chain_length(window: SamplerWindow) -> int:
         before = {maker[frame] for frame in window.known if frame in maker}
         return 1 + max(map(chain_length, before), default=0)
 
     return max(map(chain_length, all_windows(plan)))
 
 
-def all_windows(plan: RolloutPlan) -> list[Window]:
+def all_windows(plan: RolloutPlan) -> list[SamplerWindow]:
     return [*plan.keyframe_windows, *chain.from_iterable(plan.interpolation)]
 
 

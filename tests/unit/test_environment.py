@@ -92,6 +92,8 @@ def test_hooks_run_tools_of_the_environment(project: dict[str, Any]) -> None:
 def test_the_schema_hook_runs_when_the_configuration_s_models_change() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     files = next(hook["files"] for hook in hooks if hook["id"] == "schema")
-    models = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("src/geomem/config/*.py")]
-    assert len(models) > 5
+    read = ("config/*", "settings/*", "methods/*/spec", "memory/kinds/*", "metrics/families/*")
+    globs = [f"src/geomem/{place}.py" for place in (*read, "sources/kinds/*", "*/registry")]
+    models = [p.relative_to(ROOT).as_posix() for glob in globs for p in ROOT.glob(glob)]
+    assert len(models) > 20
     assert all(re.search(files, path) for path in [*models, "workflow/schemas/config.schema.json"])

@@ -9,29 +9,38 @@ import pytest
 import torch
 
 from conftest import told, write_fake_clips
-from geomem.config import load_config
+from geomem.commands.verification import orphans, products
+from geomem.config import Config, JobSettings, load_config
+from geomem.dag import Dag
 from geomem.formats import InputError, sha256_file, write_json, write_tensors
 from geomem.paper.analysis import Analyses, analysis_tables
 from geomem.paper.analysis_figures import clouds, probe_curves
 from geomem.paper.clouds import Cloud, cloud_figure, seen_from
 from geomem.paper.tables import Table, table_latex
-from geomem.scores.windows import Windows
-from geomem.verification import expected_results, orphans, products
+from geomem.scores.windows import AnalysisWindows
+from geomem.settings.analysis import AnalysisFigure, AnalysisRow
+from geomem.settings.jobs import AnalysisTableJob, FigureJob
 
 ROOT = Path(__file__).parents[2]
 CLIPS, SEEDS = 6, (0, 1)
 VARIANTS = {"base": ["ridge"], "repa": ["ridge", "projector"]}
 
 
-def settings() -> dict[str, Any]:
-    config = load_config(ROOT, scale="smoke")
-    rows = [{"variant": name, "label": f"model {name}"} for name in VARIANTS]
-    return {
-        **config.analysis_table_settings(),
-        "seeds": list(SEEDS),
-        "rows": rows,
-        "figure": {"rows": rows},
-    }
+ROWS = tuple(AnalysisRow(variant=name, label=f"model {name}") for name in VARIANTS)
+
+
+def jobs() -> JobSettings:
+    return JobSettings(load_config(ROOT, scale="smoke"))
+
+
+def table_settings() -> AnalysisTableJob:
+    return jobs().analysis_table().model_copy(update={"seeds": SEEDS, "rows": ROWS})
+
+
+def figure_settings(figure: AnalysisFigure) -> FigureJob:
+    analysis = jobs().config.settings.analysis
+    shared: dict[str, Any] = {"floors": (), "context": 1, "bootstrap": 100, "analysis": analysis}
+    return FigureJob(figure=figure, seeds=SEEDS, **shared)
 
 
 def values(rng: np.random.Generator, *names: str) -> dict[str, Any]:
@@ -56,7 +65,12 @@ def write_record(
         "decoding": {name: values(rng, *ways) for name in decoded},
         "clips": [f"clip-{i}" for i in range(CLIPS)],
         "fit_windows": 8,
-        "settings": {"analysis": settings()["analysis"]},
+        "provenance": {
+            "stage": "scores",
+            "version": 1,
+            "settings": jobs().analysis(None).recorded(),
+            "inputs": {},
+        },
         "clouds": sha256_file(path.with_suffix(".safetensors")),
         **more,
     }
@@ -88,7 +102,7 @@ def cell(table: Table, label: str, column: str) -> Any:
 
 def test_cells_are_means_over_seeds_and_known_clips(records: list[Path]) -> None:
     analyses = Analyses(records)
-    (probes, decoded), record = analysis_tables(settings(), analyses)
+    (probes, decoded), record = analysis_tables(table_settings(), analyses)
     both = [r["probes"]["state2"]["values"] for r in analyses.of("repa", SEEDS)]
     made = cell(probes, "video model, model repa", "rotation_deg")
     assert made.value == pytest.approx(np.mean([v["rotation_deg"] for v in both]), rel=1e-5)
@@ -107,7 +121,7 @@ def test_cells_are_means_over_seeds_and_known_clips(records: list[Path]) -> None
 
 def test_r2_is_the_share_of_the_mean_depths_error_that_is_gone(records: list[Path]) -> None:
     analyses = Analyses(records)
-    (probes, _), _ = analysis_tables(settings(), analyses)
+    (probes, _), _ = analysis_tables(table_settings(), analyses)
     sources = analyses.teacher["probes"]
     plain, fitted = (sum(sources[n]["values"]["depth_error"]) for n in ("nothing", "layer3"))
     made = cell(probes, "VGGT, layer 3", "depth_r2")
@@ -117,16 +131,17 @@ def test_r2_is_the_share_of_the_mean_depths_error_that_is_gone(records: list[Pat
 
 
 def test_figures_show_all_layers_states_and_clouds(records: list[Path]) -> None:
-    shown = settings()
+    shown = figure_settings(AnalysisFigure(kind="probes", rows=ROWS))
     drawn, _ = probe_curves(shown, Analyses(records))
     left, right = drawn.axes[:2]
     lines = {line.get_label(): line for axis in (left, right) for line in axis.get_lines()}
     assert len(lines["VGGT"].get_xdata()) == 11 and len(lines["model repa"].get_xdata()) == 5
+    shown = figure_settings(AnalysisFigure(kind="clouds", rows=ROWS))
     figure, record = clouds(shown, Analyses(records))
     titles = [axis.get_title() for axis in figure.axes[:5]]
     assert titles[0] == "truth"
     assert titles[3:] == ["model base\n(ridge)", "model repa\n(own projector)"]
-    assert record["clip"] == "clip-0"
+    assert record["clip"] == "clip-0" and record["settings"] == shown.digest
 
 
 def test_records_that_do_not_belong_together_are_told(records: list[Path]) -> None:
@@ -135,6 +150,12 @@ def test_records_that_do_not_belong_together_are_told(records: list[Path]) -> No
     records[1].with_suffix(".safetensors").write_bytes(b"other")
     told(lambda: Analyses(records).clouds("base", 0), "seed0.safetensors", "make it again")
     write_record(records[1], ["state0"], ["ridge"], 3, variant="base", seed=0, clips=["other"])
+    told(lambda: Analyses(records), "other clips or settings")
+    other = jobs().analysis(None)
+    other = other.model_copy(update={"analysis": other.analysis.model_copy(update={"stride": 9})})
+    made_by = {"stage": "scores", "version": 1, "settings": other.recorded(), "inputs": {}}
+    more: dict[str, Any] = {"variant": "base", "seed": 0, "provenance": made_by}
+    write_record(records[1], ["state0"], ["ridge"], 3, **more)
     told(lambda: Analyses(records), "other clips or settings")
 
 
@@ -153,20 +174,23 @@ def test_views_keep_lengths_and_look_down() -> None:
 def test_probes_cannot_be_fitted_on_what_they_are_measured_on(tmp_path: Path) -> None:
     for name in ("fit", "test"):
         write_fake_clips(tmp_path / name, clips=6, frames=24, size=32)
-    chosen = load_config(ROOT, scale="smoke").analysis_settings(None)
+    chosen = jobs().analysis(None)
     with pytest.raises(InputError, match="share 6 scenes"):
-        Windows(
+        AnalysisWindows(
             tmp_path / "fit", tmp_path / "test", chosen, device=torch.device("cpu"), progress=iter
         )
+
+
+def records_of(config: Config, root: Path) -> set[Path]:
+    return {root / job.record for jobs in Dag(config).stages() for job in jobs}
 
 
 def test_the_study_asks_for_the_analysis_and_the_main_job_does_not(tmp_path: Path) -> None:
     study, main = (load_config(ROOT, scale="smoke", main_job=m) for m in (False, True))
     folder = tmp_path / "results/smoke/analysis"
-    asked = {r.record for group in expected_results(study, tmp_path) for r in group}
+    asked = records_of(study, tmp_path)
     assert folder / "teacher.json" in asked and folder / "tuned_repa/seed0.json" in asked
-    left = {r.record for group in expected_results(main, tmp_path) for r in group}
-    assert not {path for path in left if path.is_relative_to(folder)}
+    assert not {path for path in records_of(main, tmp_path) if path.is_relative_to(folder)}
     shutil.copytree(ROOT / "config", tmp_path / "config")
     table = tmp_path / "results/smoke/tables/feature_analysis.tex"
     assert table in products(study, tmp_path) and table not in products(main, tmp_path)

@@ -9,6 +9,8 @@ import pytest
 from conftest import told, write_fake_clips
 from geomem.formats import ClipStore, write_videos
 from geomem.paper.films import CELL, GAP, HEADER, film, sheet, write_mp4
+from geomem.settings.evaluation import FigureRow, Video
+from geomem.settings.jobs import VideoJob
 
 SIDE, FRAMES, CLIPS = 48, 6, 2
 FACTOR = CELL // SIDE
@@ -43,14 +45,14 @@ def folders(tmp_path: Path) -> tuple[Path, list[Path]]:
     for variant, rgb in made.items():
         names = [clip.clip_id for clip in store.clips]
         record = {"variant": variant, "seed": 0, "protocol": "spin", "clips": names}
-        write_videos(tmp_path / variant, np.ascontiguousarray(rgb), record)
+        write_videos(tmp_path / variant, np.ascontiguousarray(rgb), {}, record)
     return clips, [tmp_path / variant for variant in made]
 
 
-def settings(**figure: object) -> dict:
-    rows = [{"variant": "turned", "label": "b"}, {"variant": "dark", "label": "a"}]
-    shown = {"protocol": "spin", "clips": CLIPS, "rate": 8, "rows": rows}
-    return {"figure": shown | figure, "seeds": [0], "context": 1}
+def settings(protocol: str = "spin") -> VideoJob:
+    rows = FigureRow(variant="turned", label="b"), FigureRow(variant="dark", label="a")
+    video = Video(protocol=protocol, clips=CLIPS, rate=8, rows=rows)
+    return VideoJob(video=video, seeds=(0,), context=1)
 
 
 def test_a_decoded_video_shows_the_stored_frames_of_every_clip_and_row(
@@ -63,6 +65,7 @@ def test_a_decoded_video_shows_the_stored_frames_of_every_clip_and_row(
     assert decoded.shape == frames.shape
     assert frames.shape[1:3] == (HEADER + CLIPS * STEP - GAP, 3 * STEP - GAP)
     store = ClipStore(clips)
+    assert record["settings"] == settings().digest
     assert record["clip"] == [clip.clip_id for clip in store.clips[:CLIPS]]
     for row in range(CLIPS):
         truth = store.rgb(row)

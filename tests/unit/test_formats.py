@@ -235,7 +235,7 @@ def rows_of(rows: range) -> dict[str, Tensor]:
 @pytest.fixture
 def cache(tmp_path: Path, plan_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(features_format, "SHARD_WINDOWS", 2)
-    key = {"plan": features_format.sha256_file(plan_path), "layer": 3}
+    key = {"inputs": {"plan": features_format.sha256_file(plan_path)}, "layer": 3}
     folder = tmp_path / "cache"
     write_feature_part(folder / "part-000.json", range(3), key, rows_of, progress=plain)
     return folder
@@ -265,7 +265,7 @@ def test_finished_shards_are_kept_and_damaged_ones_made_again(cache: Path, plan_
         made.append(rows)
         return rows_of(rows)
 
-    key = read_json(cache / "part-000.json")["key"]
+    key = read_json(cache / "part-000.json")["provenance"]
     write_feature_part(cache / "part-000.json", range(3), key, compute, progress=plain)
     assert made == [range(2, 3)]
     assert shards[0].stat().st_mtime_ns == before

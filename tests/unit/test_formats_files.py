@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conftest import flip_last_byte, told, truncate
-from geomem.cli import run_command
 from geomem.formats import (
     ClipInfo,
     atomic_directory,
@@ -41,6 +40,7 @@ from geomem.formats import (
     write_tensors,
     write_videos,
 )
+from geomem.jobs import run_command
 
 # --- checkpoints ------------------------------------------------------------------------------
 
@@ -58,7 +58,9 @@ class Linear(ModelMixin, ConfigMixin):  # type: ignore[misc]
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     log = [{"step": 0.0, "loss": 1.5}, {"step": 1.0, "loss": 0.25, "norm": 3.0}]
-    write_checkpoint(tmp_path / "checkpoint", {"backbone": Linear(4)}, {"variant": "base"}, log)
+    write_checkpoint(
+        tmp_path / "checkpoint", {"backbone": Linear(4)}, {"version": 1}, {"variant": "base"}, log
+    )
     return tmp_path / "checkpoint"
 
 
@@ -153,7 +155,7 @@ def test_tensors_that_are_cut_are_told(tmp_path: Path) -> None:
 
 def test_videos_that_are_damaged_are_told(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (1, 2, 4, 4, 3), np.uint8)
-    write_videos(tmp_path, rgb, {"seed": 0})
+    write_videos(tmp_path, rgb, {"version": 1}, {"seed": 0})
     frames, record = read_videos(tmp_path)
     assert np.array_equal(frames, rgb) and record["seed"] == 0
     path = tmp_path / "rgb.npy"
@@ -234,7 +236,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
         clips=[ClipInfo(clip_id="a", scene="a", trajectory="walk")],
         provenance={},
     ),
-    "checkpoint": lambda path: write_checkpoint(path, {"backbone": Linear(256)}, {}, []),
+    "checkpoint": lambda path: write_checkpoint(path, {"backbone": Linear(256)}, {}, {}, []),
 }
 
 

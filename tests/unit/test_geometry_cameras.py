@@ -40,7 +40,7 @@ def golden() -> dict[str, Tensor]:
     return load_file(GOLDEN)
 
 
-def test_relative_to_first_matches_golden(golden):
+def test_relative_to_first_matches_golden(golden: dict[str, Tensor]) -> None:
     _, w2c = split_cameras(golden["input/cameras"])
     expected = golden["output/extrinsics_relative_to_first"]
     torch.testing.assert_close(relative_to_first(w2c), expected, rtol=1e-4, atol=1e-5)
@@ -48,7 +48,7 @@ def test_relative_to_first_matches_golden(golden):
 
 @FEW
 @given(seed=SEEDS)
-def test_compose_and_invert_are_rigid_motion_algebra(seed):
+def test_compose_and_invert_are_rigid_motion_algebra(seed: int) -> None:
     a, b, c = random_poses(seed, 3)
     points = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
     close = {"rtol": 1e-4, "atol": 1e-4}
@@ -62,7 +62,7 @@ def test_compose_and_invert_are_rigid_motion_algebra(seed):
     torch.testing.assert_close(apply(a, camera_centres(a)[None]), torch.zeros(1, 3), **close)
 
 
-def test_split_and_join_are_inverse_and_refuse_other_widths(golden):
+def test_split_and_join_are_inverse_and_refuse_other_widths(golden: dict[str, Tensor]) -> None:
     cameras = golden["input/cameras"]
     assert torch.equal(join_cameras(*split_cameras(cameras)), cameras)
     with pytest.raises(ValueError, match="18"):
@@ -78,7 +78,7 @@ def test_split_and_join_are_inverse_and_refuse_other_widths(golden):
         (slice(4, 7), None, "determinant"),
     ],
 )
-def test_check_cameras_names_the_first_bad_camera(column, value, message):
+def test_check_cameras_names_the_first_bad_camera(column: int, value: float, message: str) -> None:
     cameras = join_cameras(
         torch.tensor([1.0, 1.0, 0.5, 0.5]).expand(2, 3, 4), random_poses(1, 2, 3)
     )

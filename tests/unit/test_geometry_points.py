@@ -26,7 +26,7 @@ def random_camera(seed: int) -> Tensor:
     width=st.integers(1, 6),
     scale=st.floats(0.1, 50),
 )
-def test_project_undoes_unproject(seed, height, width, scale):
+def test_project_undoes_unproject(seed: int, height: int, width: int, scale: float) -> None:
     cameras = torch.stack([random_camera(seed), random_camera(seed + 1)])
     depth = scale * (0.5 + torch.rand(2, height, width))
     points = unproject(depth, cameras).flatten(1, 2)
@@ -36,7 +36,7 @@ def test_project_undoes_unproject(seed, height, width, scale):
     torch.testing.assert_close(uv, expected, rtol=1e-3, atol=2e-3)
 
 
-def test_one_point_by_hand():
+def test_one_point_by_hand() -> None:
     # Camera at (1, 0, 0) looking along +z: right is +x, down is +y.
     pose = torch.tensor([[1.0, 0, 0, -1], [0, 1, 0, 0], [0, 0, 1, 0]])
     camera = join_cameras(torch.tensor([0.5, 2.0, 0.5, 0.25]), pose)
@@ -45,7 +45,7 @@ def test_one_point_by_hand():
     torch.testing.assert_close(z, torch.tensor([4.0, -2.0]))
 
 
-def test_points_broadcast_over_cameras():
+def test_points_broadcast_over_cameras() -> None:
     cameras = torch.stack([random_camera(seed) for seed in range(3)])
     points = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     uv, z = project(points, cameras)
@@ -69,7 +69,7 @@ def rounding(points: Tensor, camera: Tensor, uv: Tensor, z: Tensor) -> tuple[Ten
     return of_sum, 2 * slope * (of_sum / z.abs())[:, None] + 8 * torch.finfo(torch.float32).eps
 
 
-def test_no_surface_gives_points_that_are_not_finite():
+def test_no_surface_gives_points_that_are_not_finite() -> None:
     points = unproject(torch.tensor([[[1.0, float("inf")]]]), random_camera(0)[None])
     assert points[0, 0, 0].isfinite().all()
     assert not points[0, 0, 1].isfinite().all()

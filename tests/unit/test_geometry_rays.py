@@ -19,17 +19,17 @@ def golden() -> dict[str, Tensor]:
     return load_file(GOLDEN)
 
 
-def test_rays_match_golden(golden):
+def test_rays_match_golden(golden: dict[str, Tensor]) -> None:
     cameras = golden["input/cameras"]
     torch.testing.assert_close(camera_rays(cameras, 8), golden["output/ray"], **CLOSE)
 
 
-def test_encoding_matches_golden(golden):
+def test_encoding_matches_golden(golden: dict[str, Tensor]) -> None:
     expected = golden["output/ray_encoding"].movedim(-1, 2)
     torch.testing.assert_close(encode_rays(golden["output/ray"]), expected, **CLOSE)
 
 
-def test_whole_chain_matches_golden(golden):
+def test_whole_chain_matches_golden(golden: dict[str, Tensor]) -> None:
     encoded = encode_cameras(golden["input/cameras"], 8)
     expected = golden["output/ray_encoding"].movedim(-1, 2)
     # Frequency 2^14 pi turns one float32 rounding of a coordinate into 0.03.
@@ -38,13 +38,13 @@ def test_whole_chain_matches_golden(golden):
     torch.testing.assert_close(encoded, expected, rtol=0, atol=0.05)
 
 
-def test_autocast_does_not_touch_the_encoding(golden):
+def test_autocast_does_not_touch_the_encoding(golden: dict[str, Tensor]) -> None:
     plain = encode_cameras(golden["input/cameras"], 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(encode_cameras(golden["input/cameras"], 4), plain)
 
 
-def test_one_encoded_value_by_hand():
+def test_one_encoded_value_by_hand() -> None:
     rays = torch.zeros(1, 1, 1, 1, 6)
     rays[..., 4] = 0.3  # y of the direction
     encoded = encode_rays(rays)[0, 0, :, 0, 0]
@@ -53,7 +53,7 @@ def test_one_encoded_value_by_hand():
     assert encoded[90 + 45 + 15 + 2] == pytest.approx(math.cos(math.pi * 4 * 0.3), abs=1e-5)
 
 
-def test_rays_ignore_the_choice_of_world_frame(golden):
+def test_rays_ignore_the_choice_of_world_frame(golden: dict[str, Tensor]) -> None:
     cameras = golden["input/cameras"].clone()
     before = camera_rays(cameras, 4)
     # A new world: x_old = x_new + shift, so t_new = t + R shift.
@@ -63,7 +63,7 @@ def test_rays_ignore_the_choice_of_world_frame(golden):
     torch.testing.assert_close(camera_rays(cameras, 4), before, rtol=1e-4, atol=1e-5)
 
 
-def test_origins_and_directions_come_apart(golden):
+def test_origins_and_directions_come_apart(golden: dict[str, Tensor]) -> None:
     cameras = golden["input/cameras"]
     origins, directions = encode_cameras_apart(cameras, 8)
     together = encode_cameras(cameras, 8)

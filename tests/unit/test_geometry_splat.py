@@ -1,5 +1,7 @@
 """Splatting against a per-point oracle, and its promises: nearest wins, no growth, no noise."""
 
+from typing import Any
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,9 @@ def jittered_cameras(generator: torch.Generator, count: int) -> Tensor:
     return join_cameras(FRONTAL[:4].expand(count, 4), torch.cat([rotation, translation], dim=-1))
 
 
-def splat_oracle(points, features, camera, size, radius, tolerance):
+def splat_oracle(
+    points: Tensor, features: Tensor, camera: Tensor, size: int, radius: Any, tolerance: float
+) -> Any:
     """One camera, plain loops over points and pixels."""
     uv, z = project(points, camera)
     reached: dict[tuple[int, int], list] = {}
@@ -47,7 +51,7 @@ def splat_oracle(points, features, camera, size, radius, tolerance):
     return known | close_cracks_oracle(known, size, tolerance)
 
 
-def close_cracks_oracle(known, size, tolerance):
+def close_cracks_oracle(known: Any, size: int, tolerance: float) -> dict[tuple[int, int], Any]:
     closed = {}
     for row in range(size):
         for column in range(size):
@@ -69,7 +73,7 @@ def close_cracks_oracle(known, size, tolerance):
 @given(
     seed=st.integers(0, 2**31 - 1), count=st.integers(0, 40), tolerance=st.sampled_from([0.02, 0.1])
 )
-def test_splat_matches_the_naive_oracle(seed, count, tolerance):
+def test_splat_matches_the_naive_oracle(seed: int, count: int, tolerance: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(count, 3, generator=generator) + torch.tensor([0.0, 0.0, 2.5])
     features = torch.randn(count, 2, generator=generator)
@@ -91,7 +95,7 @@ def plane(z: float, size: int, *, camera: Tensor = FRONTAL) -> Tensor:
     return unproject(torch.full((1, size, size), z), camera[None]).flatten(0, 2)
 
 
-def test_the_nearest_surface_wins():
+def test_the_nearest_surface_wins() -> None:
     points = torch.cat([plane(4.0, 16), plane(2.0, 8)])
     features = torch.cat([torch.zeros(256, 1), torch.ones(64, 1)])
     radius = torch.cat([torch.full((256,), 4 / 16), torch.full((64,), 2 / 8)])
@@ -101,7 +105,7 @@ def test_the_nearest_surface_wins():
     torch.testing.assert_close(depth, torch.full_like(depth, 2.0))
 
 
-def test_own_camera_gives_the_image_back():
+def test_own_camera_gives_the_image_back() -> None:
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     z = 1 + pixel_grid(16, 16)[None, ..., 1]
     points = unproject(z, FRONTAL[None]).flatten(0, 2)
@@ -112,7 +116,7 @@ def test_own_camera_gives_the_image_back():
     torch.testing.assert_close(depth, z[:, None], rtol=1e-3, atol=1e-3)
 
 
-def test_magnified_plane_has_no_holes_and_does_not_grow():
+def test_magnified_plane_has_no_holes_and_does_not_grow() -> None:
     # Seen from 1 m instead of 3 m, the samples lie three pixels apart; half the map is empty.
     points = plane(3.0, 16)
     points = points[points[:, 0] > 0]
@@ -123,7 +127,7 @@ def test_magnified_plane_has_no_holes_and_does_not_grow():
     assert not coverage[..., :7].any()
 
 
-def test_uncovered_is_exactly_zero_and_behind_is_unseen():
+def test_uncovered_is_exactly_zero_and_behind_is_unseen() -> None:
     points = torch.tensor([[0.0, 0.0, 2.0], [0.1, 0.0, -2.0]])
     maps, coverage, depth = splat(points, torch.ones(2, 5), FRONTAL[None], 9, radius=0.0)
     assert coverage.sum() == 1
@@ -132,7 +136,7 @@ def test_uncovered_is_exactly_zero_and_behind_is_unseen():
         assert torch.equal(layer * coverage, layer)
 
 
-def test_cracks_close_but_outlines_stay():
+def test_cracks_close_but_outlines_stay() -> None:
     # Two samples two pixels apart, and none beside them.
     points = torch.tensor([[-1 / 9, 0.0, 1.0], [1 / 9, 0.0, 1.0]])
     features = torch.tensor([[0.0], [1.0]])
@@ -144,7 +148,7 @@ def test_cracks_close_but_outlines_stay():
     assert splat(points, features, FRONTAL[None], 9, radius=0.1)[1].sum() == 2
 
 
-def test_splat_repeats_bit_for_bit_and_views_are_independent():
+def test_splat_repeats_bit_for_bit_and_views_are_independent() -> None:
     generator = torch.Generator().manual_seed(3)
     points = torch.randn(2000, 3, generator=generator) + torch.tensor([0.0, 0.0, 3.0])
     features = torch.randn(2000, 4, generator=generator)

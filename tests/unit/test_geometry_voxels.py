@@ -18,7 +18,7 @@ def cloud(seed: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), count=st.integers(0, 200), budget=st.integers(1, 64))
-def test_budget_holds_and_weighted_sums_are_conserved(seed, count, budget):
+def test_budget_holds_and_weighted_sums_are_conserved(seed: int, count: int, budget: int) -> None:
     points, features, weights = cloud(seed, count)
     merged = voxel_downsample(points, features, weights, budget=budget, voxel_size=0.1)
     assert len(merged[0]) <= budget
@@ -32,7 +32,7 @@ def test_budget_holds_and_weighted_sums_are_conserved(seed, count, budget):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), budget=st.integers(1, 64))
-def test_same_points_again_do_not_grow_the_map(seed, budget):
+def test_same_points_again_do_not_grow_the_map(seed: int, budget: int) -> None:
     parts = cloud(seed, 150)
     once = voxel_downsample(*parts, budget=budget, voxel_size=0.2)
     twice = voxel_downsample(
@@ -43,7 +43,7 @@ def test_same_points_again_do_not_grow_the_map(seed, budget):
     torch.testing.assert_close(twice[2], 2 * once[2])
 
 
-def test_cells_match_a_dictionary():
+def test_cells_match_a_dictionary() -> None:
     points, features, weights = cloud(5, 100)
     merged, means, totals = voxel_downsample(points, features, weights, budget=100, voxel_size=2.0)
     cells: dict[tuple, list[int]] = {}
@@ -58,14 +58,14 @@ def test_cells_match_a_dictionary():
         torch.testing.assert_close(totals[row], weights[members].sum())
 
 
-def test_voxel_size_doubles_only_as_far_as_needed():
+def test_voxel_size_doubles_only_as_far_as_needed() -> None:
     # A line of 8 points 1 apart: 8 cells of size 1, 5 or 4 of size 2.
     points = torch.stack([torch.arange(8.0), torch.zeros(8), torch.zeros(8)], dim=-1)
     assert fit_voxel_size(points, budget=8, voxel_size=0.25) == 0.25
     assert fit_voxel_size(points, budget=5, voxel_size=0.25) == 2.0
 
 
-def test_bad_arguments_are_refused():
+def test_bad_arguments_are_refused() -> None:
     points, features, weights = cloud(0, 3)
     with pytest.raises(ValueError, match="budget"):
         voxel_downsample(points, features, weights, budget=0, voxel_size=1.0)

@@ -20,7 +20,7 @@ def coordinates_image(depth: Tensor, camera: Tensor) -> Tensor:
     return unproject(depth[None], camera[None])[0, ..., :2].permute(2, 0, 1)
 
 
-def test_identity_gives_the_image_back():
+def test_identity_gives_the_image_back() -> None:
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     depth = 1 + pixel_grid(8, 8)[..., 0]
     warped, covisible = warp_frame(image, depth, FRONTAL, depth, FRONTAL)
@@ -28,7 +28,7 @@ def test_identity_gives_the_image_back():
     torch.testing.assert_close(warped, image, rtol=0, atol=1e-4)
 
 
-def test_plane_shifts_by_focal_times_baseline_over_depth():
+def test_plane_shifts_by_focal_times_baseline_over_depth() -> None:
     # 0.5 m sideways at 2 m is a quarter of the image: two of eight pixels.
     depth = torch.full((8, 8), 2.0)
     source = coordinates_image(depth, FRONTAL)
@@ -40,7 +40,7 @@ def test_plane_shifts_by_focal_times_baseline_over_depth():
     assert (warped[:, :, 6:] == 0).all()
 
 
-def test_slanted_plane_is_wholly_covisible():
+def test_slanted_plane_is_wholly_covisible() -> None:
     # 1 / z is affine over the image of a plane: z = 2 / (1 - 0.8 x), x the normalised ray.
     def slanted(camera: Tensor) -> Tensor:
         x = pixel_grid(32, 32)[..., 0] - 0.5
@@ -54,7 +54,7 @@ def test_slanted_plane_is_wholly_covisible():
     torch.testing.assert_close(warped[:, :, 6:26], truth[:, :, 6:26], rtol=0, atol=5e-3)
 
 
-def test_occluded_and_missing_surfaces_are_not_covisible():
+def test_occluded_and_missing_surfaces_are_not_covisible() -> None:
     near_strip = torch.full((8, 8), 4.0)
     near_strip[:, 3:5] = 1.0
     image = torch.ones(3, 8, 8)

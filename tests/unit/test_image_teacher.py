@@ -1,6 +1,7 @@
 """The 2D teacher: official DINOv2 files, the encoder that stands in, and the training it guides."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ from test_training import run_module
 from torch import Tensor
 
 from conftest import ROOT, edit_yaml, told, write_fake_clips
-from geomem.config import load_config
+from geomem.config import JobSettings, load_config
 from geomem.formats import InputError
 from geomem.formats.teachers import load_image_teacher, load_teacher
-from geomem.models.dinov2 import image_tokens, load_dinov2
-from geomem.models.vggt_layers import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder
-from geomem.training.build import build_model, online_teacher
-from geomem.training.data import open_dataset
-from geomem.training.loop import train
+from geomem.networks.dinov2 import image_tokens, load_dinov2
+from geomem.networks.vggt.layers import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder
+from geomem.settings.jobs import ImageTeacherModel, TrainingJob
+from geomem.training.build import OnlineImageTeacher, online_teacher
+from geomem.training.data import WindowDataset, open_dataset
+from geomem.training.objective import Objective
+from training_cases import learn, objective_of
 
 SIZES = {"embed_dim": 16, "depth": 2, "num_heads": 2, "image_size": 28, "patch_size": 14}
 WEIGHTS = ROOT / "weights/vggt_tiny/model.safetensors"
@@ -94,19 +97,20 @@ def test_a_file_without_registers_or_of_other_sizes_is_refused(tmp_path: Path) -
     path = write(tmp_path, official(), ".pth")
     with pytest.raises(ValueError, match=r"reshaped tensors"):
         load_dinov2(path, **SIZES | {"embed_dim": 32})
-    settings = {"dinov2": {**SIZES, "sha256": "0" * 64}}
-    told(lambda: load_image_teacher(path, settings), "dinov2.pth")
+    told(lambda: load_image_teacher(path, sha256="0" * 64, **SIZES), "dinov2.pth")
 
 
 def test_missing_damaged_and_unsafe_files_are_told_in_one_line(tmp_path: Path) -> None:
-    settings = {"dinov2": {**SIZES, "sha256": ""}}
-    told(lambda: load_image_teacher(tmp_path / "none.pth", settings), "none.pth", "bring it again")
+    def load(path: Path) -> PatchEmbedder:
+        return load_image_teacher(path, sha256="", **SIZES)
+
+    told(lambda: load(tmp_path / "none.pth"), "none.pth", "bring it again")
     for suffix in (".pth", ".safetensors"):
         path = write(tmp_path, official(), suffix)
         path.write_bytes(path.read_bytes()[:500])
-        told(lambda path=path: load_image_teacher(path, settings), path.name, "bring it again")
+        told(partial(load, path), path.name, "bring it again")
     torch.save({"cls_token": Path("/")}, tmp_path / "unsafe.pth")
-    told(lambda: load_image_teacher(tmp_path / "unsafe.pth", settings), "unsafe.pth", "cannot be")
+    told(lambda: load(tmp_path / "unsafe.pth"), "unsafe.pth", "cannot be")
 
 
 def test_tokens_are_those_of_normalised_images_each_by_itself(tmp_path: Path) -> None:
@@ -131,32 +135,34 @@ def aligned(project: Path) -> Path:
     return project
 
 
-def prepare(project: Path):
-    settings = load_config(project).training_settings("repa", 0)
-    dataset = open_dataset(
-        project / "clips", project / "train.json", settings,
-    )  # fmt: skip
+def prepare(project: Path) -> tuple[TrainingJob, WindowDataset, Objective]:
+    settings = JobSettings(load_config(project)).training("repa", 0)
+    dataset = open_dataset(project / "clips", project / "train.json", settings)
     torch.manual_seed(0)
-    return settings, dataset, build_model(settings, dataset, initial=None)
+    return settings, dataset, objective_of(settings)
+
+
+def image_teacher_of(settings: TrainingJob) -> ImageTeacherModel:
+    assert settings.alignment is not None and settings.alignment.image_teacher is not None
+    return settings.alignment.image_teacher
 
 
 def test_without_dinov2_the_encoder_of_the_3d_teacher_stands_in_and_guides(aligned: Path) -> None:
     settings, dataset, model = prepare(aligned)
-    assert settings["image_teacher"].keys() == {"encoder_of"}
+    stand_in = image_teacher_of(settings).encoder_of
+    assert image_teacher_of(settings).dinov2 is None and stand_in is not None
     assert load_config(aligned).caches_of("repa") == {}
     with pytest.raises(InputError, match="2D teacher needs --weights"):
         online_teacher(settings, None, None)
     teacher = online_teacher(settings, WEIGHTS, None)
-    vggt = load_teacher(WEIGHTS, settings["image_teacher"]["encoder_of"]["teacher"])
+    assert isinstance(teacher, OnlineImageTeacher)
+    vggt = load_teacher(WEIGHTS, **stand_in.model_dump())
     frames = dataset[0]["frames"][None]
     # what VGGT itself goes on with, after its special tokens
     inside = vggt.aggregator.embed((frames + 1) / 2)[:, :, 5:]
     torch.testing.assert_close(teacher.tokens(frames).flatten(-2).mT, inside)
     before = {name: p.detach().clone() for name, p in model.projector.named_parameters()}
-    log = train(
-        model, dataset, settings, inputs={}, teacher=teacher, state_folder=aligned / "state",
-        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
-    )  # fmt: skip
+    log = learn(model, dataset, settings, aligned / "state", teacher=teacher)
     assert {name for name in log[-1] if name.startswith("align_")} == {"align_repa"}
     assert all(-1 <= entry["cosine"] <= 1 for entry in log)
     assert not any(torch.equal(p, before[n]) for n, p in model.projector.named_parameters())
@@ -169,7 +175,9 @@ def test_with_a_dinov2_file_that_is_the_teacher(aligned: Path) -> None:
     config = load_config(aligned)
     assert config.online_weights_of("repa") == "dinov2.pth"
     settings, dataset, model = prepare(aligned)
+    assert image_teacher_of(settings).encoder_of is None
     teacher = online_teacher(settings, path, None)
+    assert isinstance(teacher, OnlineImageTeacher)
     frames = dataset[0]["frames"][None]
     expected = image_tokens(load_dinov2(path, **SIZES), (frames + 1) / 2, size=28)
     assert torch.equal(teacher.tokens(frames), expected)
@@ -177,11 +185,12 @@ def test_with_a_dinov2_file_that_is_the_teacher(aligned: Path) -> None:
 
 
 def test_captions_tell_what_stands_in_for_dinov2(aligned: Path) -> None:
-    config = load_config(aligned)
-    told_in = {t: config.table_settings(t)["stands_in"] for t in ("ablation_table1", "main_table")}
-    assert told_in["ablation_table1"].endswith(
+    def stands_in(table: str) -> str:
+        return JobSettings(load_config(aligned)).table(table).stands_in
+
+    assert stands_in("ablation_table1").endswith(
         "; the image encoder of vggt_tiny for DINOv2, the 2D teacher"
     )
-    assert "DINOv2" not in told_in["main_table"]
+    assert "DINOv2" not in stands_in("main_table")
     edit_yaml(aligned / "config/scales/smoke.yaml", image_teacher={"weights": "dinov2.pth"})
-    assert "DINOv2" not in load_config(aligned).table_settings("ablation_table1")["stands_in"]
+    assert "DINOv2" not in stands_in("ablation_table1")

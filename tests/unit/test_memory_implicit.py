@@ -6,14 +6,17 @@ import pytest
 import torch
 from test_control import Inputs, make_base
 from torch import Tensor
+from torch.nn.functional import pad
 
 from geomem.geometry.rays import RAY_CHANNELS, encode_cameras
-from geomem.memory.implicit import encode_history, history_channels
-from geomem.models.control import MemoryControl
-from geomem.models.implicit import ImplicitControl, ImplicitMemory
-from geomem.models.uvit import UViT3DPose
+from geomem.memory.implicit import History
+from geomem.memory.registry import KINDS
+from geomem.networks.uvit.control import MemoryControl
+from geomem.networks.uvit.implicit import ImplicitControl, ImplicitMemory
+from geomem.networks.uvit.model import UViT3DPose
 
 FEATURES, GRID, WIDTH, QUERIES = 3, 4, 16, 6
+CHANNELS = sum(KINDS["implicit"].channels(FEATURES).values())
 
 
 def camera(x: float) -> Tensor:
@@ -22,19 +25,25 @@ def camera(x: float) -> Tensor:
     return torch.cat([torch.tensor([0.8, 0.8, 0.5, 0.5]), pose.flatten()])
 
 
-def history(known: int, *, frames: int | None = None, first: float = 0.0) -> Tensor:
+def read(known: int, *, first: float = 0.0) -> dict[str, Tensor]:
+    """What a target camera at `first` reads of a history of so many frames."""
     torch.manual_seed(3)
     features = torch.randn(8, FEATURES, GRID, GRID)[:known]
     cameras = torch.stack([camera(0.1 * i) for i in range(known)])
-    return encode_history(features, cameras, camera(first), frames=frames or known)
+    targets = torch.stack([camera(first), camera(9.0)])  # rays are relative to the first alone
+    return History(features=features, cameras=cameras).read(targets, 32)
+
+
+def history(known: int, *, frames: int | None = None, first: float = 0.0) -> Tensor:
+    """The same as a network takes it, padded with zeros as the training loader does."""
+    together = torch.cat(list(read(known, first=first).values()), dim=1)
+    return pad(together, (*(0, 0) * 3, 0, (frames or known) - known))
 
 
 @pytest.fixture
 def memory() -> ImplicitMemory:
     torch.manual_seed(4)
-    return ImplicitMemory(
-        history_channels(FEATURES), queries=QUERIES, width=WIDTH, heads=2, layers=2
-    )
+    return ImplicitMemory(CHANNELS, queries=QUERIES, width=WIDTH, heads=2, layers=2)
 
 
 @pytest.fixture
@@ -83,24 +92,26 @@ def train(
 
 
 def test_a_history_holds_features_rays_and_presence() -> None:
-    encoded = history(2, frames=3, first=0.5)
-    assert encoded.shape == (3, FEATURES + RAY_CHANNELS + 1, GRID, GRID)
+    found = read(2, first=0.5)
+    widths = {"features": FEATURES, "rays": RAY_CHANNELS, "presence": 1}
+    assert {name: tuple(x.shape) for name, x in found.items()} == {
+        name: (2, width, GRID, GRID) for name, width in widths.items()
+    }
+    assert list(found) == list(KINDS["implicit"].channels(FEATURES))
+    assert KINDS["implicit"].channels(FEATURES) == widths
     torch.manual_seed(3)
-    assert torch.equal(encoded[:2, :FEATURES], torch.randn(8, FEATURES, GRID, GRID)[:2])
-    assert encoded[:, -1].mean((-2, -1)).tolist() == [1, 1, 0]
-    assert not encoded[2].any()
+    assert torch.equal(found["features"], torch.randn(8, FEATURES, GRID, GRID)[:2])
+    assert (found["presence"] == 1).all()
     # the same rays as the window would get, were the frames its own
     window = torch.stack([camera(0.5), camera(0.0), camera(0.1)])[None]
-    assert torch.equal(encoded[:2, FEATURES:-1], encode_cameras(window, GRID)[0, 1:])
-    assert not torch.equal(encoded[:2, FEATURES:-1], history(2, first=0.0)[:, FEATURES:-1])
+    assert torch.equal(found["rays"], encode_cameras(window, GRID)[0, 1:])
+    assert not torch.equal(found["rays"], read(2, first=0.0)["rays"])
 
 
 def test_histories_that_do_not_fit_are_refused() -> None:
-    features, cameras = torch.zeros(2, FEATURES, GRID, GRID), torch.stack([camera(0)] * 2)
+    features, cameras = torch.zeros(2, FEATURES, GRID, GRID), camera(0)[None]
     with pytest.raises(ValueError, match="2 frames, 1 cameras"):
-        encode_history(features, cameras[:1], camera(0), frames=4)
-    with pytest.raises(ValueError, match="room for 1 frames"):
-        encode_history(features, cameras, camera(0), frames=1)
+        History(features=features, cameras=cameras)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 4, 8])
@@ -130,7 +141,7 @@ def test_padding_has_no_influence_not_even_as_nan(memory: ImplicitMemory) -> Non
 
 
 def test_an_empty_history_is_finite_and_the_same_for_all(memory: ImplicitMemory) -> None:
-    empty = torch.zeros(2, 4, history_channels(FEATURES), GRID, GRID)
+    empty = torch.zeros(2, 4, CHANNELS, GRID, GRID)
     empty[1, :, :-1] = 7.0
     out = memory(empty)
     assert out.isfinite().all()

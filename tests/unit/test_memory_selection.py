@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from geomem.diffusion.plans import plan_rollout
+from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.memory.selection import choose_frames, select_by_overlap, select_by_time
 
 RANGE = {"near": 0.5, "far": 8.0}
@@ -22,7 +22,7 @@ def turned(degrees: float) -> Tensor:
 
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 300), k=st.integers(1, 20))
-def test_times_are_distinct_spread_and_hold_the_first(n, k):
+def test_times_are_distinct_spread_and_hold_the_first(n: int, k: int) -> None:
     chosen = select_by_time(range(n), k)
     assert len(chosen) == min(n, k)
     assert chosen[0] == 0
@@ -34,7 +34,7 @@ def test_times_are_distinct_spread_and_hold_the_first(n, k):
         assert max(gaps) - min(gaps) <= 1
 
 
-def test_times_by_hand():
+def test_times_by_hand() -> None:
     assert select_by_time(range(256), 1) == [0]
     assert select_by_time(range(9), 3) == [0, 4, 8]
     with pytest.raises(ValueError, match="0 frames"):
@@ -43,7 +43,7 @@ def test_times_by_hand():
 
 @settings(max_examples=50, deadline=None)
 @given(frames=st.sets(st.integers(0, 300), min_size=1), k=st.integers(1, 12))
-def test_times_are_nearest_to_evenly_spaced_ones(frames, k):
+def test_times_are_nearest_to_evenly_spaced_ones(frames: set[int], k: int) -> None:
     known = sorted(frames)
     chosen = select_by_time(known, k)
     assert len(chosen) == min(len(known), k) and chosen == sorted(set(chosen) & frames)
@@ -55,7 +55,7 @@ def test_times_are_nearest_to_evenly_spaced_ones(frames, k):
         assert min(abs(frame - time) for frame in chosen) <= nearest + 1
 
 
-def test_finished_keyframes_do_not_crowd_the_choice():
+def test_finished_keyframes_do_not_crowd_the_choice() -> None:
     # As on a clip of 64 frames while the gaps between its keyframes are filled from the left: the
     # ranks of what is finished crowd into the first half.
     known = [*range(32), 47, 63]
@@ -63,9 +63,9 @@ def test_finished_keyframes_do_not_crowd_the_choice():
     assert select_by_time([*range(16), 31, 47, 63], 4) == [0, 15, 47, 63]
 
 
-def test_on_a_spin_every_window_has_a_memory_frame_that_looks_its_way():
+def test_on_a_spin_every_window_has_a_memory_frame_that_looks_its_way() -> None:
     plan = plan_rollout(64, window=8, keyframe_density=0.25, context=1)
-    known = [0]
+    known: list[int] = [0]
     windows = [*plan.keyframe_windows, *(w for batch in plan.interpolation for w in batch)]
     for window in windows:
         if len(known) > 4:
@@ -75,27 +75,27 @@ def test_on_a_spin_every_window_has_a_memory_frame_that_looks_its_way():
         known += window.generated
 
 
-def test_overlap_prefers_the_frame_that_looks_there():
+def test_overlap_prefers_the_frame_that_looks_there() -> None:
     history = torch.stack([turned(a) for a in (0, 90, 180, 270)])
     assert select_by_overlap(history, turned(175)[None], 1, **RANGE) == [2]
     assert select_by_overlap(history, turned(10)[None], 1, **RANGE) == [0]
 
 
-def test_overlap_covers_before_it_repeats():
+def test_overlap_covers_before_it_repeats() -> None:
     # Three near-duplicates of the best view and one that sees the other target.
     history = torch.stack([turned(a) for a in (2, 1, 0, 120)])
     targets = torch.stack([turned(0), turned(5), turned(120)])
     assert select_by_overlap(history, targets, 2, **RANGE) in ([0, 3], [1, 3], [2, 3])
 
 
-def test_overlap_never_repeats_a_frame_and_stops_at_the_history():
+def test_overlap_never_repeats_a_frame_and_stops_at_the_history() -> None:
     history = turned(0).expand(3, 16)
     assert select_by_overlap(history, turned(0)[None], 8, **RANGE) == [0, 1, 2]
     with pytest.raises(ValueError, match="0 frames"):
         select_by_overlap(history[:0], history, 1, **RANGE)
 
 
-def test_frames_are_chosen_among_the_finished_ones_for_the_target_views():
+def test_frames_are_chosen_among_the_finished_ones_for_the_target_views() -> None:
     cameras = torch.stack([turned(30.0 * i) for i in range(12)])
     known, targets = [0, 2, 5, 7, 9], [6, 8]
     by_time = choose_frames(known, targets, cameras, 3, selection="time", **RANGE)

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
-from test_training import memory_cache, run_module, train_command
+from test_training import memory_cache, run_module, train_command, window_cache
 
 from conftest import ROOT, edit_yaml, write_fake_clips
-from geomem.formats import Plan, quantise, read_json, sha256_file, write_feature_part
+from geomem.formats import read_json
 from training_cases import STEPS, configure
 
 WHOLE = ("base-ddp-1", "memory-ddp-1", "aligned-ddp-1", "released-ddp-1")
@@ -48,15 +47,7 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("train", "memory"):
         run_module(project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips")
     memory_cache(project, frames=4)
-    windows = len(Plan.read(project / "train.json").windows)
-    features = torch.randn(windows, 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    write_feature_part(
-        project / "window/part-000.json",
-        range(windows),
-        {"plan": sha256_file(project / "train.json")},
-        lambda rows: quantise(features[rows.start : rows.stop]),
-        progress=lambda x: x,
-    )
+    window_cache(project)
     subprocess.run(train_command("initial"), cwd=project, env=ENVIRONMENT, check=True)
     script = [sys.executable, str(ROOT / "tests/training_cases.py"), str(project)]
     alone = subprocess.Popen(

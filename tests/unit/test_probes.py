@@ -1,6 +1,7 @@
 """Probes and decoding against direct solutions, planted relations and the teacher itself."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from scipy.spatial.transform import Rotation
 from test_vggt import small_vggt
 from torch import Tensor
 
+from geomem.config import JobSettings, load_config
 from geomem.geometry.cameras import compose_poses, split_cameras
 from geomem.geometry.clouds import chamfer_distance
 from geomem.geometry.points import project, unproject
-from geomem.models.vggt import NUM_SPECIAL
+from geomem.networks.vggt.model import NUM_SPECIAL
 from geomem.probes.decoding import Completion, decode_patches, later_layers, mean_special
 from geomem.probes.matching import correct_share, fit_projection, nearest, within_scatter
 from geomem.probes.ridge import Moments, choose_ridge, fit_ridge, squared_error
@@ -29,14 +31,19 @@ from geomem.scenes.trajectories import make_trajectory
 from geomem.scenes.worlds import make_world
 from geomem.scores.probing import Probe, fit_probes, gather, measure, measure_nothing
 from geomem.scores.windows import Batch, Truth, truth_of
+from geomem.settings.jobs import AnalysisJob
 
-SETTINGS = {
-    "strengths": [1e-6, 1e-3, 1.0],
-    "pck_pixels": [4, 8],
-    "resolution": 32,
-    "image_size": 32,
-    "patch_size": 4,
-}
+ROOT = Path(__file__).parents[2]
+
+
+def settings() -> AnalysisJob:
+    job = JobSettings(load_config(ROOT, scale="smoke")).analysis(None)
+    probed = {"strengths": (1e-6, 1e-3, 1.0), "pck_pixels": (4, 8)}
+    sizes = {"resolution": 32, "image_size": 32, "patch_size": 4}
+    return job.model_copy(update={"analysis": job.analysis.model_copy(update=probed), **sizes})
+
+
+SETTINGS = settings()
 
 
 def samples(seed: int = 0, *, count: int = 50) -> tuple[Tensor, Tensor]:

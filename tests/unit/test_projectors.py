@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geomem.models.projectors import AlignmentProjector, RepaProjector
+from geomem.networks.projectors import AlignmentProjector, RepaProjector
 
 
 @pytest.fixture

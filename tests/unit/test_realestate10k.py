@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from geomem.clips import realestate10k as re10k
 from geomem.clips.__main__ import main
 from geomem.clips.archives import PartStream, download_parts, unpack_parts
 from geomem.config import load_config
-from geomem.formats import ClipStore, InputError, read_json
+from geomem.errors import InputError
+from geomem.formats import ClipStore, read_json
+from geomem.formats.records import write_record
+from geomem.sources import realestate10k as re10k
+from geomem.sources.kinds.realestate10k import RealEstate10KSettings
+from geomem.sources.registry import SOURCES, ClipsOfSplit, Shard
 
 av = pytest.importorskip("av")
 
@@ -82,28 +86,36 @@ def parts(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def settings(clips: int = 3, frames: int = 8, **dataset: Any) -> dict[str, Any]:
-    return {
-        "split": {"role": "test", "clips": clips, "frames": frames, "shards": 1},
-        "dataset": {"choice_seed": 0, "intrinsics": "cropped", **dataset},
-        "resolution": SIZE,
-    }
+def settings(clips: int = 3, frames: int = 8, **dataset: Any) -> ClipsOfSplit:
+    source, archive = SOURCES["realestate10k"], {"repository": "a/b", "revision": "c"}
+    content = {"source": source.name, "archive": {**archive, "files": {"d": ""}}, **dataset}
+    return ClipsOfSplit(
+        name="real",
+        role="test",
+        clips=clips,
+        frames=frames,
+        shards=1,
+        resolution=SIZE,
+        supersample=1,
+        settings=source.Settings.model_validate(content),
+        options=source.Options(),
+        version=source.version,
+    )
 
 
 def plain(items: Any) -> Iterator[Any]:
     return iter(items)
 
 
-def imported(tree: Path, folder: Path, chosen: dict[str, Any]) -> ClipStore:
-    re10k.write_choice(folder / "choice.json", tree, chosen)
-    re10k.import_shard(
-        folder / "clips" / "shard-000",
-        0,
-        chosen,
-        folder=tree,
-        choice=folder / "choice.json",
-        progress=plain,
-    )
+def shard(folder: Path, tree: Path, chosen: ClipsOfSplit) -> Shard:
+    """The first shard of a split whose clips are chosen first."""
+    write_record(folder / "choice.json", {}, re10k.choose_clips(tree, chosen))
+    place = {"archive": tree, "choice": folder / "choice.json"}
+    return Shard(folder=folder / "clips" / "shard-000", number=0, record={}, **place)
+
+
+def imported(tree: Path, folder: Path, chosen: ClipsOfSplit) -> ClipStore:
+    re10k.import_shard(chosen, shard(folder, tree, chosen), progress=plain)
     return ClipStore(folder / "clips", verify=True)
 
 
@@ -202,7 +214,9 @@ def test_download_asks_for_each_file_in_order(tmp_path: Path) -> None:
 
 def test_downloads_are_pinned_by_the_configuration() -> None:
     config = load_config(Path(__file__).parents[2], scale="paper")
-    assert re.fullmatch("[0-9a-f]{40}", config.datasets["realestate10k"].archive_revision)
+    data = config.datasets["realestate10k"]
+    assert isinstance(data, RealEstate10KSettings)
+    assert re.fullmatch("[0-9a-f]{40}", data.archive.revision)
     assert re.fullmatch("[0-9a-f]{40}", config.settings.teacher.revision)
     assert re.fullmatch("[0-9a-f]{64}", config.settings.teacher.sha256)
 
@@ -349,16 +363,9 @@ def test_cameras_that_are_not_rigid_are_refused(tree: Path, tmp_path: Path) -> N
 
 
 def test_a_choice_for_another_split_is_refused(tree: Path, tmp_path: Path) -> None:
-    re10k.write_choice(tmp_path / "choice.json", tree, settings(clips=2))
+    place = shard(tmp_path, tree, settings(clips=2))
     with pytest.raises(InputError, match=r"choice\.json holds 2 test clips of 8 frames.*3 of 8"):
-        re10k.import_shard(
-            tmp_path / "shard-000",
-            0,
-            settings(clips=3),
-            folder=tree,
-            choice=tmp_path / "choice.json",
-            progress=plain,
-        )
+        re10k.import_shard(settings(clips=3), place, progress=plain)
 
 
 def test_the_commands_make_a_split_from_parts(
@@ -366,23 +373,20 @@ def test_the_commands_make_a_split_from_parts(
 ) -> None:
     root = Path(__file__).parents[2]
     shutil.copytree(root / "config", tmp_path / "config")
-    names = "".join(f"\n  {path.name}: ''" for path in parts)
+    names = "".join(f"\n    {path.name}: ''" for path in parts)
     (tmp_path / "config/datasets/realestate10k.yaml").write_text(
-        "source: realestate10k\narchive: owner/name\narchive_revision: ab12\n"
-        f"archive_files:{names}\n"
+        f"source: realestate10k\narchive:\n  repository: a/b\n  revision: c\n  files:{names}\n"
     )
     scale = tmp_path / "config/scales/smoke.yaml"
-    added = (
-        "  real: {dataset: realestate10k, role: test, clips: 3, frames: 8, trajectories: {walk: 1}}"
-    )
+    added = "  real: {dataset: realestate10k, role: test, clips: 3, frames: 8}"
     scale.write_text(scale.read_text().replace("splits:\n", f"splits:\n{added}\n", 1))
     common = ["--root", str(tmp_path), "--scale", "smoke"]
     tree, choice = str(tmp_path / "tree"), str(tmp_path / "choice.json")
-    asked = ["--split", "real", "--folder", tree]
+    asked = ["--split", "real", "--archive", tree]
     for words in (
         ["unpack", tree, "--dataset", "realestate10k", "--archive", str(parts[0].parent)],
         ["choose", choice, *asked],
-        ["import", str(tmp_path / "real/shard-000"), "--number", "0", "--choice", choice, *asked],
+        ["make", str(tmp_path / "real/shard-000"), "--number", "0", "--choice", choice, *asked],
     ):
         monkeypatch.setattr("sys.argv", ["clips", *words, *common])
         main()

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geomem.config import Config, load_config
+from geomem.config import Config, JobSettings, load_config
+from geomem.dag import Dag
 from geomem.formats import digest, read_json, sha256_file
+from geomem.formats.records import read_provenance
+from geomem.metrics.registry import family_of
 from geomem.statistics import Interval, mean_interval, paired_differences
 
 ROOT = Path(__file__).parents[2]
@@ -24,10 +27,9 @@ def table() -> dict[str, dict[str, str]]:
 
 def difference(variant: str, reference: str, protocol: str, metric: str) -> Interval:
     """The paired difference of two tracked runs, with its interval."""
-    values = [
-        np.array(read_json(RESULTS / f"tiny/scores/{v}/seed0/{protocol}.json")["per_clip"][metric])
-        for v in (variant, reference)
-    ]
+    folders = [RESULTS / f"tiny/scores/{name}/seed0/{protocol}" for name in (variant, reference)]
+    family = f"{family_of(metric)}.json"
+    values = [np.array(read_json(folder / family)["per_clip"][metric]) for folder in folders]
     return mean_interval(paired_differences(*values), seed=0)
 
 
@@ -71,12 +73,7 @@ def test_teacher_knows_cameras_beyond_the_identity() -> None:
 
 
 def scores_of(config: Config) -> set[Path]:
-    return {
-        RESULTS / f"tiny/scores/{variant}/seed{seed}/{protocol}.json"
-        for variant, protocols in config.runs().items()
-        for seed in config.settings.seeds
-        for protocol in protocols
-    }
+    return {ROOT / path for path in Dag(config).scores_of(config.scores())}
 
 
 def test_tracked_scores_were_made_with_the_tracked_configuration() -> None:
@@ -84,7 +81,8 @@ def test_tracked_scores_were_made_with_the_tracked_configuration() -> None:
     files = set((RESULTS / "tiny/scores").rglob("*.json"))
     assert scores_of(main_job) <= files <= scores_of(study)
     for path in files:
-        assert digest(read_json(path)["settings"]) == digest(study.scores_settings(path.stem))
+        settings = JobSettings(study).scores(path.parent.name, path.stem)
+        assert digest(read_provenance(path)["settings"]) == settings.digest
 
 
 @pytest.mark.parametrize("table", sorted(load_config(ROOT, scale="tiny").tables))
@@ -107,4 +105,5 @@ def test_teacher_is_the_one_the_configuration_names() -> None:
     for scale in ("smoke", "tiny", "small"):
         teacher = load_config(ROOT, scale=scale).settings.teacher
         assert sha256_file(ROOT / teacher.weights) == teacher.sha256
-    assert read_json(RESULTS / "tiny/teacher.json")["weights"] == teacher.sha256
+    measured = read_provenance(RESULTS / "tiny/teacher.json")["inputs"]["weights"]
+    assert measured == teacher.sha256

@@ -1,39 +1,45 @@
 """What needs no model: repeated frames, mean colours, and the memory's own rendering."""
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
-from test_rollouts_memory import CHANNELS, FRAMES, SETTINGS, SIZE, cameras, reader, video
+from test_rollouts_memory import CHANNELS, FRAMES, SIZE, cameras, live, reconstructor, video
 from torch import Tensor
 
-from geomem.rollouts.floors import fill_floor
-from geomem.rollouts.generate import Clips, MemoryReader
+from conftest import edit_yaml
+from geomem.config import load_config
+from geomem.errors import InputError
+from geomem.memory.live import LiveMemory, Reconstructor
+from geomem.memory.registry import KINDS
+from geomem.methods.clips import Clips, Sampling
+from geomem.methods.registry import METHODS
 
-__all__ = ["reader"]
+__all__ = ["reconstructor"]
 
 
-def clips_of(given: list[int]) -> Clips:
-    made = video(given)[None]
+def clips_of(given: list[int], memory: LiveMemory | None = None) -> Clips:
     depth = torch.full((1, FRAMES, SIZE, SIZE), torch.inf)
     depth[:, :, :, SIZE // 2 :] = 2.0
-    return Clips(ids=["a"], video=made, cameras=cameras()[:1].expand(1, FRAMES, 16), depth=depth)
+    return Clips(
+        ids=["a"], video=video(given)[None], cameras=cameras()[:1].expand(1, FRAMES, 16),
+        memory=memory, depth=depth,
+    )  # fmt: skip
 
 
-def of_points(reader: MemoryReader, **changes: Any) -> MemoryReader:
-    settings = {
-        **SETTINGS, "geometry": "truth", "voxel_size": 1e-3, "budget": 4096,
-        "scale_from": "cameras", "scale_prior_weight": 0.01, "confidence_quantile": 0.0, **changes,
-    }  # fmt: skip
-    return MemoryReader(teacher=reader.teacher, basis=reader.basis, settings=settings)
+def of_points(reconstructor: Reconstructor | None, frames: int) -> LiveMemory:
+    return live(
+        reconstructor, "explicit", frames=frames, truth=True,
+        voxel_size=1e-3, budget=4096, confidence_quantile=0.0,
+    )  # fmt: skip
 
 
-def filled(
-    floor: str, given: list[int], memory: MemoryReader | None = None
-) -> tuple[Clips, Tensor]:
-    clips = clips_of(given)
+def filled(floor: str, given: list[int], memory: LiveMemory | None = None) -> tuple[Clips, Tensor]:
+    clips, method = clips_of(given, memory), METHODS[floor]
     before = clips.video.clone()
-    fill_floor(clips, floor, context=len(given), memory=memory)
+    assert not method.trained
+    made = method.load(method.Settings(), None, memory=None, device=torch.device("cpu"))
+    made.generate(clips, Sampling(context=len(given)), progress=lambda stages, **_: stages)
     assert clips.video[:, : len(given)].equal(before[:, : len(given)])
     assert clips.video.isfinite().all()
     return clips, before
@@ -54,9 +60,9 @@ def test_the_mean_colour_is_that_of_the_given_frames() -> None:
 
 
 def test_a_splat_is_the_given_frame_where_its_geometry_is_known_and_flat_elsewhere(
-    reader: MemoryReader,
+    reconstructor: Reconstructor,
 ) -> None:
-    clips, before = filled("splat", [0], of_points(reader, frames=1))
+    clips, before = filled("splat", [0], of_points(reconstructor, frames=1))
     half = SIZE // 2
     # every camera is the given one, whose right half alone has depth
     torch.testing.assert_close(
@@ -68,15 +74,20 @@ def test_a_splat_is_the_given_frame_where_its_geometry_is_known_and_flat_elsewhe
     assert clips.coverage[0, 0].isnan() and clips.coverage[0, 1:].tolist() == [0.5] * (FRAMES - 1)
 
 
-def test_unknown_floors_and_a_splat_without_a_memory_are_refused() -> None:
+def test_unknown_floors_and_a_splat_without_a_memory_are_refused(project: Path) -> None:
     with pytest.raises(ValueError, match="'copy'"):
-        fill_floor(clips_of([0]), "copy", context=1, memory=None)
-    with pytest.raises(ValueError, match="needs a memory"):
-        fill_floor(clips_of([0]), "splat", context=1, memory=None)
+        METHODS["copy"]
+    experiments = project / "config/experiments.yaml"
+    edit_yaml(experiments, variants__splat={"method": "splat"})
+    with pytest.raises(InputError, match=r"splat.*memory"):
+        load_config(project)
 
 
-def test_an_empty_memory_gives_maps_of_zeros(reader: MemoryReader) -> None:
-    empty = of_points(reader, frames=0)
-    built = empty.build(video([0]), cameras(), [0], [1, 2], None)
-    maps = built.render(cameras()[:3], SIZE)
-    assert maps.shape == (3, 3 + CHANNELS + 2, SIZE, SIZE) and not maps.any()
+def test_an_empty_memory_gives_maps_of_zeros() -> None:
+    memory = of_points(None, frames=0)
+    maps = memory.read(video([0]), cameras(), [0], [0, 1, 2], None)
+    widths = KINDS["explicit"].channels(CHANNELS)
+    assert {name: tuple(x.shape) for name, x in maps.items()} == {
+        name: (3, width, SIZE, SIZE) for name, width in widths.items()
+    }
+    assert not any(x.any() for x in maps.values())

@@ -10,11 +10,14 @@ import torch
 from pydantic import TypeAdapter
 from test_rollouts_memory import small_base
 
-from conftest import write_fake_clips
-from geomem.config.evaluation import Guidance
+from conftest import ROOT, write_fake_clips
+from geomem.config import JobSettings, load_config
 from geomem.diffusion.guidance import SCHEMES
-from geomem.diffusion.plans import plan_rollout
+from geomem.diffusion.rollout_plans import plan_rollout
+from geomem.methods.dfot.method import Sampler
 from geomem.rollouts.protocols import LoadedVariant, run_protocol
+from geomem.settings.evaluation import Guidance
+from geomem.settings.jobs import RolloutJob
 
 FRAMES, WINDOW, DENSITY, SIZE = 12, 4, 0.5, 16
 PLAIN = {"scheme": "conditional"}
@@ -57,31 +60,41 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def variant() -> LoadedVariant:
     return LoadedVariant(
-        device=torch.device("cpu"), backbone=small_base(), control=None, memory=None, key="small"
+        device=torch.device("cpu"), method=Sampler(backbone=small_base()), memory=None, key="small"
+    )
+
+
+@pytest.fixture(scope="module")
+def job() -> RolloutJob:
+    """What the configuration makes of a rollout of `base`, shortened."""
+    settings = JobSettings(load_config(ROOT, scale="smoke")).rollout("base", "spin")
+    assert settings.sampling is not None
+    sampling = {"window": WINDOW, "keyframe_density": DENSITY, "steps": 2}
+    return settings.model_copy(
+        update={
+            "frames": FRAMES,
+            "clips": settings.clips.model_copy(update={"resolution": SIZE}),
+            "sampling": settings.sampling.model_copy(update=sampling),
+        }
     )
 
 
 def rollout(
-    variant: LoadedVariant, clips: Path, parts: Path, keyframes: Any, interpolation: Any
+    variant: LoadedVariant,
+    clips: Path,
+    parts: Path,
+    job: RolloutJob,
+    keyframes: dict[str, Any],
+    interpolation: dict[str, Any],
 ) -> np.ndarray:
     """Frames (N, T, S, S, 3) with these schemes, which go through the configuration."""
-    checked = TypeAdapter(Guidance)
-    settings = {
-        "floor": None,
-        "rollouts": {
-            "context": 1,
-            "precision": "fp32",
-            "sampling_steps": 2,
-            "seed": 0,
-            "keyframes": checked.validate_python(keyframes).model_dump(mode="json"),
-            "interpolation": checked.validate_python(interpolation).model_dump(mode="json"),
-        },
-        "keyframe_density": DENSITY,
-        "split": {"resolution": SIZE},
-        "window": WINDOW,
-        "frames": FRAMES,
-        "memory": None,
+    checked = TypeAdapter[Guidance](Guidance)
+    guidance = {
+        "keyframes": checked.validate_python(keyframes),
+        "interpolation": checked.validate_python(interpolation),
     }
+    assert job.sampling is not None
+    settings = job.model_copy(update={"sampling": job.sampling.model_copy(update=guidance)})
     frames, _ = run_protocol(
         variant, clips, settings, batch=2, parts=parts, progress=lambda stages, **_: stages
     )
@@ -90,9 +103,9 @@ def rollout(
 
 @pytest.fixture(scope="module")
 def plain(
-    variant: LoadedVariant, clips: Path, tmp_path_factory: pytest.TempPathFactory
+    variant: LoadedVariant, clips: Path, job: RolloutJob, tmp_path_factory: pytest.TempPathFactory
 ) -> np.ndarray:
-    return rollout(variant, clips, tmp_path_factory.mktemp("plain"), PLAIN, PLAIN)
+    return rollout(variant, clips, tmp_path_factory.mktemp("plain"), job, PLAIN, PLAIN)
 
 
 def difference(one: np.ndarray, other: np.ndarray, frames: list[int]) -> int:
@@ -101,26 +114,36 @@ def difference(one: np.ndarray, other: np.ndarray, frames: list[int]) -> int:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_scheme_makes_the_keyframes(
-    case: dict[str, Any], variant: LoadedVariant, clips: Path, plain: np.ndarray, tmp_path: Path
+    case: dict[str, Any],
+    variant: LoadedVariant,
+    clips: Path,
+    job: RolloutJob,
+    plain: np.ndarray,
+    tmp_path: Path,
 ) -> None:
-    made = rollout(variant, clips, tmp_path, case, PLAIN)
+    made = rollout(variant, clips, tmp_path, job, case, PLAIN)
     assert difference(made, plain, [0]) == 0
     assert (difference(made, plain, KEYFRAMES) > 1) == (case != PLAIN)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_scheme_makes_the_frames_between_and_leaves_the_keyframes(
-    case: dict[str, Any], variant: LoadedVariant, clips: Path, plain: np.ndarray, tmp_path: Path
+    case: dict[str, Any],
+    variant: LoadedVariant,
+    clips: Path,
+    job: RolloutJob,
+    plain: np.ndarray,
+    tmp_path: Path,
 ) -> None:
-    made = rollout(variant, clips, tmp_path, PLAIN, case)
+    made = rollout(variant, clips, tmp_path, job, PLAIN, case)
     assert difference(made, plain, [0, *KEYFRAMES]) == 0
     assert (difference(made, plain, BETWEEN) > 1) == (case != PLAIN)
 
 
 def test_schemes_differ_from_each_other(
-    variant: LoadedVariant, clips: Path, tmp_path: Path
+    variant: LoadedVariant, clips: Path, job: RolloutJob, tmp_path: Path
 ) -> None:
-    made = [rollout(variant, clips, tmp_path / str(i), c, PLAIN) for i, c in enumerate(CASES)]
+    made = [rollout(variant, clips, tmp_path / str(i), job, c, PLAIN) for i, c in enumerate(CASES)]
     for i, one in enumerate(made):
         for other in made[:i]:
             assert difference(one, other, KEYFRAMES) > 1

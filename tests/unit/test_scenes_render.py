@@ -3,7 +3,9 @@
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +29,9 @@ def moving() -> World:
     return make_world("rooms", 5, moving_object=True)
 
 
-def _ray_interval(origin, direction, centre, half, yaw, ellipsoid) -> tuple[float, float]:
+def _ray_interval(
+    origin: Tensor, direction: Tensor, centre: Tensor, half: float, yaw: float, ellipsoid: Any
+) -> tuple[float, float]:
     """Entry and exit of one ray and one primitive in float64; (inf, -inf) if they miss."""
     c, s = np.cos(yaw), np.sin(yaw)
     turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
@@ -62,7 +66,7 @@ def _oracle_depth(world: World, camera: Tensor, u: float, v: float, time: float)
 
 
 @pytest.mark.parametrize(("kind", "seed", "resolution"), [("rooms", 0, 36), ("rooms_ood", 1, 32)])
-def test_depth_agrees_with_every_primitive_tried(kind, seed, resolution):
+def test_depth_agrees_with_every_primitive_tried(kind: str, seed: int, resolution: int) -> None:
     world = make_world(kind, seed, moving_object=True)
     cameras = torch.cat(
         [
@@ -83,14 +87,14 @@ def test_depth_agrees_with_every_primitive_tried(kind, seed, resolution):
     assert wrong <= 1
 
 
-def test_depth_is_infinite_where_nothing_is(rooms):
+def test_depth_is_infinite_where_nothing_is(rooms: Any) -> None:
     camera = torch.tensor([[0.6, 0.6, 0.5, 0.5, 1, 0, 0, 0, 0, 1, 0, 1.5, 0, 0, 1, -60.0]])
     rgb, depth = render(rooms, camera, resolution=16)  # from beyond the house, looking away
     assert torch.isinf(depth).all()
     assert (rgb[..., 2] > rgb[..., 0]).all()  # sky
 
 
-def test_supersampling_keeps_depth_and_mean_colour(rooms):
+def test_supersampling_keeps_depth_and_mean_colour(rooms: Any) -> None:
     cameras = make_trajectory(rooms, "walk", frames=3, seed=0)
     rgb, depth = render(rooms, cameras, resolution=40)
     smooth, same_depth = render(rooms, cameras, resolution=40, supersample=2)
@@ -101,7 +105,7 @@ def test_supersampling_keeps_depth_and_mean_colour(rooms):
     assert (linear.sqrt() * 255 - smooth.double()).abs().max() < 2
 
 
-def test_frames_do_not_depend_on_their_neighbours(moving):
+def test_frames_do_not_depend_on_their_neighbours(moving: bool) -> None:
     cameras = make_trajectory(moving, "walk", frames=10, seed=2)
     together = render(moving, cameras, resolution=44)
     alone = render(moving, cameras, resolution=44, chunk=1)
@@ -112,7 +116,7 @@ def test_frames_do_not_depend_on_their_neighbours(moving):
 
 
 @pytest.mark.parametrize("kind", ["spin", "orbit", "out_and_back"])
-def test_revisited_poses_give_equal_frames(rooms, kind):
+def test_revisited_poses_give_equal_frames(rooms: Any, kind: str) -> None:
     cameras = make_trajectory(rooms, kind, frames=12, seed=4)
     rgb, depth = render(rooms, cameras, resolution=32, chunk=5)
     assert torch.equal(rgb[0], rgb[-1])
@@ -138,7 +142,7 @@ print(digest.hexdigest())
 """
 
 
-def test_bytes_are_equal_on_one_and_two_threads():
+def test_bytes_are_equal_on_one_and_two_threads() -> None:
     digests = [
         subprocess.run(
             [sys.executable, "-c", _RENDER_BYTES, threads],
@@ -170,16 +174,16 @@ def _mean_warp_psnr(resolution: int, seeds: range) -> float:
     return float(np.mean(values))
 
 
-def test_neighbouring_frames_agree_under_warping():
+def test_neighbouring_frames_agree_under_warping() -> None:
     assert _mean_warp_psnr(128, range(4)) >= 33
 
 
 @pytest.mark.slow  # large frames
-def test_neighbouring_frames_agree_closely_at_high_resolution():
+def test_neighbouring_frames_agree_closely_at_high_resolution() -> None:
     assert _mean_warp_psnr(256, range(6)) >= 37
 
 
-def test_shadow_of_a_moving_object_follows_it_in_every_frame(moving):
+def test_shadow_of_a_moving_object_follows_it_in_every_frame(moving: bool) -> None:
     """Darkened pixels are those whose way to the lamp meets the figure where it is right then."""
     shapes = moving.primitives
     figure = shapes.sway.any(1)
@@ -219,7 +223,7 @@ def test_shadow_of_a_moving_object_follows_it_in_every_frame(moving):
     assert moved > 0.2
 
 
-def test_worlds_of_different_seeds_differ():
+def test_worlds_of_different_seeds_differ() -> None:
     worlds = [
         make_world(k, s, moving_object=m)
         for k in ("rooms", "rooms_ood")
@@ -234,8 +238,8 @@ def test_worlds_of_different_seeds_differ():
     assert torch.equal(again.atlas.texels, worlds[4].atlas.texels)
 
 
-def test_out_of_domain_rooms_share_no_texture_kind():
-    def kinds(family):
+def test_out_of_domain_rooms_share_no_texture_kind() -> None:
+    def kinds(family: dict[str, Any]) -> set[str]:
         return {painter for painters in family.values() for painter in painters}
 
     assert not kinds(textures_rooms.ROOMS) & kinds(textures_ood.ROOMS_OOD)
@@ -252,7 +256,7 @@ def test_out_of_domain_rooms_share_no_texture_kind():
         (lambda w, c: render(w, c, resolution=8, times=torch.zeros(5)), "5 times for 2"),
     ],
 )
-def test_impossible_requests_are_refused(rooms, call, message):
+def test_impossible_requests_are_refused(rooms: Any, call: Callable[[], Any], message: str) -> None:
     cameras = make_trajectory(rooms, "static", frames=2, seed=0)
     with pytest.raises(ValueError, match=message):
         call(rooms, cameras)
@@ -260,7 +264,7 @@ def test_impossible_requests_are_refused(rooms, call, message):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.gpu  # the same frames on the GPU, up to rounding at edges
-def test_gpu_agrees_with_cpu(moving):
+def test_gpu_agrees_with_cpu(moving: bool) -> None:
     cameras = make_trajectory(moving, "walk", frames=8, seed=0)
     rgb, depth = render(moving, cameras, resolution=64)
     on_gpu, depth_gpu = render(moving.to("cuda"), cameras.cuda(), resolution=64)

@@ -36,7 +36,7 @@ def _distance_to_things(world: World, points: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("frames", [16, 64, 256])
-def test_cameras_keep_clear_and_are_rigid(kind, frames):
+def test_cameras_keep_clear_and_are_rigid(kind: str, frames: int) -> None:
     for seed, world in enumerate(WORLDS):
         cameras = make_trajectory(world, kind, frames=frames, seed=seed)
         assert cameras.shape == (frames, 16)
@@ -49,7 +49,7 @@ def test_cameras_keep_clear_and_are_rigid(kind, frames):
 
 @pytest.mark.parametrize("kind", ["walk", "forward", "pan", "out_and_back"])
 @pytest.mark.parametrize("frames", [16, 64, 256])
-def test_cameras_move_slowly(kind, frames):
+def test_cameras_move_slowly(kind: str, frames: int) -> None:
     distances = []
     for seed, world in enumerate(WORLDS):
         rotation, centre = _poses(make_trajectory(world, kind, frames=frames, seed=seed))
@@ -63,7 +63,7 @@ def test_cameras_move_slowly(kind, frames):
         assert min(distances) > 0.02 * frames  # and yet they go somewhere
 
 
-def test_forward_is_straight_and_looks_ahead():
+def test_forward_is_straight_and_looks_ahead() -> None:
     for seed, world in enumerate(WORLDS):
         rotation, centre = _poses(make_trajectory(world, "forward", frames=32, seed=seed))
         ahead = centre[-1] - centre[0]
@@ -74,7 +74,7 @@ def test_forward_is_straight_and_looks_ahead():
         assert view @ (ahead[[0, 2]] / np.linalg.norm(ahead[[0, 2]])) > 0.9999
 
 
-def test_spin_follows_the_formula_and_returns_exactly():
+def test_spin_follows_the_formula_and_returns_exactly() -> None:
     pose = look(np.array([[1.0, -1.5, 2.0]]), np.array([0.4]), -0.1)[0]
     poses = spin(pose, 9)
     for k, theta in enumerate(np.linspace(0, 2 * np.pi, 9)):
@@ -87,7 +87,7 @@ def test_spin_follows_the_formula_and_returns_exactly():
 
 
 @pytest.mark.parametrize("frames", [16, 33])
-def test_returns_are_exact(frames):
+def test_returns_are_exact(frames: int) -> None:
     world = WORLDS[0]
     for kind in ("spin", "orbit"):
         cameras = make_trajectory(world, kind, frames=frames, seed=1)
@@ -100,7 +100,7 @@ def test_returns_are_exact(frames):
     assert not torch.equal(cameras[0], cameras[frames // 2])
 
 
-def test_orbit_looks_at_one_point():
+def test_orbit_looks_at_one_point() -> None:
     rotation, centre = _poses(make_trajectory(WORLDS[1], "orbit", frames=24, seed=0))
     middle = centre[:-1].mean(0)
     inward = (middle - centre)[:, [0, 2]]
@@ -109,7 +109,7 @@ def test_orbit_looks_at_one_point():
     assert cosine.min() > 0.999
 
 
-def test_static_camera_watches_the_moving_figure():
+def test_static_camera_watches_the_moving_figure() -> None:
     for seed in range(4):
         world = make_world("rooms", seed, moving_object=True)
         cameras = make_trajectory(world, "static", frames=8, seed=seed)
@@ -121,7 +121,7 @@ def test_static_camera_watches_the_moving_figure():
         assert (np.abs(seen[..., 0] / seen[..., 2] * 0.6) < 0.5).all()
 
 
-def test_seeds_and_intrinsics_are_honoured():
+def test_seeds_and_intrinsics_are_honoured() -> None:
     world = WORLDS[0]
     first = make_trajectory(world, "walk", frames=16, seed=0, intrinsics=(0.5, 0.7, 0.5, 0.4))
     assert torch.allclose(first[:, :4], torch.tensor([0.5, 0.7, 0.5, 0.4]))
@@ -132,11 +132,11 @@ def test_seeds_and_intrinsics_are_honoured():
 
 
 @pytest.mark.parametrize(("kind", "frames"), [("fly", 8), ("walk", 0)])
-def test_impossible_trajectories_are_refused(kind, frames):
+def test_impossible_trajectories_are_refused(kind: str, frames: int) -> None:
     with pytest.raises(ValueError, match=kind if kind == "fly" else str(frames)):
         make_trajectory(WORLDS[0], kind, frames=frames, seed=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_single_frame_is_enough(kind):
+def test_a_single_frame_is_enough(kind: str) -> None:
     assert torch.isfinite(make_trajectory(WORLDS[0], kind, frames=1, seed=0)).all()

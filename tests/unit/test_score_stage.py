@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import edit_yaml
-from geomem.config import Config, load_config
+from conftest import edit_yaml, told
+from geomem.config import JobSettings, load_config
 from geomem.formats import (
     ClipInfo,
     InputError,
@@ -20,36 +20,47 @@ from geomem.formats import (
     write_clip_shard,
     write_videos,
 )
+from geomem.formats.records import checksum
+from geomem.metrics.distances import kernel_distance
+from geomem.metrics.families.frames import FrameScorer
+from geomem.metrics.families.perceptual import PerceptualScorer
+from geomem.metrics.families.sets import SetScorer
+from geomem.metrics.registry import FAMILIES, Scorer
 from geomem.scores import __main__ as stage
-from geomem.scores.frechet import kernel_distance
-from geomem.scores.score import Networks, score_videos, set_scores
+from geomem.scores.score import score_videos
+from geomem.scores.version import VERSION
+from geomem.settings.jobs import ScoresJob
 
 ROOT = Path(__file__).parents[2]
-CLIPS, FRAMES, SIDE = 3, 20, 16
+CLIPS, FRAMES, SIDE, STRIDE = 3, 20, 16, 3
 
 
 class MeanDistance:
-    """A perceptual distance that anyone can recompute."""
+    """A perceptual distance that anyone can recompute, in the stand-in's place."""
 
-    label = "mean_distance"
-    details: dict[str, str] = {}  # noqa: RUF012
+    label = "efficientnet_lite0_distance"
+    details: dict[str, str] = {"network": "mean"}  # noqa: RUF012
 
     def distance(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         return (first - second).abs().mean((1, 2, 3))
 
 
 class MeanColour:
-    """Video features that anyone can recompute."""
+    """Video features that anyone can recompute, in the stand-in's place."""
 
-    label = "frechet_mean_colour"
-    kernel_label = "kernel_mean_colour"
-    details: dict[str, str] = {}  # noqa: RUF012
+    label = "frechet_efficientnet_lite0"
+    kernel_label = "kernel_efficientnet_lite0"
+    details: dict[str, str] = {"network": "mean colour"}  # noqa: RUF012
 
     def features(self, videos: torch.Tensor) -> torch.Tensor:
         return videos.mean((-2, -1))
 
 
-JUDGES = Networks(device=torch.device("cpu"), perceptual=MeanDistance(), video=MeanColour())
+SCORERS: dict[str, Scorer] = {
+    "frames": FrameScorer(),
+    "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
+    "sets": SetScorer(MeanColour(), 1),
+}
 
 
 def cameras(frames: int) -> np.ndarray:
@@ -76,24 +87,22 @@ def truth(tmp_path: Path) -> np.ndarray:
     return rgb
 
 
-def settings_of(config: Config, **changes: Any) -> dict[str, Any]:
-    settings = config.scores_settings("spin")
-    settings["scores"] |= {"perceptual_stride": 3, **changes}
-    return settings | {"frames": FRAMES}
+def settings_of(family: str, **changes: Any) -> ScoresJob:
+    settings = JobSettings(load_config(ROOT, scale="tiny")).scores("spin", family)
+    return settings.model_copy(update={"frames": FRAMES, **changes})
 
 
-def record(**changes: Any) -> dict[str, Any]:
-    return {
+def write_rollout(folder: Path, rgb: np.ndarray, *, context: int = 1, **changes: Any) -> None:
+    inputs = {"clips": "cd" * 32, "checkpoint": "ab" * 32}
+    made_by = {"stage": "rollouts", "version": 7, "settings": {"context": context}}
+    content = {
         "variant": "base",
         "seed": 0,
         "protocol": "spin",
-        "settings": {"rollouts": {"context": 1}},
-        "version": 7,
-        "checkpoint": "ab" * 32,
         "clips": [f"c{i}" for i in range(CLIPS)],
         "coverage": [[None] + [0.25, 0.75] + [None] * (FRAMES - 3)] + [[None] * FRAMES] * 2,
-        **changes,
     }
+    write_videos(folder, rgb, {**made_by, "inputs": inputs}, content | changes)
 
 
 def noisy(truth: np.ndarray) -> np.ndarray:
@@ -101,73 +110,133 @@ def noisy(truth: np.ndarray) -> np.ndarray:
     return (truth + noise).astype(np.uint8)
 
 
-def run(folder: Path, config: Config) -> dict[str, Any]:
-    return score_videos(
+def run(folder: Path, family: str, **changes: Any) -> dict[str, Any]:
+    result: dict[str, Any] = score_videos(
         folder / "videos",
         folder / "clips",
-        settings_of(config),
-        JUDGES,
+        settings_of(family, **changes),
+        SCORERS[family],
+        device=torch.device("cpu"),
         progress=lambda items, total: items,
     )
+    return json.loads(json.dumps(result))
 
 
 def test_numbers_are_those_of_the_generated_frames(tmp_path: Path, truth: np.ndarray) -> None:
-    config, made = load_config(ROOT, scale="tiny"), noisy(truth)
-    write_videos(tmp_path / "videos", made, record())
-    result = json.loads(json.dumps(run(tmp_path, config)))
+    made = noisy(truth)
+    write_rollout(tmp_path / "videos", made)
+    result = run(tmp_path, "frames")
     error = (made / 255.0 - truth / 255.0)[:, 1:]
     mse = (error**2).mean((1, 2, 3, 4))
     frame_mse = (error**2).mean((2, 3, 4))
-    some = np.abs(error[:, ::3]).mean((1, 2, 3, 4))
     values = result["per_clip"]
     assert values["psnr"] == pytest.approx(list(-10 * np.log10(mse)), abs=1e-3)
-    assert values["perceptual"] == pytest.approx(list(some), rel=1e-4)
-    assert values["pairs"] == [6.0] * CLIPS  # frames 14 to 19 mirror 5 to 0, at least 8 apart
     assert values["coverage"] == [0.5, None, None]
-    stride = settings_of(load_config(ROOT, scale="tiny"))["scores"]["perceptual_stride"]
-    for curve in result["per_frame"]["perceptual"]:
-        assert [value is not None for value in curve] == [
-            frame % stride == 0 for frame in range(FRAMES - 1)
-        ]
+    # frames 14 to 19 mirror 5 to 0, at least 8 apart
+    mirrored = -10 * np.log10(frame_mse[:, 13:]).mean(1)
+    assert values["truth_psnr"] == pytest.approx(list(mirrored), abs=1e-3)
     curve = np.array(result["per_frame"]["psnr"])
     assert curve.shape == (CLIPS, FRAMES - 1)
     assert np.allclose(curve, -10 * np.log10(frame_mse), atol=1e-3)
-    assert result["labels"] == {
-        "perceptual": "mean_distance",
-        "frechet": "frechet_mean_colour",
-        "kernel_distance": "kernel_mean_colour",
-    }
-    assert result["inputs"]["rollout"] == {
-        "sha256": sha256_file(tmp_path / "videos/rollout.json"),
+    assert result["per_frame"]["coverage"][0] == [0.25, 0.75] + [None] * (FRAMES - 3)
+    assert result["family"] == "frames" and result["sets"] == {}
+    assert result["names"] == {} and result["networks"] == {}
+    assert result["rollout"] == {
         "version": 7,
-        "settings": digest(record()["settings"]),
+        "settings": digest({"context": 1}),
         "checkpoint": "ab" * 32,
     }
 
 
-def test_given_frames_do_not_count(tmp_path: Path, truth: np.ndarray) -> None:
-    config, made = load_config(ROOT, scale="tiny"), noisy(truth)
-    write_videos(tmp_path / "videos", made, record())
-    first = run(tmp_path, config)
+def test_the_perceptual_network_looks_at_some_frames_and_is_named(
+    tmp_path: Path, truth: np.ndarray
+) -> None:
+    made = noisy(truth)
+    write_rollout(tmp_path / "videos", made)
+    result = run(tmp_path, "perceptual")
+    error = np.abs(made / 255.0 - truth / 255.0)[:, 1:].mean((2, 3, 4))
+    assert result["per_clip"]["perceptual"] == pytest.approx(
+        list(error[:, ::STRIDE].mean(1)), rel=1e-4
+    )
+    assert result["per_clip"]["truth_distance"] == pytest.approx(
+        list(error[:, 13:].mean(1)), rel=1e-4
+    )
+    for curve in result["per_frame"]["perceptual"]:
+        assert [value is not None for value in curve] == [
+            frame % STRIDE == 0 for frame in range(FRAMES - 1)
+        ]
+    assert result["names"]["perceptual"]["key"] == "efficientnet_lite0_distance"
+    assert result["names"]["perceptual"]["stands_for"]
+    assert result["networks"] == {"perceptual": {"network": "mean"}}
+
+
+def test_sets_are_compared_by_the_features_of_clips(tmp_path: Path, truth: np.ndarray) -> None:
+    made = noisy(truth)
+    write_rollout(tmp_path / "videos", made)
+    result = run(tmp_path, "sets")
+    made[:, 0] = truth[:, 0]
+    real, generated = (rgb.mean((2, 3)) / 255 for rgb in (truth, made))
+    kernel = result["sets"]["kernel_distance"]
+    assert kernel["value"] == pytest.approx(kernel_distance(real, generated), rel=1e-3)
+    assert len(kernel["pseudovalues"]) == kernel["clips"] == CLIPS
+    assert result["sets"]["frechet"] is None and result["per_clip"] == {}
+    assert {metric: name["key"] for metric, name in result["names"].items()} == {
+        "frechet": "frechet_efficientnet_lite0",
+        "kernel_distance": "kernel_efficientnet_lite0",
+    }
+    assert result["networks"] == {"frechet": {"network": "mean colour"}}
+
+
+def test_every_family_gives_the_metrics_that_it_registers(
+    tmp_path: Path, truth: np.ndarray
+) -> None:
+    write_rollout(tmp_path / "videos", noisy(truth))
+    assert sorted(SCORERS) == FAMILIES.names()
+    for family in FAMILIES:
+        result = run(tmp_path, family.name)
+        levels = {
+            level: {metric.name for metric in family.metrics if metric.level == level}
+            for level in ("frame", "clip", "set")
+        }
+        assert set(result["per_frame"]) == levels["frame"]
+        assert set(result["per_clip"]) == levels["frame"] | levels["clip"]
+        assert set(result["sets"]) == levels["set"]
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "words"),
+    [
+        ("perceptual", {"network": "lpips"}, ("AlexNet weights", "pip install geomem[perceptual]")),
+        ("sets", {"network": "i3d", "i3d_weights": "absent.pt"}, ("absent.pt", "geomem[scores]")),
+    ],
+)
+def test_a_network_that_is_asked_for_and_not_there_is_told(
+    family: str, settings: dict[str, str], words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nowhere")
+    spec = FAMILIES[family]
+    chosen = spec.Settings.model_validate(settings)
+    told(lambda: spec.open(chosen, torch.device("cpu")), *words)
+
+
+@pytest.mark.parametrize("family", SCORERS)
+def test_given_frames_do_not_count(tmp_path: Path, truth: np.ndarray, family: str) -> None:
+    made = noisy(truth)
+    write_rollout(tmp_path / "videos", made)
+    first = run(tmp_path, family)
     made[:, 0] = 0
-    write_videos(tmp_path / "videos", made, record())
-    second = run(tmp_path, config)
-    first.pop("inputs"), second.pop("inputs")
-    assert first == second
+    write_rollout(tmp_path / "videos", made)
+    assert run(tmp_path, family) == first
 
 
 def test_clips_without_revisits_have_no_revisit_scores(tmp_path: Path, truth: np.ndarray) -> None:
-    write_videos(tmp_path / "videos", truth, record())
-    result = score_videos(
-        tmp_path / "videos",
-        tmp_path / "clips",
-        settings_of(load_config(ROOT, scale="tiny"), revisit_gap=FRAMES),
-        JUDGES,
-        progress=lambda items, total: items,
-    )
-    assert "truth_psnr" not in result["per_clip"]
-    assert result["per_clip"]["psnr"] == [100.0] * CLIPS
-    assert result["sets"]["kernel_distance"]["value"] == pytest.approx(0, abs=1e-6)
+    write_rollout(tmp_path / "videos", truth)
+    frames = run(tmp_path, "frames", revisit_gap=FRAMES)["per_clip"]
+    assert "truth_psnr" not in frames and frames["psnr"] == [100.0] * CLIPS
+    perceptual = run(tmp_path, "perceptual", revisit_gap=FRAMES)["per_clip"]
+    assert perceptual == {"perceptual": [0.0] * CLIPS}
+    sets = run(tmp_path, "sets", revisit_gap=FRAMES)["sets"]
+    assert sets["kernel_distance"]["value"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -175,25 +244,26 @@ def test_clips_without_revisits_have_no_revisit_scores(tmp_path: Path, truth: np
     [
         ({"clips": ["c0", "c2", "c1"]}, "other clips"),
         ({"protocol": "out_and_back"}, "another protocol"),
-        ({"settings": {"rollouts": {"context": 2}}}, "another context"),
+        ({"context": 2}, "another context"),
     ],
 )
 def test_videos_of_something_else_are_refused(
     tmp_path: Path, truth: np.ndarray, changes: dict[str, Any], fault: str
 ) -> None:
-    write_videos(tmp_path / "videos", truth, record(**changes))
+    write_rollout(tmp_path / "videos", truth, **changes)
     with pytest.raises(InputError, match=fault):
-        run(tmp_path, load_config(ROOT, scale="tiny"))
+        run(tmp_path, "frames")
 
 
 def test_shorter_videos_are_refused(tmp_path: Path, truth: np.ndarray) -> None:
-    write_videos(tmp_path / "videos", truth[:, :-1], record())
+    write_rollout(tmp_path / "videos", truth[:, :-1])
     with pytest.raises(InputError, match="another size"):
-        run(tmp_path, load_config(ROOT, scale="tiny"))
+        run(tmp_path, "frames")
 
 
 def test_no_frechet_distance_of_fewer_than_forty_clips_but_a_kernel_distance() -> None:
     features = np.random.default_rng(0).normal(size=(40, 2, 3))
+    set_scores = SCORERS["sets"].sets
     few, full = set_scores(features[:39], features[:39] + 1), set_scores(features, features + 1)
     assert few["frechet"] is None and few["frechet_infinite"] is None
     assert full["frechet"] is not None and full["frechet"]["value"] == pytest.approx(3, abs=1e-6)
@@ -212,17 +282,28 @@ def test_no_frechet_distance_of_fewer_than_forty_clips_but_a_kernel_distance() -
 def test_the_command_scores_the_first_frames_of_a_protocol(
     project: Path, tmp_path: Path, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geomem.scores.score.load_networks", lambda settings, device: JUDGES)
     scale, longer = project / "config/scales/smoke.yaml", {"splits__spin__frames": FRAMES}
-    edit_yaml(scale, rollouts__protocols__spin__frames=FRAMES - 2, **longer)
-    write_videos(tmp_path / "spin", truth[:, : FRAMES - 2], record())
-    output = f"{tmp_path}/scores/spin.json"
+    edit_yaml(
+        scale, rollouts__protocols={"spin": {"split": "spin", "frames": FRAMES - 2}}, **longer
+    )
+    write_rollout(tmp_path / "spin", truth[:, : FRAMES - 2])
+    output = f"{tmp_path}/scores/spin/frames.json"
     command = ["scores", "score", output, "--root", str(project), "--protocol", "spin"]
+    command += ["--family", "frames"]
     command += ["--rollout", f"{tmp_path}/spin", "--clips", f"{tmp_path}/clips"]
     monkeypatch.setattr(sys, "argv", command)
     stage.main()
     made = read_json(output)
-    assert made["settings"] == load_config(project).scores_settings("spin")
+    settings = JobSettings(load_config(project)).scores("spin", "frames")
+    assert made["provenance"] == {
+        "stage": "scores",
+        "version": VERSION,
+        "settings": settings.recorded(),
+        "inputs": {
+            "clips": checksum(tmp_path / "clips"),
+            "rollout": sha256_file(tmp_path / "spin/rollout.json"),
+        },
+    }
     assert made["frames"] == FRAMES - 2
     assert {len(curve) for curve in made["per_frame"]["psnr"]} == {FRAMES - 3}
     monkeypatch.setattr(sys, "argv", [*command, "--expect", "0" * 16])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from geomem.scores.frechet import frechet_distance, frechet_infinite, kernel_distance
+from geomem.metrics.distances import frechet_distance, frechet_infinite, kernel_distance
 
 
 def _gaussian(seed: int, clips: int, width: int, *, shift: float = 0.0) -> np.ndarray:

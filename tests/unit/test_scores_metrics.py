@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geomem.scores.metrics import (
+from geomem.metrics.frames import (
     clip_mean,
     psnr_per_frame,
     psnr_pooled,

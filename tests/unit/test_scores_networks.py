@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geomem.scores import networks
-from geomem.scores.networks import (
+from geomem.metrics import networks
+from geomem.metrics.networks import (
     I3D,
     EfficientNetDistance,
     EfficientNetVideoFeatures,

@@ -1,11 +1,12 @@
 """Revisits on hand-made trajectories, and scores of clips whose memory is known."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from geomem.scores.revisit import pose_gaps, revisit_pairs, revisit_scores
+from geomem.metrics.revisits import pose_gaps, revisit_distances, revisit_pairs, revisit_psnr
 
 
 def _camera(yaw: float, x: float = 0.0) -> torch.Tensor:
@@ -33,6 +34,15 @@ def _views(index: list[int], *, seed: int = 0) -> torch.Tensor:
 
 def _distance(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return (first - second).abs().mean((1, 2, 3))
+
+
+def _scores(
+    generated: torch.Tensor, truth: torch.Tensor, pairs: torch.Tensor, *, context: int
+) -> dict[str, Any]:
+    return {
+        **revisit_psnr(generated, truth, pairs, context=context),
+        **revisit_distances(generated, truth, pairs, distance=_distance),
+    }
 
 
 def test_pose_gaps_are_metres_and_degrees() -> None:
@@ -69,41 +79,39 @@ def test_perfect_memory_and_none_are_told_apart() -> None:
     truth = _views([0, 1, 2, 3, 3, 2, 1, 0])
     keeps = _views([0, 4, 5, 6, 6, 5, 4, 0])
     forgets = _views([0, 4, 5, 6, 7, 8, 9, 10])
-    kept = revisit_scores(keeps, truth, pairs, context=1, distance=_distance)
-    lost = revisit_scores(forgets, truth, pairs, context=1, distance=_distance)
-    assert kept.pairs == 3
-    assert kept.self_psnr == 100 and kept.self_distance == 0 and kept.closing_psnr == 100
-    assert kept.late_psnr == 100 and kept.late_distance == 0
-    assert kept.contrast > 50 and kept.forgetting == 0
-    assert lost.self_psnr < 15 and lost.closing_distance > 0.1 and abs(lost.contrast) < 5
-    assert lost.late_psnr < 15
+    kept = _scores(keeps, truth, pairs, context=1)
+    lost = _scores(forgets, truth, pairs, context=1)
+    assert kept["self_psnr"] == 100 and kept["self_distance"] == 0 and kept["closing_psnr"] == 100
+    assert kept["late_psnr"] == 100 and kept["late_distance"] == 0
+    assert kept["contrast"] > 50 and kept["forgetting"] == 0
+    assert lost["self_psnr"] < 15 and lost["closing_distance"] > 0.1 and abs(lost["contrast"]) < 5
+    assert lost["late_psnr"] < 15
 
 
 def test_a_frozen_clip_wins_no_contrast() -> None:
     pairs = revisit_pairs(_out_and_back(8), minimum_gap=3)
-    frozen = revisit_scores(
-        _views([0] * 8), _views([0, 1, 2, 3, 3, 2, 1, 0]), pairs, context=1, distance=_distance
-    )
-    assert frozen.self_psnr == 100 and frozen.contrast == 0 and frozen.truth_psnr < 50
+    frozen = _scores(_views([0] * 8), _views([0, 1, 2, 3, 3, 2, 1, 0]), pairs, context=1)
+    assert frozen["self_psnr"] == 100 and frozen["contrast"] == 0 and frozen["truth_psnr"] < 50
 
 
 def test_forgetting_is_the_loss_between_two_visits() -> None:
     pairs = revisit_pairs(_out_and_back(8), minimum_gap=3)
     truth = 0.5 * _views([0, 1, 2, 3, 3, 2, 1, 0])
     error = torch.tensor([0.0, 0.01, 0.01, 0.1, 0.1, 0.1, 0.1, 0.2])[:, None, None, None]
-    scores = revisit_scores(truth + error, truth, pairs, context=1, distance=_distance)
-    assert scores.forgetting == pytest.approx(20, abs=1e-3)
-    assert scores.truth_psnr == pytest.approx((20 + 20 - 20 * math.log10(0.2)) / 3, abs=1e-3)
-    assert scores.truth_distance == pytest.approx(0.4 / 3, abs=1e-6)
-    assert scores.late_distance == pytest.approx(0.2, abs=1e-6)
+    scores = _scores(truth + error, truth, pairs, context=1)
+    assert scores["forgetting"] == pytest.approx(20, abs=1e-3)
+    assert scores["truth_psnr"] == pytest.approx((20 + 20 - 20 * math.log10(0.2)) / 3, abs=1e-3)
+    assert scores["truth_distance"] == pytest.approx(0.4 / 3, abs=1e-6)
+    assert scores["late_distance"] == pytest.approx(0.2, abs=1e-6)
 
 
-def test_pairs_inside_the_context_are_given_and_do_not_count() -> None:
+def test_a_spin_forgets_nothing_and_pairs_inside_the_context_are_refused() -> None:
     spin = revisit_pairs(_spin(9), minimum_gap=4)
     clip = _views([*range(8), 0])
-    scores = revisit_scores(clip, clip, spin, context=1, distance=_distance)
-    assert scores.forgetting is None and scores.pairs == 1
+    assert len(spin) == 1 and _scores(clip, clip, spin, context=1)["forgetting"] is None
     with pytest.raises(ValueError, match="9 context frames"):
-        revisit_scores(clip, clip, spin, context=9, distance=_distance)
+        revisit_psnr(clip, clip, spin, context=9)
+    with pytest.raises(ValueError, match="1 context frames"):
+        revisit_psnr(clip, clip, spin[:0], context=1)
     with pytest.raises(ValueError, match="minimum_gap"):
         revisit_pairs(_spin(9), minimum_gap=0)

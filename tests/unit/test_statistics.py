@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, permutation_test, ttest_1samp
 
-from geomem.scores.frechet import frechet_distance, kernel_distance
+from geomem.metrics.distances import frechet_distance, kernel_distance
 from geomem.statistics import (
     holm,
     mean_interval,

@@ -11,19 +11,21 @@ from pathlib import Path
 import pytest
 
 from conftest import edit_yaml, told
-from geomem.cli import main
+from geomem.commands.main import main
+from geomem.commands.tracking_store import LIVE, TAG, Store
 from geomem.formats.spools import Spool, read_spool, spool_header
-from geomem.tracking_store import LIVE, TAG, Store
 from tracked import (
     METRICS,
     assert_complete,
     entry_of,
     finish,
     fork,
+    header_of,
     histories,
+    identity_of,
     join,
+    made_by,
     mirrored,
-    record_of,
     score,
     spool_of,
     spool_steps,
@@ -160,8 +162,8 @@ def test_a_resumed_job_goes_on_with_its_spool_and_another_begins_anew(tmp_path: 
     header, entries, _ = read_spool(path)
     assert header["variant"] == "v0"
     assert [entry["step"] for entry in entries] == [0, 1, 2, 2, 3]
-    other = {**record_of(0), "settings": {"job": "other"}}
-    Spool(path, spool_header(other)).write(entry_of(0, 0))
+    other = spool_header(identity_of(0), {**made_by(0), "settings": {"job": "other"}})
+    Spool(path, other).write(entry_of(0, 0))
     header, entries, _ = read_spool(path)
     assert header["settings"] == {"job": "other"} and len(entries) == 1
 
@@ -182,12 +184,12 @@ def test_a_spool_is_read_on_from_where_the_reader_was_and_by_whole_lines(tmp_pat
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has /dev/full")
 def test_a_full_disk_ends_the_spool_and_not_the_job(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "metrics.jsonl", spool_header(record_of(0)))
+    spool = Spool(tmp_path / "metrics.jsonl", header_of(0))
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     spool.write(entry_of(0, 0))
     spool.write(entry_of(0, 1))
-    Spool(Path("/proc/none/metrics.jsonl"), spool_header(record_of(0))).write(entry_of(0, 0))
+    Spool(Path("/proc/none/metrics.jsonl"), header_of(0)).write(entry_of(0, 0))
     assert set(entry_of(0, 0)) == {"step", *METRICS}
 
 
@@ -203,7 +205,7 @@ def test_a_follower_ends_with_the_process_that_started_it_after_a_last_look(
 
 
 def test_a_missing_postgresql_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from geomem import tracking_server
+    from geomem.commands import tracking_server
 
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(tracking_server, "INSTALLED", Path("/nowhere"))

@@ -4,35 +4,46 @@ import csv
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import ROOT, edit_yaml, write_fake_clips
-from geomem.config import load_config
+from conftest import ROOT, edit_yaml, told, write_fake_clips
+from geomem.config import JobSettings, load_config
+from geomem.features.cache import cache_part, frames_of, write_basis
 from geomem.formats import (
     ClipStore,
     InputError,
     Plan,
-    digest,
     quantise,
     read_checkpoint,
     sha256_file,
+    write_checkpoint,
     write_feature_part,
 )
+from geomem.formats.cache_kinds import CacheKind
+from geomem.formats.records import provenance
 from geomem.formats.spools import SPOOL, read_spool
 from geomem.formats.states import States
+from geomem.formats.teachers import load_teacher
+from geomem.memory.live import LiveMemory
 from geomem.memory.selection import select_by_time
-from geomem.models.control import MemoryControl
-from geomem.training.build import build_model, online_teacher
-from geomem.training.data import open_dataset
-from geomem.training.loop import train
-from geomem.training.network import aligned_frames
+from geomem.methods.training import MEMORY
+from geomem.networks.uvit.control import MemoryControl
+from geomem.rollouts.protocols import load_variant, run_protocol
+from geomem.settings.jobs import TrainingJob
+from geomem.training.build import online_teacher
+from geomem.training.data import WindowDataset, open_dataset
+from geomem.training.objective import aligned_frames
 from geomem.training.trainer import learning_rate_factor
+from training_cases import learn, objective_of
 
 STEPS = 24
+WEIGHTS = ROOT / "weights/vggt_tiny/model.safetensors"
 
 
 @pytest.fixture
@@ -117,7 +128,7 @@ class Interrupted:
 
     def __init__(self, project: Path) -> None:
         self.project = project
-        self.settings = load_config(project).training_settings("base", 0)
+        self.settings = JobSettings(load_config(project)).training("base", 0)
         self.dataset = open_dataset(project / "clips", project / "train.json", self.settings)
 
     def run(
@@ -125,20 +136,23 @@ class Interrupted:
     ) -> list[torch.Tensor]:
         """Train in a folder of states, from what has the checksum `initial`, up to a step."""
         torch.manual_seed(0)
-        model = build_model(self.settings, self.dataset, initial=None)
+        model = objective_of(self.settings)
 
-        def interrupted(steps, **_):
+        def interrupted(steps: range, **_: object) -> Iterator[int]:
             for step in steps:
                 if step == stop:
                     raise KeyboardInterrupt
                 yield step
 
         try:
-            train(
-                model, self.dataset, self.settings, inputs={"initial": initial},
-                state_folder=self.project / state, checkpoint_steps=2, workers=0,
+            learn(
+                model,
+                self.dataset,
+                self.settings,
+                self.project / state,
+                inputs={"initial": initial},
                 progress=interrupted,
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             return []
         return [p.detach().clone() for p in model.parameters()]
@@ -175,10 +189,14 @@ def test_a_state_that_was_made_from_another_base_is_not_gone_on_from(prepared: P
 
 def test_what_a_training_reads_is_part_of_its_record(prepared: Path) -> None:
     subprocess.run(train_command("made"), cwd=prepared, check=True)
-    inputs = read_checkpoint(prepared / "made")["inputs"]
-    assert inputs["plan"] == sha256_file(prepared / "train.json")
-    index = prepared / "clips/shard-000/index.json"
-    assert inputs["clips"] == digest([sha256_file(index)])
+    made_by = read_checkpoint(prepared / "made")["provenance"]
+    assert made_by["stage"] == "training"
+    settings = JobSettings(load_config(prepared)).training("base", 0)
+    assert made_by["settings"] == settings.recorded()
+    assert made_by["inputs"] == {
+        "plan": sha256_file(prepared / "train.json"),
+        "clips": sha256_file(prepared / "clips/shard-000/index.json"),
+    }
 
 
 def memory_cache(project: Path, *, frames: int) -> Path:
@@ -200,14 +218,25 @@ def memory_cache(project: Path, *, frames: int) -> Path:
         }  # fmt: skip
 
     part = project / f"memory{frames}" / "part-000.json"
-    key = {"plan": sha256_file(project / "memory.json")}
-    write_feature_part(part, range(len(plan.windows)), key, compute, progress=lambda x: x)
+    made_by = {"inputs": {"plan": sha256_file(project / "memory.json")}}
+    write_feature_part(part, range(len(plan.windows)), made_by, compute, progress=lambda x: x)
     return part.parent
 
 
-def open_memory(project: Path, variant: str, frames: int):
-    config = load_config(project)
-    settings = config.training_settings(variant, 0)
+def window_cache(project: Path) -> Path:
+    """Write a cache of random features of the windows of the plan `train.json`."""
+    windows = len(Plan.read(project / "train.json").windows)
+    features = torch.randn(windows, 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    part = project / "window" / "part-000.json"
+    write_feature_part(
+        part, range(windows), {"inputs": {"plan": sha256_file(project / "train.json")}},
+        lambda rows: quantise(features[rows.start : rows.stop]), progress=lambda x: x,
+    )  # fmt: skip
+    return part.parent
+
+
+def open_memory(project: Path, variant: str, frames: int) -> tuple[TrainingJob, WindowDataset]:
+    settings = JobSettings(load_config(project)).training(variant, 0)
     dataset = open_dataset(
         project / "clips",
         project / "memory.json",
@@ -217,103 +246,191 @@ def open_memory(project: Path, variant: str, frames: int):
     return settings, dataset
 
 
+def maps_of(item: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a window holds of its memory, by the names of the kind's channels."""
+    return {
+        name.removeprefix(MEMORY): tensor
+        for name, tensor in item.items()
+        if name.startswith(MEMORY)
+    }
+
+
 def test_one_and_four_memory_frames_give_different_maps(prepared: Path) -> None:
     _, single = open_memory(prepared, "memory_1", 1)
     _, several = open_memory(prepared, "memory_4", 4)
     window = max(range(8), key=lambda i: single.plan.windows[i].history)
-    one, four = single[window]["memory"], several[window]["memory"]
-    assert one.shape == four.shape
-    assert not torch.equal(one, four)
-    coverage = (one[:, -2].mean(), four[:, -2].mean())
+    one, four = maps_of(single[window]), maps_of(several[window])
+    assert {name: x.shape for name, x in one.items()} == {n: x.shape for n, x in four.items()}
+    assert not any(torch.equal(one[name], four[name]) for name in ("rgb", "features"))
+    coverage = (one["coverage"].mean(), four["coverage"].mean())
     assert coverage[1] >= coverage[0] > 0
+
+
+def test_the_cache_of_a_larger_memory_is_refused(prepared: Path) -> None:
+    _, dataset = open_memory(prepared, "memory_1", 4)
+    window = max(range(8), key=lambda i: dataset.plan.windows[i].history)
+    told(lambda: dataset[window], "memory4 has 4 frames", "1 at most")
 
 
 def test_an_empty_memory_trains_all_the_branch_has_and_knows_nothing(prepared: Path) -> None:
     settings, dataset = open_memory(prepared, "memory_empty", 0)
     _, with_frames = open_memory(prepared, "memory_4", 4)
-    maps = dataset[0]["memory"]
-    assert maps.shape == with_frames[0]["memory"].shape and not maps.any()
+    maps, others = maps_of(dataset[0]), maps_of(with_frames[0])
+    assert {name: x.shape for name, x in maps.items()} == {n: x.shape for n, x in others.items()}
+    assert list(maps) == ["rgb", "features", "coverage", "inverse_depth"]
+    assert not any(x.any() for x in maps.values())
     assert dataset[5]["frames"].equal(with_frames[5]["frames"])
     subprocess.run(train_command("initial"), cwd=prepared, check=True)
-    model = build_model(settings, dataset, initial=prepared / "initial")
-    before = {name: p.detach().clone() for name, p in model.control.named_parameters()}
-    train(
-        model, dataset, settings, inputs={}, state_folder=prepared / "state",
-        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
-    )  # fmt: skip
-    moved = [name for name, p in model.control.named_parameters() if not p.equal(before[name])]
+    model = objective_of(settings, initial=prepared / "initial")
+    branch = model.method.control
+    before = {name: p.detach().clone() for name, p in branch.named_parameters()}
+    learn(model, dataset, settings, prepared / "state")
+    moved = [name for name, p in branch.named_parameters() if not p.equal(before[name])]
     assert any(name.startswith("mid_blocks") for name in moved)
     assert any(name.startswith("zero_projections") for name in moved)
 
 
 def test_what_starts_from_a_checkpoint_trains_with_dropout_as_from_scratch(prepared: Path) -> None:
-    edit_yaml(prepared / "config/scales/smoke.yaml", model__block_dropouts=[0.0, 0.1, 0.1])
+    edit_yaml(prepared / "config/scales/smoke.yaml", methods__dfot__block_dropouts=[0.0, 0.1, 0.1])
     subprocess.run(train_command("initial"), cwd=prepared, check=True)
-    settings = load_config(prepared).training_settings("tuned", 0)
+    settings = JobSettings(load_config(prepared)).training("tuned", 0)
     dataset = open_dataset(prepared / "clips", prepared / "train.json", settings)
-    model = build_model(settings, dataset, initial=prepared / "initial")
+    model = objective_of(settings, initial=prepared / "initial")
     seen: list[bool] = []
-    model.backbone.register_forward_pre_hook(
+    model.method.backbone.register_forward_pre_hook(
         lambda module, _: seen.append(all(part.training for part in module.modules()))
     )
-    train(
-        model, dataset, settings, inputs={}, state_folder=prepared / "state",
-        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
-    )  # fmt: skip
+    learn(model, dataset, settings, prepared / "state")
     assert seen and all(seen)
 
 
 def test_memory_branch_learns_and_the_base_does_not_move(prepared: Path) -> None:
     settings, dataset = open_memory(prepared, "memory_4", 4)
     subprocess.run(train_command("base"), cwd=prepared, check=True)
-    model = build_model(settings, dataset, initial=prepared / "base")
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    log = train(
-        model, dataset, settings, inputs={}, state_folder=prepared / "state",
-        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
-    )  # fmt: skip
-    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    model = objective_of(settings, initial=prepared / "base")
+    before = {name: p.detach().clone() for name, p in model.method.named_parameters()}
+    log = learn(model, dataset, settings, prepared / "state")
+    moved = {
+        name for name, p in model.method.named_parameters() if not torch.equal(p, before[name])
+    }
     assert moved and all(name.startswith("control.") for name in moved)
     assert any("down_blocks" in name for name in moved)
     assert all(np.isfinite(entry["loss"]) for entry in log)
-    assert isinstance(model.control, MemoryControl)
+    assert isinstance(model.method.control, MemoryControl)
 
 
 def test_an_implicit_memory_learns_with_its_branch_and_reads_the_same_cache(prepared: Path) -> None:
     settings, dataset = open_memory(prepared, "memory_4_implicit", 4)
     windows = range(len(dataset))
     short = min(windows, key=lambda i: dataset.plan.windows[i].history)
-    present = [dataset[i]["memory"][:, -1].mean().item() for i in windows]
+    present = [dataset[i]["memory.presence"].mean().item() for i in windows]
     known = [min(4, dataset.plan.windows[i].history) / 4 for i in windows]
     assert present == known
     assert present[short] < 1, "a history shorter than the memory, or the test proves little"
     subprocess.run(train_command("base"), cwd=prepared, check=True)
-    model = build_model(settings, dataset, initial=prepared / "base")
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train(
-        model, dataset, settings, inputs={}, state_folder=prepared / "state",
-        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
-    )  # fmt: skip
-    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    model = objective_of(settings, initial=prepared / "base")
+    before = {name: p.detach().clone() for name, p in model.method.named_parameters()}
+    learn(model, dataset, settings, prepared / "state")
+    moved = {
+        name for name, p in model.method.named_parameters() if not torch.equal(p, before[name])
+    }
     assert {name.split(".")[0] for name in moved} == {"control", "memory"}
     assert {"memory.learned_queries", "control.memory_stem.ask.weight"} <= moved
     assert set(model.trained_modules()) == {"control", "memory"}
 
 
+def test_a_branch_of_any_number_of_frames_is_trained_and_generates_with_a_fixed_one(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_yaml(
+        prepared / "config/experiments.yaml",
+        variants__any={
+            "initial": "base", "plan": "memory", "recipe": "memory", "memory": {"frames": [1, 3]},
+        },
+        variants__any_at_2={"checkpoint_of": "any", "memory": {"frames": 2}},
+    )  # fmt: skip
+    config = load_config(prepared)
+    jobs = JobSettings(config)
+    assert (config.weights_of("any_at_2"), config.backbone_of("any_at_2")) == ("any", "base")
+    kind = config.caches_of("any")["memory_features"]
+    assert kind == CacheKind(fewest=1, most=3)
+    numbers = cache_with_the_teacher(prepared, kind)
+    assert set(numbers) == {1, 2, 3}, "the same number in every window, the test proves little"
+
+    write_untrained(prepared / "base", jobs.training("base", 0))
+    settings = jobs.training("any", 0)
+    dataset = open_dataset(
+        prepared / "clips", prepared / "memory.json", settings, memory_cache=prepared / "cache"
+    )
+    assert dataset.memory_cache is not None
+    rows = [dataset.memory_cache.row(i) for i in range(len(dataset))]
+    assert [int((row["frames"] >= 0).sum()) for row in rows] == numbers
+    model = objective_of(settings, initial=prepared / "base")
+    log = learn(model, dataset, settings, prepared / "state")
+    assert all(np.isfinite(entry["loss"]) for entry in log)
+    made_by = provenance("training", 1, settings, {})
+    write_checkpoint(prepared / "any", model.trained_modules(), made_by, {}, log)
+
+    rollout = jobs.rollout("any_at_2", "spin")
+    variant = load_variant(
+        rollout, checkpoint=prepared / "any", base=prepared / "base", weights=WEIGHTS,
+        basis=prepared / "basis.safetensors", device=torch.device("cpu"),
+    )  # fmt: skip
+    chosen: list[tuple[int, int]] = []
+    choose = LiveMemory.choose
+
+    def recorded(memory: LiveMemory, known: list[int], *others: Any) -> list[int]:
+        found = choose(memory, known, *others)
+        chosen.append((len(known), len(found)))
+        return found
+
+    monkeypatch.setattr(LiveMemory, "choose", recorded)
+    rgb, coverage = run_protocol(
+        variant, prepared / "clips", rollout, batch=6, parts=prepared / "parts",
+        progress=lambda stages, **_: stages,
+    )  # fmt: skip
+    assert rgb.shape == (6, 16, 32, 32, 3)
+    assert all(found == min(2, known) for known, found in chosen) and max(chosen)[0] > 3
+    assert all(share is not None for clip in coverage for share in clip[1:])
+
+
+def cache_with_the_teacher(project: Path, kind: CacheKind) -> list[int]:
+    """Fit a basis, fill `cache` for the plan `memory.json`, and return each window's number."""
+    settings = JobSettings(load_config(project)).features("memory")
+    settings = settings.model_copy(
+        update={"features": settings.features.model_copy(update={"shards": 1})}
+    )
+    teacher = load_teacher(WEIGHTS, **settings.teacher.model_dump())
+    plan_path, basis = project / "memory.json", project / "basis.safetensors"
+    store, plan = ClipStore(project / "clips"), Plan.read(plan_path)
+    write_basis(basis, teacher, store, plan, settings.features)
+    cache_part(
+        project / "cache/part-000.json", 0, kind=kind, teacher=teacher, store=store,
+        plan_path=plan_path, basis_path=basis, settings=settings, progress=lambda x: x,
+        made_by=provenance("features", 1, settings, {"plan": plan_path}),
+    )  # fmt: skip
+    windows = enumerate(plan.windows)
+    return [len(frames_of(w, kind, store, settings.overlap, row=row)) for row, w in windows]
+
+
+def write_untrained(folder: Path, settings: TrainingJob) -> None:
+    """Write the checkpoint of a variant before its first step."""
+    torch.manual_seed(0)
+    modules = objective_of(settings).trained_modules()
+    write_checkpoint(folder, modules, provenance("training", 1, settings, {}), {}, [])
+
+
 def test_nan_features_stop_with_one_line(prepared: Path) -> None:
     settings, dataset = open_memory(prepared, "memory_4", 4)
     subprocess.run(train_command("base"), cwd=prepared, check=True)
-    model = build_model(settings, dataset, initial=prepared / "base")
+    model = objective_of(settings, initial=prepared / "base")
     broken = dataset.memory_cache.row
     dataset.memory_cache.row = lambda i: {
         **broken(i),
         "features": broken(i)["features"] * torch.nan,
     }
     with pytest.raises(InputError, match=r"loss is nan at step \d+.*NaN"):
-        train(
-            model, dataset, settings, inputs={}, state_folder=prepared / "state",
-            checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
-        )  # fmt: skip
+        learn(model, dataset, settings, prepared / "state")
 
 
 @pytest.mark.parametrize(
@@ -335,26 +452,14 @@ def test_alignment_trains_what_its_objective_says(
         variants__repa__alignment={"level": 1, "frames": 2, "objective": objective},
     )
     edit_yaml(prepared / "config/scales/smoke.yaml", recipes__base__steps=3)
-    plan = Plan.read(prepared / "train.json")
-    features = torch.randn(
-        len(plan.windows), 4, 4, 8, 8, generator=torch.Generator().manual_seed(0)
-    )
-    part = prepared / "window" / "part-000.json"
-    write_feature_part(
-        part, range(len(plan.windows)), {"plan": sha256_file(prepared / "train.json")},
-        lambda rows: quantise(features[rows.start : rows.stop]), progress=lambda x: x,
-    )  # fmt: skip
-    settings = load_config(prepared).training_settings("repa", 0)
+    settings = JobSettings(load_config(prepared)).training("repa", 0)
     dataset = open_dataset(
-        prepared / "clips", prepared / "train.json", settings, window_cache=part.parent,
+        prepared / "clips", prepared / "train.json", settings, window_cache=window_cache(prepared),
     )  # fmt: skip
     torch.manual_seed(0)
-    model = build_model(settings, dataset, initial=None)
+    model = objective_of(settings)
     before = {name: p.detach().clone() for name, p in model.projector.named_parameters()}
-    log = train(
-        model, dataset, settings, inputs={}, state_folder=prepared / "state",
-        checkpoint_steps=100, workers=0, progress=lambda steps, **_: steps,
-    )  # fmt: skip
+    log = learn(model, dataset, settings, prepared / "state")
     changed = {n for n, p in model.projector.named_parameters() if not torch.equal(p, before[n])}
     assert {name.split(".")[0] for name in changed} == trained
     assert -1 <= log[-1]["cosine"] <= 1
@@ -363,7 +468,7 @@ def test_alignment_trains_what_its_objective_says(
     assert set(model.trained_modules()) == {"backbone", "projector"}
 
 
-def test_aligned_frames_are_a_part_of_the_window(prepared: Path) -> None:
+def test_aligned_frames_are_a_part_of_the_window() -> None:
     assert aligned_frames(8, None) == list(range(8))
     assert aligned_frames(8, 4) == [0, 2, 5, 7]
     assert aligned_frames(8, 1) == [0]
@@ -377,7 +482,7 @@ def test_the_teacher_at_work_gives_what_the_cache_holds(prepared: Path) -> None:
     run_module(prepared, "features", "fit-basis", "basis.safetensors", *windows)
     part = ["window/part-000.json", "--number", "0", "--kind", "window"]
     run_module(prepared, "features", "cache", *part, "--basis", "basis.safetensors", *windows)
-    settings = load_config(prepared).training_settings("repa", 0)
+    settings = JobSettings(load_config(prepared)).training("repa", 0)
     dataset = open_dataset(
         prepared / "clips", prepared / "train.json", settings, window_cache=prepared / "window",
     )  # fmt: skip
@@ -390,11 +495,7 @@ def test_the_teacher_at_work_gives_what_the_cache_holds(prepared: Path) -> None:
     # int8 a window and channel: half a step of 1/127 of the largest value
     assert (made - item["tokens"]).abs().max() <= made.abs().max() / 127
     assert made.std() > 0.1
-    log = train(
-        build_model(settings, dataset, initial=None), dataset, settings, inputs={}, teacher=teacher,
-        state_folder=prepared / "state", checkpoint_steps=100, workers=0,
-        progress=lambda steps, **_: steps,
-    )  # fmt: skip
+    log = learn(objective_of(settings), dataset, settings, prepared / "state", teacher=teacher)
     assert all(-1 <= entry["cosine"] <= 1 for entry in log)
 
 
@@ -408,19 +509,20 @@ def test_cameras_that_are_no_rotations_stop_with_clip_and_folder(prepared: Path)
     cameras = np.load(prepared / "clips/shard-000/cam.npy")
     cameras[:, :, 4] = 2.0
     np.save(prepared / "clips/shard-000/cam.npy", cameras)
-    settings = load_config(prepared).training_settings("base", 0)
+    settings = JobSettings(load_config(prepared)).training("base", 0)
     dataset = open_dataset(prepared / "clips", prepared / "train.json", settings)
     with pytest.raises(InputError, match=r"clips, clip fake-\d: .*make it again"):
         dataset[0]
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
-    recipe = {"steps": 100, "warmup_steps": 10, "decay": "cosine"}
+    recipe = load_config(ROOT, scale="tiny").settings.recipes["base"]
+    recipe = recipe.model_copy(update={"steps": 100, "warmup_steps": 10, "decay": "cosine"})
     factors = [learning_rate_factor(step, recipe) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == pytest.approx(1.0)
     assert factors[-1] < 0.01
-    assert learning_rate_factor(99, recipe | {"decay": "constant"}) == 1.0
+    assert learning_rate_factor(99, recipe.model_copy(update={"decay": "constant"})) == 1.0
 
 
 def test_clip_store_reads_what_was_written(prepared: Path) -> None:

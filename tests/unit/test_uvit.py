@@ -12,8 +12,14 @@ from torch import Tensor
 
 from geomem.geometry.cameras import join_cameras
 from geomem.geometry.rays import RAY_CHANNELS, encode_cameras, encode_cameras_apart
-from geomem.models.uvit import UVIT_RE10K, ControlResiduals, UViT3DPose
-from geomem.models.uvit_layers import NORM_EPS, TransformerBlock, apply_rope, group_norm, rope_table
+from geomem.networks.uvit.layers import (
+    NORM_EPS,
+    TransformerBlock,
+    apply_rope,
+    group_norm,
+    rope_table,
+)
+from geomem.networks.uvit.model import UVIT_RE10K, ControlResiduals, UViT3DPose
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMALL: dict[str, Any] = {

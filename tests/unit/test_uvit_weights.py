@@ -1,14 +1,22 @@
 """Public checkpoint loader on files of the true form, made from a tiny configuration."""
 
+import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from geomem.models.uvit import UViT3DPose
-from geomem.models.uvit_weights import load_public_uvit
+from conftest import edit_yaml
+from geomem.config import JobSettings, load_config
+from geomem.formats import read_checkpoint, sha256_file
+from geomem.formats.checkpoints import load_module
+from geomem.networks.uvit.model import UViT3DPose
+from geomem.networks.uvit.weights import load_public_uvit, load_safetensors
+from geomem.training import __main__ as stage
 
 PREFIX = "diffusion_model.model."
 
@@ -41,9 +49,9 @@ def light_checkpoint(model: UViT3DPose) -> dict[str, Any]:
 
 def full_checkpoint(model: UViT3DPose) -> dict[str, Any]:
     """Raw weights in the state dict, averaged ones as a list in the optimizer state."""
-    raw = tiny()
-    for mine, theirs in zip(raw.buffers(), model.buffers(), strict=True):
-        mine.copy_(theirs)  # buffers are not averaged
+    raw = copy.deepcopy(model)  # with its buffers, which are not averaged
+    for parameter in raw.parameters():
+        torch.nn.init.normal_(parameter)
     checkpoint = light_checkpoint(raw)
     del checkpoint["pretrained_ema"]
     averaged = tuple(p.detach().clone() for p in model.parameters())
@@ -126,3 +134,66 @@ def test_files_with_code_and_broken_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"code\.ckpt cannot be read"):
         load_public_uvit(path, tiny())
+
+
+def test_a_cut_or_other_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path, model = tmp_path / "tracked.safetensors", tiny()
+    state = tiny().state_dict()
+    save_file({name: x for name, x in state.items() if name != "embed_input.proj.bias"}, path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"tracked\.safetensors.*missing: embed_input\.proj\.bias"):
+        load_safetensors(path, model)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"tracked\.safetensors is truncated"):
+        load_safetensors(path, model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def write_published(path: Path, model: UViT3DPose) -> str:
+    """Write a file of weights in the form of its suffix; return its checksum."""
+    if path.suffix == ".safetensors":
+        save_file(model.state_dict(), path)
+    else:
+        make = full_checkpoint if path.stem.endswith("full") else light_checkpoint
+        torch.save(make(model), path)
+    return sha256_file(path)
+
+
+def import_weights(project: Path, file: str, sha256: str) -> None:
+    checkpoint = {"weights": file, "sha256": sha256, "window": 4}
+    edit_yaml(project / "config/experiments.yaml", variants__published={"checkpoint": checkpoint})
+    words = ["--root", str(project), "--variant", "published", "--seed", "0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys, "argv",
+            ["x", "import", str(project / "made"), *words, "--weights", str(project / file)],
+        )  # fmt: skip
+        stage.main()
+
+
+@pytest.mark.parametrize("file", ["tracked.safetensors", "light.ckpt", "full.ckpt"])
+def test_weights_that_are_there_already_become_a_checkpoint(project: Path, file: str) -> None:
+    settings = load_config(project).method_settings("dfot")
+    torch.manual_seed(0)
+    model = UViT3DPose(**settings.model_dump())
+    sha256 = write_published(project / file, model)
+    import_weights(project, file, sha256)
+    record = read_checkpoint(project / "made")
+    assert (record["variant"], record["seed"]) == ("published", 0)
+    assert record["provenance"]["inputs"] == {"weights": sha256}
+    job = JobSettings(load_config(project)).imported("published")
+    assert record["provenance"]["settings"] == job.recorded()
+    loaded = load_module(UViT3DPose, project / "made", "backbone")
+    assert list(loaded.config["block_types"]) == list(settings.block_types)
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_weights_of_another_checksum_or_size_make_no_checkpoint(project: Path) -> None:
+    settings = load_config(project).method_settings("dfot").model_copy(update={"num_mid_blocks": 2})
+    file = "tracked.safetensors"
+    sha256 = write_published(project / file, UViT3DPose(**settings.model_dump()))
+    for given, words in (("0" * 64, "checksum"), (sha256, "does not fit the model")):
+        with pytest.raises(SystemExit, match=rf"tracked\.safetensors.*{words}"):
+            import_weights(project, file, given)
+        assert not (project / "made").exists()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from geomem.cli import main
+from geomem.commands.housekeeping import LOCK, schema_text, stale_stages
+from geomem.commands.main import main
 from geomem.formats import read_json
-from geomem.housekeeping import LOCK, schema_text, stale_stages
-from geomem.sources import SOURCE_ROOT, STAGES, stage_files, stage_hash, versions
+from geomem.versions import SOURCE_ROOT, STAGES, stage_files, stage_hash, versions
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,15 +33,21 @@ def files() -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("clips/plans.py", {"clips"}),
+        ("clips/windows.py", {"clips"}),
+        ("sources/kinds/rooms.py", {"clips"}),
+        ("methods/dfot/method.py", {"training", "rollouts", "scores"}),
+        ("methods/floors/spec.py", {"training", "rollouts", "scores"}),
+        ("memory/kinds/explicit.py", {"training", "rollouts"}),
+        ("metrics/families/sets.py", {"scores", "paper"}),
         ("scenes/render.py", {"clips"}),
-        ("diffusion/guidance.py", {"rollouts"}),
+        ("diffusion/guidance.py", {"training", "rollouts", "scores"}),
         ("diffusion/schedule.py", {"training", "rollouts", "scores"}),
-        ("models/vggt.py", {"features", "training", "rollouts", "scores"}),
+        ("networks/vggt/model.py", {"teacher", "features", "training", "rollouts", "scores"}),
         ("probes/ridge.py", {"scores"}),
         ("paper/templates/table.tex.j2", {"paper"}),
         ("formats/files.py", set(STAGES)),
-        ("config/matrix.py", set()),
+        ("config/study.py", set()),
+        ("settings/jobs.py", set()),
     ],
 )
 def test_a_file_belongs_to_exactly_the_stages_that_import_it(
@@ -60,8 +66,8 @@ def test_the_hash_follows_imports_names_and_content(tmp_path: Path) -> None:
         "lib/deep.py": "import geomem.lib.deeper\n",
         "lib/deeper.py": "A = 1\n",
         "lib/unused.py": "B = 1\n",
-        "two/run.py": "import geomem.cli\n",
-        "cli.py": "",
+        "two/run.py": "import geomem.jobs\n",
+        "jobs.py": "",
     }.items():
         (package / path).parent.mkdir(parents=True, exist_ok=True)
         (package / path).write_text(text)
@@ -75,7 +81,7 @@ def test_the_hash_follows_imports_names_and_content(tmp_path: Path) -> None:
     assert stage_hash("one", tmp_path) not in (first, second)
     # the command line and the configuration reach outputs through recorded settings
     before = stage_hash("two", tmp_path)
-    (package / "cli.py").write_text("C = 1\n")
+    (package / "jobs.py").write_text("C = 1\n")
     assert stage_hash("two", tmp_path) == before
 
 
@@ -91,7 +97,7 @@ def test_the_check_fails_in_one_line_and_refreshing_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"clips": {"version": 1, "sha256": "a"}}
-    monkeypatch.setattr("geomem.sources.versions", lambda: found)
+    monkeypatch.setattr("geomem.versions.versions", lambda: found)
     check = ["versions-lock", "--check", "--root", str(tmp_path)]
     with pytest.raises(SystemExit, match=r"versions\.lock is missing"):
         main(check)

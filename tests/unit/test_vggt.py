@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from geomem.models.dpt import position_map
-from geomem.models.vggt import (
+from geomem.networks.vggt.dpt import position_map
+from geomem.networks.vggt.layers import apply_rope, patch_positions, rope_table
+from geomem.networks.vggt.model import (
     NUM_SPECIAL,
     VGGT,
     VGGT_1B,
@@ -22,7 +23,6 @@ from geomem.models.vggt import (
     pose_encoding_to_cameras,
     rotation_to_quaternion,
 )
-from geomem.models.vggt_layers import apply_rope, patch_positions, rope_table
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMALL = VGGTConfig(

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from geomem.geometry.cameras import compose_poses, join_cameras
 from geomem.geometry.points import project
-from geomem.models.vggt_evaluation import (
+from geomem.networks.vggt.evaluation import (
     depth_metrics,
     identity_poses,
     mean_depth,
     pose_metrics,
 )
-from geomem.models.vggt_losses import (
+from geomem.networks.vggt.losses import (
     camera_loss,
     dense_loss,
     matching_loss,

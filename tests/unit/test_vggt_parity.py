@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geomem.models.vggt import VGGT, VGGT_1B
+from geomem.networks.vggt.model import VGGT, VGGT_1B
 
 official_vggt = pytest.importorskip(
     "vggt.models.vggt",

@@ -11,7 +11,8 @@ import yaml
 
 from clones import copy_project, run
 from conftest import ROOT, edit_yaml
-from geomem.config import load_config
+from geomem.config import Config, load_config
+from geomem.dag import Dag
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
@@ -29,23 +30,40 @@ def jobs_in(output: str) -> dict[str, int]:
     return {name: int(count) for name, count in jobs if name not in ("all", "total")}
 
 
+def expected(config: Config) -> dict[str, int]:
+    """How many jobs of a rule the configuration asks for."""
+    runs, seeds = config.runs(), config.settings.seeds
+    trained = [name for name in runs if config.variants[name].trained]
+    picked = [name for name in runs if config.variants[name].best_of]
+    made = {
+        "render_table": len(config.tables),
+        "draw_figure": len(config.figures),
+        "train_variant": len(trained) * len(seeds),
+        "generate_videos": sum(len(config.seeds_of(v)) * len(runs[v]) for v in runs),
+        "score_videos": len(Dag(config).scores_of(config.scores())),
+        "choose_variant": len(picked),
+        "adopt_checkpoint": len(picked) * len(seeds),
+        "analyse_variant": len(config.analysed()) * len(seeds),
+    }
+    return {rule: count for rule, count in made.items() if count}
+
+
 @pytest.mark.parametrize("scale", ["smoke", "tiny", "small", "paper"])
 def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
-    jobs = planned(copy_project(tmp_path, scale=scale))
-    assert jobs["render_table"] == 7
-    assert jobs["train_variant"] >= 14
-    assert jobs["score_videos"] == jobs["generate_videos"]
+    project = copy_project(tmp_path, scale=scale)
+    jobs, wanted = planned(project), expected(load_config(project))
+    assert {rule: jobs.get(rule) for rule in wanted} == wanted
     assert (jobs["analyse_teacher"], jobs["render_analysis_tables"]) == (1, 1)
-    assert jobs["analyse_variant"] == (12 if scale == "small" else 4)  # a seed each
-    assert jobs["choose_variant"] == 1
-    assert jobs["adopt_checkpoint"] == (3 if scale == "small" else 1)  # a seed each
 
 
 def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) -> None:
     project = copy_project(tmp_path, scale="tiny")
     done = run(project, "snakemake", "-n", "--quiet", "rules", "--config", "only=main")
-    jobs = jobs_in(done.stdout + done.stderr)
-    assert (jobs["train_variant"], jobs["generate_videos"]) == (7, 22)
+    jobs, wanted = (
+        jobs_in(done.stdout + done.stderr),
+        expected(load_config(project, main_job=True)),
+    )
+    assert {rule: jobs.get(rule) for rule in wanted} == wanted
     assert (jobs["render_table"], jobs["build_paper"]) == (1, 1)
     assert not {"analyse_teacher", "analyse_variant", "render_analysis_tables"} & set(jobs)
 
@@ -98,9 +116,8 @@ def test_the_slurm_profile_is_found_from_the_root_and_plans_what_is_configured(
     asked = training.split("resources: ")[1].splitlines()[0]
     for words in ("slurm_partition=gpu", "gres=gpu:8", "cpus_per_task=64", "mem_mb=256000"):
         assert words in asked
-    # all clips of a protocol are scored by one job
-    runs = load_config(project, scale="paper").runs()
-    assert jobs["score_videos"] == sum(len(protocols) for protocols in runs.values())
+    # all clips of a protocol are scored by one job a family
+    assert jobs["score_videos"] == expected(load_config(project, scale="paper"))["score_videos"]
 
 
 def test_what_downloads_runs_on_the_login_node_and_nothing_else_reaches_the_hub() -> None:
@@ -114,7 +131,7 @@ def test_what_downloads_runs_on_the_login_node_and_nothing_else_reaches_the_hub(
     rules = [part for text in files for part in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]]
     reaching = {rule.split(":")[0] for rule in rules if "HF_HUB_OFFLINE=0" in rule}
     assert reaching == {rule.split(":")[0] for rule in rules if " download " in rule}
-    assert reaching == {"download_archive", "download_teacher"} <= local
+    assert reaching == {"download_archive", "download_weights"} <= local
     assert any("export HF_HUB_OFFLINE=1" in text for text in files)
 
 
@@ -151,8 +168,8 @@ def test_an_unknown_part_of_the_study_is_told(tmp_path: Path) -> None:
 
 
 LEFT_OUT = (
-    *("memory_2", "memory_3", "memory_8"),
-    *("memory_4_on_repa", "memory_4_on_tuned", "memory_4_on_tuned_repa", "memory_4_overlap"),
+    *("memory_2", "memory_3", "memory_8", "memory_4_overlap", "memory_4_on_base"),
+    *("memory_4_on_repa", "memory_4_on_tuned", "memory_4_on_tuned_repa"),
 )
 
 
@@ -173,11 +190,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def show_less(experiments: Path) -> None:
-    """Leave clips that go out and back to table 2, and floors out of the main table."""
+    """Leave clips that go out and back, and set distances on `spin`, to table 2; no long walks."""
     content = yaml.safe_load(experiments.read_text())
     for name, table in content["tables"].items():
         if name != "ablation_table2":
-            table["columns"] = [c for c in table["columns"] if c["protocol"] != "out_and_back"]
+            table["columns"] = [
+                column
+                for column in table["columns"]
+                if column["protocol"] in ("spin", "walk_short")
+                and (column["protocol"], column["metric"]) != ("spin", "kernel_distance")
+            ]
     rows = content["tables"]["main_table"]["rows"]
     content["tables"]["main_table"]["rows"] = rows[2:]
     for figure in content["figures"].values():
@@ -210,6 +232,23 @@ class TestSmoke:
         videos = sorted(path.name for path in (finished / "results/smoke/videos").iterdir())
         assert videos == ["out_and_back_clips.mp4", "spin_clips.mp4"]
         run(finished, "geomem", "verify")
+
+    def test_the_scores_are_those_of_the_tree_before_its_walls_moved(self, finished: Path) -> None:
+        """Of all its runs; bit for bit on the machine that made both, else but for rounding."""
+        before = json.loads((ROOT / "tests/fixtures/smoke_scores.json").read_text())
+        compared = 0
+        for run_of, metrics in before.items():
+            variant, protocol = run_of.split("/")
+            files = finished.glob(f"results/smoke/scores/{variant}/seed0/{protocol}/*.json")
+            now: dict[str, list[float | None]] = {}
+            for content in (json.loads(path.read_text()) for path in files):
+                now |= content["per_clip"]
+                now |= {m: [entry["value"]] for m, entry in content["sets"].items() if entry}
+            assert now, f"{run_of} is not scored"
+            for metric in metrics.keys() & now.keys():
+                assert now[metric] == pytest.approx(metrics[metric], rel=1e-2, abs=1e-3), run_of
+                compared += len(now[metric])
+        assert compared > 400
 
     def test_features_are_analysed_on_other_scenes(self, finished: Path) -> None:
         table = (finished / "results/feature_analysis.tex").read_text()
@@ -247,7 +286,7 @@ class TestSmoke:
         adopted, source = (json.loads((f / "checkpoint.json").read_text()) for f in folders)
         assert adopted["weights"] == source["weights"]
         assert adopted["adopted"] == choice["picked"]
-        score = results / "scores/repa/seed0/validation.json"
+        score = results / "scores/repa/seed0/validation/perceptual.json"
         before, times = score.read_bytes(), score.stat()
         score.write_bytes(before + b"\n")
         told = run(finished, "geomem", "verify", check=False)
@@ -279,7 +318,7 @@ class TestSmoke:
         seconds = re.findall(r'"rule": "train_variant", "runtime": ([0-9.]+)', report)
         study = load_config(finished)
         trained = [name for name in study.runs() if study.variants[name].trained]
-        assert len(seconds) == len(trained) >= 10 and min(map(float, seconds)) > 0
+        assert len(seconds) == len(trained) > 8 and min(map(float, seconds)) > 0
 
     def test_results_hold_no_times_and_every_cell_is_traced(self, finished: Path) -> None:
         provenance = json.loads(
@@ -306,7 +345,7 @@ class TestSmoke:
         mirrored = json.loads((finished / "logs/mirror_runs/smoke.json").read_text())
         assert {r.data.tags["geomem.run"] for r in runs} == set(mirrored["runs"])
         study = load_config(finished)
-        assert len(runs) == len(set(study.runs()) - set(study.floors)) >= 11
+        assert len(runs) == len(set(study.runs()) - set(study.floors)) > 9
         base = next(r for r in runs if r.info.run_name == "base-seed0")
         assert len(client.get_metric_history(base.info.run_id, "loss")) == 4
         assert "spin.psnr" in base.data.metrics
@@ -323,7 +362,7 @@ class TestSmoke:
             "publish_table",
             "publish_paper",
         }
-        assert planned(finished)["render_table"] == 7
+        assert planned(finished)["render_table"] == len(load_config(finished).tables)
         template.write_text(before)
         run(finished, "snakemake", "--quiet", "rules")
 
@@ -342,8 +381,10 @@ class TestSmoke:
             for protocol in protocols
             if protocol in ("spin", "out_and_back")
         ]
-        assert jobs["generate_videos"] == jobs["score_videos"] == len(changed) >= 20
-        assert not {"train_variant", "cache_features", "render_clips", "draw_plan"} & set(jobs)
+        assert jobs["generate_videos"] == len(changed) >= 20
+        scored = load_config(finished).scores()
+        assert jobs["score_videos"] == sum(len(scored.get(run_of, ())) for run_of in changed)
+        assert not {"train_variant", "cache_features", "make_clips", "draw_plan"} & set(jobs)
         assert not {"choose_variant", "adopt_checkpoint"} & set(jobs)
         scale.write_text(before)
         assert planned(finished) == {}

@@ -10,18 +10,20 @@ localrules:
     unpack_archive,
 
 
-rule render_clips:
+rule make_clips:
+    input:
+        unpack(job_inputs(clips_job)),
+        archive=archive_of,
     output:
-        rgb=f"{DATA}/clips/{{dataset}}/{{split}}/shard-{{number}}/rgb.npy",
-        cam=f"{DATA}/clips/{{dataset}}/{{split}}/shard-{{number}}/cam.npy",
-        depth=f"{DATA}/clips/{{dataset}}/{{split}}/shard-{{number}}/depth.npy",
-        index=f"{DATA}/clips/{{dataset}}/{{split}}/shard-{{number}}/index.json",
+        rgb=str(LAYOUT.shard("{dataset}", "{split}", "{number}") / "rgb.npy"),
+        cam=str(LAYOUT.shard("{dataset}", "{split}", "{number}") / "cam.npy"),
+        index=str(LAYOUT.shard("{dataset}", "{split}", "{number}") / "index.json"),
     log:
-        f"logs/render_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.log",
+        f"logs/make_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.log",
     benchmark:
-        f"benchmarks/jobs/render_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.tsv"
+        f"benchmarks/jobs/make_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.tsv"
     wildcard_constraints:
-        dataset=one_of(EMBEDDED),
+        dataset=one_of(CONFIG.datasets),
     conda:
         ENVIRONMENT
     threads: asks("clips").threads
@@ -30,17 +32,18 @@ rule render_clips:
     params:
         job=JOB,
         version=stage_version("clips"),
-        settings=lambda w: digest(CONFIG.clips_settings(w.split)),
+        settings=job_settings(clips_job),
         folder=subpath(output.index, parent=True),
+        inputs=job_options(clips_job),
     shell:
-        "python -m geomem.clips render {params.folder:q} {params.job} --threads {threads}"
+        "python -m geomem.clips make {params.folder:q} {params.job} --threads {threads}"
         " --expect {params.settings} --split {wildcards.split} --number {wildcards.number}"
-        " > {log:q} 2>&1"
+        " {params.inputs} > {log:q} 2>&1"
 
 
 rule download_archive:
     output:
-        parts=directory("data/archives/{dataset}/parts"),
+        parts=directory(str(LAYOUT.archive("{dataset}"))),
     log:
         "logs/download_archive/{dataset}.log",
     benchmark:
@@ -62,9 +65,9 @@ rule download_archive:
 
 rule unpack_archive:
     input:
-        parts="data/archives/{dataset}/parts",
+        parts=str(LAYOUT.archive("{dataset}")),
     output:
-        folder=directory("data/archives/{dataset}/unpacked"),
+        folder=directory(str(LAYOUT.unpacked("{dataset}"))),
     log:
         "logs/unpack_archive/{dataset}.log",
     benchmark:
@@ -84,9 +87,9 @@ rule unpack_archive:
 
 rule choose_clips:
     input:
-        folder=lambda w: f"data/archives/{SETTINGS.splits[w.split].dataset}/unpacked",
+        archive=archive_of,
     output:
-        choice=f"{DATA}/plans/clips/{{split}}.json",
+        choice=str(LAYOUT.chosen_clips("{split}")),
     log:
         f"logs/choose_clips/{SCALE}/{{split}}.log",
     benchmark:
@@ -98,48 +101,18 @@ rule choose_clips:
     params:
         job=JOB,
         version=stage_version("clips"),
-        settings=lambda w: digest(CONFIG.clips_settings(w.split)),
+        settings=lambda w: JOBS.clips(w.split).digest,
     shell:
         "python -m geomem.clips choose {output.choice:q} {params.job}"
-        " --expect {params.settings} --split {wildcards.split} --folder {input.folder:q}"
+        " --expect {params.settings} --split {wildcards.split} --archive {input.archive:q}"
         " > {log:q} 2>&1"
-
-
-rule import_clips:
-    input:
-        folder="data/archives/{dataset}/unpacked",
-        choice=f"{DATA}/plans/clips/{{split}}.json",
-    output:
-        rgb=f"{DATA}/clips/{{dataset}}/{{split}}/shard-{{number}}/rgb.npy",
-        cam=f"{DATA}/clips/{{dataset}}/{{split}}/shard-{{number}}/cam.npy",
-        index=f"{DATA}/clips/{{dataset}}/{{split}}/shard-{{number}}/index.json",
-    log:
-        f"logs/import_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.log",
-    benchmark:
-        f"benchmarks/jobs/import_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.tsv"
-    wildcard_constraints:
-        dataset=one_of(DOWNLOADED),
-    conda:
-        ENVIRONMENT
-    threads: asks("clips").threads
-    resources:
-        **request("clips"),
-    params:
-        job=JOB,
-        version=stage_version("clips"),
-        settings=lambda w: digest(CONFIG.clips_settings(w.split)),
-        folder=subpath(output.index, parent=True),
-    shell:
-        "python -m geomem.clips import {params.folder:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --split {wildcards.split} --number {wildcards.number}"
-        " --folder {input.folder:q} --choice {input.choice:q} > {log:q} 2>&1"
 
 
 rule draw_plan:
     input:
-        clips=lambda w: clips(SETTINGS.plans[w.plan].split),
+        unpack(job_inputs(plan_job)),
     output:
-        plan=f"{DATA}/plans/{{plan}}.json",
+        plan=str(LAYOUT.plan("{plan}")),
     log:
         f"logs/draw_plan/{SCALE}/{{plan}}.log",
     benchmark:
@@ -151,8 +124,8 @@ rule draw_plan:
     params:
         job=JOB,
         version=stage_version("clips"),
-        settings=lambda w: digest(CONFIG.plan_settings(w.plan)),
-        clips=lambda w, input: split_folder(input.clips),
+        settings=job_settings(plan_job),
+        inputs=job_options(plan_job),
     shell:
         "python -m geomem.clips plan {output.plan:q} {params.job} --expect {params.settings}"
-        " --plan {wildcards.plan} --clips {params.clips:q} > {log:q} 2>&1"
+        " --plan {wildcards.plan} {params.inputs} > {log:q} 2>&1"

@@ -1,5 +1,9 @@
-"""The checked configuration, paths, and what each job asks for; the only logic of the workflow."""
+"""The checked configuration and what its jobs ask for; the only logic of the workflow.
 
+Paths, inputs and settings of every job are those of `geomem.dag`, which verification reads too.
+"""
+
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -8,10 +12,13 @@ from shutil import which
 from snakemake.exceptions import WorkflowError
 
 from geomem import slurm
+from geomem.commands.tracking import store_uri
+from geomem.commands.verification import restore
 from geomem.config import REQUESTED, configured_scale, launcher, load_cluster, load_config
-from geomem.formats import InputError, digest, read_json
-from geomem.tracking import store_uri
-from geomem.verification import restore
+from geomem.dag import Dag
+from geomem.errors import InputError
+from geomem.formats import read_json
+from geomem.formats.cache_kinds import CacheKind
 
 try:
     if config.get("only", "main") != "main":
@@ -28,15 +35,16 @@ except InputError as error:
 SCALE = CONFIG.scale
 TRACKED = configured_scale()  # whose tables, figures and PDF lie in results/ and paper/ as well
 SETTINGS = CONFIG.settings
-DATA, RESULTS = f"data/{SCALE}", f"results/{SCALE}"
-EMBEDDED = [name for name, dataset in CONFIG.datasets.items() if not dataset.archive]
-DOWNLOADED = [name for name, dataset in CONFIG.datasets.items() if dataset.archive]
-PROTOCOLS = SETTINGS.rollouts.protocols
-RUNS = CONFIG.runs()  # variant -> protocols it is scored on
+GRAPH = Dag(CONFIG)
+LAYOUT, JOBS = GRAPH.layout, GRAPH.settings
+RUNS = CONFIG.runs()  # variant -> protocols it generates
+SCORES = CONFIG.scores()  # variant and protocol -> families of metrics
+DOWNLOADS = GRAPH.downloads()  # published weights by their path
+DOWNLOADED = [name for name, dataset in CONFIG.datasets.items() if hasattr(dataset, "archive")]
 PICKED = [name for name, variant in CONFIG.variants.items() if variant.best_of]
+IMPORTED = [name for name, variant in CONFIG.variants.items() if variant.checkpoint]
+BASIS_PLAN = SETTINGS.features.basis_plan
 TRAINED = [name for name, variant in CONFIG.variants.items() if variant.trained]
-TEACHER = f"{DATA}/features/{SETTINGS.teacher.name}"
-WEIGHTS = SETTINGS.teacher.weights.format(scale=SCALE)
 MIRROR = f"logs/mirror_runs/{SCALE}{'-main' if MAIN_JOB else ''}.json"
 STORE = store_uri(CONFIG)
 JOB = f"--scale {SCALE}"
@@ -48,22 +56,23 @@ PACKAGE = Path(workflow.basedir) / "src/geomem"
 shell.prefix("set -euo pipefail; trap : TERM; export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1; ")
 
 
-wildcard_constraints:
-    variant="|".join(CONFIG.variants),
-    protocol="|".join(PROTOCOLS),
-    split="|".join(SETTINGS.splits),
-    plan="|".join(SETTINGS.plans),
-    table="|".join(CONFIG.tables),
-    figure="|".join(CONFIG.figures),
-    video="|".join(CONFIG.videos) or "(?!)",
-    kind=r"window|memory\d+(_overlap)?",
-    seed=r"\d+",
-    number=r"\d+",
-
-
 def one_of(names):
     """Wildcard constraint for some names; matches nothing where there are none."""
     return "|".join(names) or "(?!)"
+
+
+wildcard_constraints:
+    variant=one_of(CONFIG.variants),
+    protocol=one_of(SETTINGS.rollouts.protocols),
+    split=one_of(SETTINGS.splits),
+    plan=one_of(SETTINGS.plans),
+    table=one_of(CONFIG.tables),
+    figure=one_of(CONFIG.figures),
+    video=one_of(CONFIG.videos),
+    family=r"\w+",
+    kind=r"\w+",
+    seed=r"\d+",
+    number=r"\d+",
 
 
 def asks(stage, detail=""):
@@ -90,64 +99,82 @@ def stage_version(stage):
     return import_module(f"geomem.{stage}.version").VERSION
 
 
-def clips_folder(split):
-    """Folder of a split's shards."""
-    return f"{DATA}/clips/{SETTINGS.splits[split].dataset}/{split}"
+def names(given):
+    """Paths as Snakemake takes them: a name, a list of names, or a dictionary of both."""
+    if isinstance(given, dict):
+        return {name: names(paths) for name, paths in given.items()}
+    return str(given) if isinstance(given, Path) else [str(path) for path in given]
 
 
-def clips(split):
-    """Indices of all shards of a split."""
-    shards = range(SETTINGS.splits[split].shards)
-    return [f"{clips_folder(split)}/shard-{shard:03d}/index.json" for shard in shards]
+def job_inputs(job):
+    """A rule's inputs: those of the job that `job` makes of the wildcards, by name."""
+    return lambda wildcards: names(job(wildcards).inputs)
 
 
-def split_folder(shards):
-    """Folder of the split that shard indices belong to."""
-    return str(Path(shards[0]).parents[1])
+def job_options(job):
+    """The options that name a job's inputs."""
+    return lambda wildcards: job(wildcards).command_line()
 
 
-def checkpoint_folder(variant, seed):
-    """Folder of a trained variant."""
-    return f"{RESULTS}/checkpoints/{variant}/seed{seed}"
+def job_settings(job):
+    """The digest of what a job may read of the configuration."""
+    return lambda wildcards: job(wildcards).settings.digest
 
 
-def features(plan, kind):
-    """Parts of a feature cache."""
-    parts = range(SETTINGS.features.shards)
-    return [f"{TEACHER}/{plan}/{kind}/part-{part:03d}.json" for part in parts]
+def clips_job(wildcards):
+    """The job that makes a shard."""
+    return GRAPH.clips(wildcards.split, int(wildcards.number))
 
 
-def training_inputs(wildcards):
-    """Everything that a variant's training reads, by name."""
-    variant = CONFIG.variants[wildcards.variant]
-    _, plan = CONFIG.recipe_of(wildcards.variant)
-    inputs = {
-        "plan": f"{DATA}/plans/{plan}.json",
-        "clips": clips(SETTINGS.plans[plan].split),
-    }
-    if variant.initial:
-        folder = checkpoint_folder(variant.initial, wildcards.seed)
-        inputs["initial"] = f"{folder}/checkpoint.json"
-    for name, kind in CONFIG.caches_of(wildcards.variant).items():
-        inputs[name] = features(plan, kind)
-    if online := CONFIG.online_weights_of(wildcards.variant):
-        inputs["weights"] = online
-        if variant.alignment.teacher == "3d":
-            inputs["basis"] = f"{TEACHER}/basis.safetensors"
-    return inputs
+def archive_of(wildcards):
+    """The unpacked archive that a split comes from; none where it is rendered."""
+    downloads = CONFIG.source_of(wildcards.split).downloads
+    return str(LAYOUT.unpacked(GRAPH.dataset(wildcards.split))) if downloads else []
 
 
-def training_flags(wildcards, input):
-    """The options that name those inputs; folders, since stages open whole folders."""
-    flags = f"--clips {split_folder(input.clips)} --plan {input.plan}"
-    for name in ("initial", "memory_features", "window_features"):
-        if hasattr(input, name):
-            first = input[name] if isinstance(input[name], str) else input[name][0]
-            flags += f" --{name.replace('_', '-')} {Path(first).parent}"
-    for name in ("weights", "basis"):
-        if hasattr(input, name):
-            flags += f" --{name} {input[name]}"
-    return flags
+def plan_job(wildcards):
+    """The job that draws a plan."""
+    return GRAPH.plan(wildcards.plan)
+
+
+def cache_job(wildcards):
+    """The job that makes a part of a cache."""
+    kind = CacheKind.parse(wildcards.kind)
+    return GRAPH.cache_part(wildcards.plan, kind, int(wildcards.number))
+
+
+def checkpoint_job(wildcards):
+    """The job that makes a checkpoint."""
+    return GRAPH.checkpoint(wildcards.variant, int(wildcards.seed))
+
+
+def pick_job(wildcards):
+    """The job that picks a variant."""
+    return GRAPH.pick(wildcards.variant)
+
+
+def rollout_job(wildcards):
+    """The job that generates videos."""
+    return GRAPH.rollout(wildcards.variant, int(wildcards.seed), wildcards.protocol)
+
+
+def scores_job(wildcards):
+    """The job that scores them by a family of metrics."""
+    run = wildcards.variant, int(wildcards.seed), wildcards.protocol
+    return GRAPH.scores(*run, wildcards.family)
+
+
+def analysis_job(wildcards):
+    """The job that analyses features: the teacher's where no variant is named."""
+    variant = getattr(wildcards, "variant", None)
+    return GRAPH.analysis(variant, int(getattr(wildcards, "seed", 0)))
+
+
+def download_options(source):
+    """The options that name a file of a hub."""
+    [(file, sha256)] = source.files.items()
+    pinned = f" --sha256 {sha256}" if sha256 else ""
+    return f"--repository {source.repository} --file {file} --revision {source.revision}{pinned}"
 
 
 def recipe_name(wildcards):
@@ -160,125 +187,53 @@ def training_asks(wildcards):
     return asks("training", recipe_name(wildcards))
 
 
-def choice_scores(wildcards):
-    """The scores that a pick is made by; none where there is nothing to choose."""
-    among = CONFIG.candidates_of(wildcards.variant)
-    protocol = CONFIG.variants[wildcards.variant].best_of.protocol
-    return scores_of({name: [protocol] for name in among}) if len(among) > 1 else []
-
-
-def candidate_folders(wildcards):
-    """The checkpoints among which a pick is made, of one seed."""
-    among = CONFIG.candidates_of(wildcards.variant)
-    return [checkpoint_folder(name, wildcards.seed) for name in among]
-
-
-def rollout_inputs(wildcards):
-    """Everything that a rollout reads, by name."""
-    inputs = {"clips": clips(PROTOCOLS[wildcards.protocol].split)}
-    if wildcards.variant not in CONFIG.floors:
-        folder = checkpoint_folder(wildcards.variant, wildcards.seed)
-        base = checkpoint_folder(CONFIG.backbone_of(wildcards.variant), wildcards.seed)
-        inputs |= {"checkpoint": f"{folder}/checkpoint.json", "base": f"{base}/checkpoint.json"}
-    if CONFIG.variants[wildcards.variant].memory:
-        inputs |= {"weights": WEIGHTS, "basis": f"{TEACHER}/basis.safetensors"}
-    return inputs
-
-
-def rollout_flags(wildcards, input):
-    """The options that name those inputs."""
-    flags = f"--clips {split_folder(input.clips)}"
-    if hasattr(input, "checkpoint"):
-        flags += f" --checkpoint {Path(input.checkpoint).parent} --base {Path(input.base).parent}"
-    if hasattr(input, "weights"):
-        flags += f" --weights {input.weights} --basis {input.basis}"
-    return flags
-
-
-def records_of(variants):
-    """Checkpoint records of variants and of their backbones, with every seed."""
-    models = (name for name in variants if name not in CONFIG.floors)
-    wanted = dict.fromkeys(v for name in models for v in (CONFIG.backbone_of(name), name))
-    return [
-        f"{checkpoint_folder(v, seed)}/checkpoint.json" for v in wanted for seed in SETTINGS.seeds
-    ]
-
-
-def scores_of(runs):
-    """Score files of variants on their protocols, with every seed."""
-    return [
-        f"{RESULTS}/scores/{variant}/seed{seed}/{protocol}.json"
-        for variant, protocols in runs.items()
-        for seed in CONFIG.seeds_of(variant)
-        for protocol in protocols
-    ]
-
-
-def table_scores(wildcards):
-    """The scores that a table shows."""
-    table = CONFIG.tables[wildcards.table]
-    protocols = dict.fromkeys(column.protocol for column in table.columns)
-    return scores_of({row.variant: protocols for row in table.rows})
-
-
-def analyses(variants, seeds):
-    """Records of the analysis of the teacher's features, and of variants with some seeds."""
-    folder = f"{RESULTS}/analysis"
-    made = [f"{folder}/{variant}/seed{seed}.json" for variant in variants for seed in seeds]
-    return [f"{folder}/teacher.json", *made]
-
-
-def analysis_table_inputs(wildcards):
-    """The records that the tables of the analysis show."""
-    return analyses([row.variant for row in CONFIG.analysis.rows], SETTINGS.seeds)
-
-
-def figure_inputs(wildcards):
-    """Everything that a figure reads, by name."""
-    figure = CONFIG.figures[wildcards.figure]
-    variants = [row.variant for row in figure.rows]
-    if figure.kind in ("probes", "clouds"):
-        seeds = SETTINGS.seeds if figure.kind == "probes" else SETTINGS.seeds[:1]
-        return {"analyses": analyses(variants, seeds)}
-    if figure.kind == "curves":
-        shown = {variant: figure.protocols for variant in variants}
-        return {"scores": scores_of(shown), "checkpoints": records_of(variants)}
-    return videos_shown(figure)
-
-
 def videos_shown(shown):
     """The videos (first seed) and clips that a figure or an MP4 file shows, by name."""
-    folders = [
-        f"{RESULTS}/rollouts/{row.variant}/seed{SETTINGS.seeds[0]}/{shown.protocol}"
-        for row in shown.rows
-    ]
+    folders = GRAPH.shown_rollouts(shown)
+    split = SETTINGS.rollouts.protocols[shown.protocol].split
     return {
-        "clips": clips(PROTOCOLS[shown.protocol].split),
+        "clips": names(GRAPH.shards(split)),
         "records": [f"{folder}/rollout.json" for folder in folders],
         "rgb": [f"{folder}/rgb.npy" for folder in folders],
     }
 
 
-def figure_flags(wildcards, input):
+def video_options(shown):
+    """The options that name those videos and clips."""
+    split = SETTINGS.rollouts.protocols[shown.protocol].split
+    folders = " ".join(names(GRAPH.shown_rollouts(shown)))
+    return f"--clips {GRAPH.folder(split)} --rollouts {folders}"
+
+
+def figure_inputs(wildcards):
+    """Everything that a figure reads, by name."""
+    figure = CONFIG.figures[wildcards.figure]
+    if figure.kind in ("probes", "clouds"):
+        return {"analyses": names(GRAPH.figure_analyses(figure))}
+    if figure.kind == "curves":
+        variants = [row.variant for row in figure.rows]
+        return {
+            "scores": names(GRAPH.figure_scores(figure)),
+            "checkpoints": names(GRAPH.checkpoints(variants)),
+        }
+    return videos_shown(figure)
+
+
+def figure_options(wildcards, input):
     """The options that name those inputs."""
     figure = CONFIG.figures[wildcards.figure]
     if hasattr(input, "analyses"):
         return f"--analyses {input.analyses}"
     if figure.kind == "curves":
         return f"--scores {input.scores} --checkpoints {input.checkpoints}"
-    return video_flags(wildcards, input)
-
-
-def video_flags(wildcards, input):
-    """The options that name shown videos and their clips."""
-    folders = " ".join(str(Path(path).parent) for path in input.records)
-    return f"--clips {split_folder(input.clips)} --rollouts {folders}"
+    return video_options(figure)
 
 
 def shown_in_paper(kind, suffix):
     """Tables or figures of this run, and those of the study that an earlier run has left."""
     asked, all_of_them = getattr(CONFIG, kind), getattr(STUDY, kind)
-    paths = {name: f"{RESULTS}/{kind}/{name}.{suffix}" for name in all_of_them}
+    place = {"tables": LAYOUT.table, "figures": LAYOUT.figure}[kind]
+    paths = {name: str(place(name, suffix)) for name in all_of_them}
     return [path for name, path in paths.items() if name in asked or Path(path).exists()]
 
 
@@ -296,18 +251,18 @@ def paper_products():
     ]
     figures = [f"figures/{figure}.{kind}" for figure in CONFIG.figures for kind in ("pdf", "png")]
     papers = ["paper/main.pdf"] if which("latexmk") else []
-    videos = [f"{RESULTS}/videos/{video}.mp4" for video in CONFIG.videos]
-    made = [f"{RESULTS}/tables/{name}" for name in tables]
-    made += [f"{RESULTS}/{name}" for name in figures + papers]
+    made = [f"{LAYOUT.results}/tables/{name}" for name in tables]
+    made += [f"{LAYOUT.results}/{name}" for name in figures + papers]
+    made += [str(LAYOUT.video(video)) for video in CONFIG.videos]
     published = [f"results/{name}" for name in tables + figures] + papers
-    return made + videos + (published if SCALE == TRACKED else [])
+    return made + (published if SCALE == TRACKED else [])
 
 
 def published(product):
     """Where a product of this run's scale lies that is copied to the tracked ones."""
 
     def source(wildcards):
-        made = f"{RESULTS}/{product.format(**wildcards)}"
+        made = f"{LAYOUT.results}/{product.format(**wildcards)}"
         if SCALE != TRACKED:
             raise WorkflowError(
                 f"tables, figures and paper outside results/<scale> are those of {TRACKED} "
@@ -323,7 +278,7 @@ PLANS_ONLY = workflow.output_settings.dryrun or "--lint" in sys.argv
 if workflow.is_main_process and not PLANS_ONLY and not Path(".snakemake/metadata").exists():
     restore(CONFIG, Path("."))
 
-# Jobs that a killed run has left in Slurm end before the DAG is built, which then has their results.
+# Jobs that a killed run has left in Slurm end before the GRAPH is built, which then has their results.
 if workflow.is_main_process and which("sbatch"):
     starts = workflow.resource_settings.nodes is not None
     slurm.prepare(Path("."), starts=starts and not PLANS_ONLY)

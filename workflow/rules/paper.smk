@@ -17,17 +17,19 @@ localrules:
 
 rule render_table:
     input:
-        scores=table_scores,
-        checkpoints=lambda w: records_of(row.variant for row in CONFIG.tables[w.table].rows),
+        scores=lambda w: names(GRAPH.table_scores(w.table)),
+        checkpoints=lambda w: names(
+            GRAPH.checkpoints(row.variant for row in CONFIG.tables[w.table].rows)
+        ),
         published="config/published_numbers.csv",
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
         csv=report(
-            f"{RESULTS}/tables/{{table}}.csv", category="Tables", labels={"table": "{table}"}
+            str(LAYOUT.table("{table}", "csv")), category="Tables", labels={"table": "{table}"}
         ),
-        tex=f"{RESULTS}/tables/{{table}}.tex",
-        values=f"{RESULTS}/metrics/{{table}}.json",
-        provenance=f"{RESULTS}/provenance/{{table}}.json",
+        tex=str(LAYOUT.table("{table}", "tex")),
+        values=str(LAYOUT.metrics("{table}")),
+        provenance=str(LAYOUT.provenance("{table}")),
     log:
         f"logs/render_table/{SCALE}/{{table}}.log",
     benchmark:
@@ -39,7 +41,7 @@ rule render_table:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=lambda w: digest(CONFIG.table_settings(w.table)),
+        settings=lambda w: JOBS.table(w.table).digest,
     shell:
         "python -m geomem.paper table {wildcards.table} {params.job} --expect {params.settings}"
         " --scores {input.scores:q} --checkpoints {input.checkpoints:q}"
@@ -51,17 +53,17 @@ rule render_table:
 
 rule render_teacher_table:
     input:
-        metrics=f"{RESULTS}/teacher.json",
+        metrics=str(LAYOUT.teacher_metrics),
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
         csv=report(
-            f"{RESULTS}/tables/teacher_table.csv",
+            str(LAYOUT.table("teacher_table", "csv")),
             category="Tables",
             labels={"table": "teacher_table"},
         ),
-        tex=f"{RESULTS}/tables/teacher_table.tex",
-        values=f"{RESULTS}/metrics/teacher_table.json",
-        provenance=f"{RESULTS}/provenance/teacher_table.json",
+        tex=str(LAYOUT.table("teacher_table", "tex")),
+        values=str(LAYOUT.metrics("teacher_table")),
+        provenance=str(LAYOUT.provenance("teacher_table")),
     log:
         f"logs/render_teacher_table/{SCALE}.log",
     benchmark:
@@ -73,7 +75,7 @@ rule render_teacher_table:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=digest(CONFIG.teacher_table_settings()),
+        settings=JOBS.teacher_table().digest,
     shell:
         "python -m geomem.paper teacher-table {input.metrics:q} {params.job} --expect {params.settings}"
         " --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
@@ -83,15 +85,17 @@ rule render_teacher_table:
 
 rule render_analysis_tables:
     input:
-        analyses=analysis_table_inputs,
+        analyses=lambda w: names(
+            GRAPH.analyses([row.variant for row in CONFIG.analysis.rows], SETTINGS.seeds)
+        ),
         template=PACKAGE / "paper/templates/table.tex.j2",
     output:
-        csv=f"{RESULTS}/tables/feature_analysis.csv",
-        tex=f"{RESULTS}/tables/feature_analysis.tex",
-        decoding_csv=f"{RESULTS}/tables/feature_decoding.csv",
-        decoding_tex=f"{RESULTS}/tables/feature_decoding.tex",
-        values=f"{RESULTS}/metrics/feature_analysis.json",
-        provenance=f"{RESULTS}/provenance/feature_analysis.json",
+        csv=str(LAYOUT.table("feature_analysis", "csv")),
+        tex=str(LAYOUT.table("feature_analysis", "tex")),
+        decoding_csv=str(LAYOUT.table("feature_decoding", "csv")),
+        decoding_tex=str(LAYOUT.table("feature_decoding", "tex")),
+        values=str(LAYOUT.metrics("feature_analysis")),
+        provenance=str(LAYOUT.provenance("feature_analysis")),
     log:
         f"logs/render_analysis_tables/{SCALE}.log",
     benchmark:
@@ -104,7 +108,7 @@ rule render_analysis_tables:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=lambda w: digest(CONFIG.analysis_table_settings()),
+        settings=lambda w: JOBS.analysis_table().digest,
     shell:
         "python -m geomem.paper analysis-tables {params.job} --expect {params.settings}"
         " --analyses {input.analyses:q} --csv {output.csv:q} --tex {output.tex:q}"
@@ -116,11 +120,13 @@ rule draw_figure:
     input:
         unpack(figure_inputs),
     output:
-        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
+        pdf=str(LAYOUT.figure("{figure}", "pdf")),
         png=report(
-            f"{RESULTS}/figures/{{figure}}.png", category="Figures", labels={"figure": "{figure}"}
+            str(LAYOUT.figure("{figure}", "png")),
+            category="Figures",
+            labels={"figure": "{figure}"},
         ),
-        provenance=f"{RESULTS}/provenance/{{figure}}.json",
+        provenance=str(LAYOUT.provenance("{figure}")),
     log:
         f"logs/draw_figure/{SCALE}/{{figure}}.log",
     benchmark:
@@ -132,8 +138,8 @@ rule draw_figure:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=lambda w: digest(CONFIG.figure_settings(w.figure)),
-        inputs=figure_flags,
+        settings=lambda w: JOBS.figure(w.figure).digest,
+        inputs=figure_options,
     shell:
         "python -m geomem.paper figure {wildcards.figure} {params.job} --expect {params.settings}"
         " {params.inputs} --pdf {output.pdf:q} --png {output.png:q}"
@@ -144,8 +150,8 @@ rule encode_video:
     input:
         unpack(lambda w: videos_shown(CONFIG.videos[w.video])),
     output:
-        mp4=f"{RESULTS}/videos/{{video}}.mp4",
-        provenance=f"{RESULTS}/provenance/{{video}}.json",
+        mp4=str(LAYOUT.video("{video}")),
+        provenance=str(LAYOUT.provenance("{video}")),
     log:
         f"logs/encode_video/{SCALE}/{{video}}.log",
     benchmark:
@@ -158,8 +164,8 @@ rule encode_video:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=lambda w: digest(CONFIG.video_settings(w.video)),
-        inputs=video_flags,
+        settings=lambda w: JOBS.video(w.video).digest,
+        inputs=lambda w: video_options(CONFIG.videos[w.video]),
     shell:
         "python -m geomem.paper video {wildcards.video} {params.job} --expect {params.settings}"
         " {params.inputs} --mp4 {output.mp4:q} --provenance {output.provenance:q} > {log:q} 2>&1"
@@ -167,7 +173,7 @@ rule encode_video:
 
 rule state_facts:
     output:
-        facts=f"{RESULTS}/tables/facts.tex",
+        facts=str(LAYOUT.facts),
     log:
         f"logs/state_facts/{SCALE}.log",
     benchmark:
@@ -177,7 +183,7 @@ rule state_facts:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=digest(CONFIG.facts_settings()),
+        settings=JOBS.facts().digest,
     shell:
         "python -m geomem.paper facts {output.facts:q} {params.job} --expect {params.settings}"
         " > {log:q} 2>&1"
@@ -187,13 +193,13 @@ rule build_paper:
     input:
         tables=shown_in_paper("tables", "tex"),
         teacher=rules.render_teacher_table.output.tex,
-        analysis=[f"{RESULTS}/tables/{name}.tex" for name in analysis_tables()],
+        analysis=[str(LAYOUT.table(name, "tex")) for name in analysis_tables()],
         facts=rules.state_facts.output.facts,
         figures=shown_in_paper("figures", "pdf"),
         sources=sorted(str(path) for path in Path("paper").rglob("*.tex")),
         bibliography="paper/references.bib",
     output:
-        pdf=report(f"{RESULTS}/paper/main.pdf", category="Paper", labels={"document": "paper"}),
+        pdf=report(str(LAYOUT.paper), category="Paper", labels={"document": "paper"}),
     log:
         f"logs/build_paper/{SCALE}.log",
     benchmark:
@@ -256,8 +262,8 @@ rule publish_paper:
 
 rule mirror_runs:
     input:
-        checkpoints=records_of(RUNS),
-        scores=scores_of(RUNS),
+        checkpoints=names(GRAPH.checkpoints(RUNS)),
+        scores=names(GRAPH.scores_of(SCORES)),
     output:
         runs=MIRROR,
     log:

@@ -7,10 +7,10 @@ out: results/<scale>/rollouts/<variant>/seed<k>/<protocol>/
 
 rule generate_videos:
     input:
-        unpack(rollout_inputs),
+        unpack(job_inputs(rollout_job)),
     output:
-        rgb=f"{RESULTS}/rollouts/{{variant}}/seed{{seed}}/{{protocol}}/rgb.npy",
-        record=f"{RESULTS}/rollouts/{{variant}}/seed{{seed}}/{{protocol}}/rollout.json",
+        rgb=str(LAYOUT.rollout("{variant}", "{seed}", "{protocol}") / "rgb.npy"),
+        record=str(LAYOUT.rollout_record("{variant}", "{seed}", "{protocol}")),
     log:
         f"logs/generate_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.log",
     benchmark:
@@ -23,9 +23,9 @@ rule generate_videos:
     params:
         job=JOB,
         version=stage_version("rollouts"),
-        settings=lambda w: digest(CONFIG.rollout_settings(w.variant, w.protocol)),
+        settings=job_settings(rollout_job),
         folder=subpath(output.record, parent=True),
-        inputs=rollout_flags,
+        inputs=job_options(rollout_job),
     shell:
         "python -m geomem.rollouts generate {params.folder:q} {params.job} --threads {threads}"
         " --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"

@@ -1,48 +1,43 @@
 """Score the videos, and analyse what features know of space.
 
 in:  results/<scale>/rollouts/, checkpoints/, data/<scale>/clips/ (the truth), the teacher's weights
-out: results/<scale>/scores/<variant>/seed<k>/<protocol>.json
+out: results/<scale>/scores/<variant>/seed<k>/<protocol>/<family>.json
      results/<scale>/analysis/teacher.{json,safetensors}, <variant>/seed<k>.{json,safetensors}
 """
 
 
 rule score_videos:
     input:
-        clips=lambda w: clips(PROTOCOLS[w.protocol].split),
-        record=f"{RESULTS}/rollouts/{{variant}}/seed{{seed}}/{{protocol}}/rollout.json",
-        rgb=f"{RESULTS}/rollouts/{{variant}}/seed{{seed}}/{{protocol}}/rgb.npy",
+        unpack(job_inputs(scores_job)),
+        rgb=str(LAYOUT.rollout("{variant}", "{seed}", "{protocol}") / "rgb.npy"),
     output:
-        scores=f"{RESULTS}/scores/{{variant}}/seed{{seed}}/{{protocol}}.json",
+        scores=str(LAYOUT.scores("{variant}", "{seed}", "{protocol}", "{family}")),
     log:
-        f"logs/score_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.log",
+        f"logs/score_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}/{{family}}.log",
     benchmark:
-        f"benchmarks/jobs/score_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.tsv"
+        f"benchmarks/jobs/score_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}/{{family}}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("scores").threads
     resources:
-        **request("scores"),
+        **request("scores", lambda w: w.family),
     params:
         job=JOB,
         version=stage_version("scores"),
-        settings=lambda w: digest(CONFIG.scores_settings(w.protocol)),
-        clips=lambda w, input: split_folder(input.clips),
-        rollout=subpath(input.record, parent=True),
+        settings=job_settings(scores_job),
+        inputs=job_options(scores_job),
     shell:
         "python -m geomem.scores score {output.scores:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --protocol {wildcards.protocol}"
-        " --rollout {params.rollout:q} --clips {params.clips:q} > {log:q} 2>&1"
+        " --expect {params.settings} --protocol {wildcards.protocol} --family {wildcards.family}"
+        " {params.inputs} > {log:q} 2>&1"
 
 
 rule analyse_teacher:
     input:
-        fit=clips(SETTINGS.analysis.fit_split),
-        test=clips(SETTINGS.analysis.test_split),
-        weights=WEIGHTS,
-        basis=rules.fit_basis.output.basis,
+        unpack(job_inputs(analysis_job)),
     output:
-        record=f"{RESULTS}/analysis/teacher.json",
-        clouds=f"{RESULTS}/analysis/teacher.safetensors",
+        record=str(LAYOUT.analysis(None, 0)),
+        clouds=str(LAYOUT.clouds(None, 0)),
     log:
         f"logs/analyse_teacher/{SCALE}.log",
     benchmark:
@@ -51,32 +46,23 @@ rule analyse_teacher:
         ENVIRONMENT
     threads: asks("scores", "analyse").threads
     resources:
-        gpu=asks("scores", "analyse").gpu,
-        mem_mb=asks("scores", "analyse").mem_mb,
-        runtime=asks("scores", "analyse").runtime,  # minutes
+        **request("scores", "analyse"),
     params:
         job=JOB,
         version=stage_version("scores"),
-        settings=digest(CONFIG.analysis_settings(None)),
-        fit=lambda w, input: split_folder(input.fit),
-        test=lambda w, input: split_folder(input.test),
+        settings=job_settings(analysis_job),
+        inputs=job_options(analysis_job),
     shell:
         "python -m geomem.scores analyse {output.record:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --clouds {output.clouds:q}"
-        " --fit-clips {params.fit:q} --test-clips {params.test:q}"
-        " --weights {input.weights:q} --basis {input.basis:q} > {log:q} 2>&1"
+        " --expect {params.settings} --clouds {output.clouds:q} {params.inputs} > {log:q} 2>&1"
 
 
 rule analyse_variant:
     input:
-        fit=clips(SETTINGS.analysis.fit_split),
-        test=clips(SETTINGS.analysis.test_split),
-        weights=WEIGHTS,
-        basis=rules.fit_basis.output.basis,
-        checkpoint=f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/checkpoint.json",
+        unpack(job_inputs(analysis_job)),
     output:
-        record=f"{RESULTS}/analysis/{{variant}}/seed{{seed}}.json",
-        clouds=f"{RESULTS}/analysis/{{variant}}/seed{{seed}}.safetensors",
+        record=str(LAYOUT.analysis("{variant}", "{seed}")),
+        clouds=str(LAYOUT.clouds("{variant}", "{seed}")),
     log:
         f"logs/analyse_variant/{SCALE}/{{variant}}/seed{{seed}}.log",
     benchmark:
@@ -85,19 +71,13 @@ rule analyse_variant:
         ENVIRONMENT
     threads: asks("scores", "analyse").threads
     resources:
-        gpu=asks("scores", "analyse").gpu,
-        mem_mb=asks("scores", "analyse").mem_mb,
-        runtime=asks("scores", "analyse").runtime,  # minutes
+        **request("scores", "analyse"),
     params:
         job=JOB,
         version=stage_version("scores"),
-        settings=lambda w: digest(CONFIG.analysis_settings(w.variant)),
-        fit=lambda w, input: split_folder(input.fit),
-        test=lambda w, input: split_folder(input.test),
-        checkpoint=subpath(input.checkpoint, parent=True),
+        settings=job_settings(analysis_job),
+        inputs=job_options(analysis_job),
     shell:
         "python -m geomem.scores analyse {output.record:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --clouds {output.clouds:q}"
-        " --fit-clips {params.fit:q} --test-clips {params.test:q}"
-        " --weights {input.weights:q} --basis {input.basis:q} --variant {wildcards.variant}"
-        " --checkpoint {params.checkpoint:q} > {log:q} 2>&1"
+        " --expect {params.settings} --clouds {output.clouds:q} --variant {wildcards.variant}"
+        " {params.inputs} > {log:q} 2>&1"

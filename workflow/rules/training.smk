@@ -1,17 +1,21 @@
-"""Train every variant with every seed; one rule, variants are configuration. Pick the best of some.
+"""Train every variant with every seed; one rule, variants are configuration.
 
-in:  data/<scale>/clips/, data/<scale>/plans/, data/<scale>/features/; scores, for picks
-out: results/<scale>/checkpoints/<variant>/seed<k>/, results/<scale>/choices/<variant>.json
+in:  data/<scale>/clips/, data/<scale>/plans/, data/<scale>/features/; weights that are there already
+out: results/<scale>/checkpoints/<variant>/seed<k>/
 """
+
+
+localrules:
+    download_weights,
 
 
 rule train_variant:
     input:
-        unpack(training_inputs),
+        unpack(job_inputs(checkpoint_job)),
     output:
-        model=directory(f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/model"),
-        curves=f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/curves.csv",
-        record=f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/checkpoint.json",
+        model=directory(str(LAYOUT.checkpoint("{variant}", "{seed}") / "model")),
+        curves=str(LAYOUT.checkpoint("{variant}", "{seed}") / "curves.csv"),
+        record=str(LAYOUT.checkpoint_record("{variant}", "{seed}")),
     log:
         f"logs/train_variant/{SCALE}/{{variant}}/seed{{seed}}.log",
     benchmark:
@@ -28,67 +32,60 @@ rule train_variant:
     params:
         job=JOB,
         version=stage_version("training"),
-        settings=lambda w: digest(CONFIG.training_settings(w.variant, int(w.seed))),
+        settings=job_settings(checkpoint_job),
         folder=subpath(output.record, parent=True),
-        state=f"{DATA}/training_state/{{variant}}/seed{{seed}}",
-        inputs=training_flags,
+        state=lambda w: str(LAYOUT.state(w.variant, w.seed)),
+        inputs=job_options(checkpoint_job),
     shell:
         "{resources.launcher}python -m geomem.training train {params.folder:q} {params.job}"
         " --threads {resources.threads_each} --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
         " {params.inputs} --state {params.state:q} > {log:q} 2>&1"
 
 
-rule choose_variant:
-    input:
-        scores=choice_scores,
+rule download_weights:
     output:
-        choice=f"{RESULTS}/choices/{{variant}}.json",
+        weights="{path}",
     log:
-        f"logs/choose_variant/{SCALE}/{{variant}}.log",
+        "logs/download_weights/{path}.log",
     benchmark:
-        f"benchmarks/jobs/choose_variant/{SCALE}/{{variant}}.tsv"
+        "benchmarks/jobs/download_weights/{path}.tsv"
     wildcard_constraints:
-        variant=one_of(PICKED),
+        path=one_of(map(re.escape, DOWNLOADS)),
     conda:
         ENVIRONMENT
     resources:
-        **request("paper"),
+        mem_mb=1000,
+        runtime=120,  # minutes
     params:
-        job=JOB,
-        version=stage_version("training"),
-        settings=lambda w: digest(CONFIG.choice_settings(w.variant)),
-        scores=lambda w, input: f"--scores {input.scores}" if input.scores else "",
+        source=lambda w: download_options(DOWNLOADS[w.path]),
     shell:
-        "python -m geomem.training choose {output.choice:q} {params.job}"
-        " --expect {params.settings} --variant {wildcards.variant} {params.scores}"
-        " > {log:q} 2>&1"
+        "HF_HUB_OFFLINE=0 geomem download {output.weights:q} {params.source} > {log:q} 2>&1"
 
 
-rule adopt_checkpoint:
+rule import_weights:
     input:
-        choice=f"{RESULTS}/choices/{{variant}}.json",
-        candidates=lambda w: [f"{folder}/checkpoint.json" for folder in candidate_folders(w)],
+        unpack(job_inputs(checkpoint_job)),
     output:
-        model=directory(f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/model"),
-        curves=f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/curves.csv",
-        record=f"{RESULTS}/checkpoints/{{variant}}/seed{{seed}}/checkpoint.json",
+        model=directory(str(LAYOUT.checkpoint("{variant}", "{seed}") / "model")),
+        curves=str(LAYOUT.checkpoint("{variant}", "{seed}") / "curves.csv"),
+        record=str(LAYOUT.checkpoint_record("{variant}", "{seed}")),
     log:
-        f"logs/adopt_checkpoint/{SCALE}/{{variant}}/seed{{seed}}.log",
+        f"logs/import_weights/{SCALE}/{{variant}}/seed{{seed}}.log",
     benchmark:
-        f"benchmarks/jobs/adopt_checkpoint/{SCALE}/{{variant}}/seed{{seed}}.tsv"
+        f"benchmarks/jobs/import_weights/{SCALE}/{{variant}}/seed{{seed}}.tsv"
     wildcard_constraints:
-        variant=one_of(PICKED),
+        variant=one_of(IMPORTED),
     conda:
         ENVIRONMENT
     resources:
-        **request("paper"),
+        **request("picks"),
     params:
         job=JOB,
         version=stage_version("training"),
-        settings=lambda w: digest(CONFIG.choice_settings(w.variant)),
+        settings=job_settings(checkpoint_job),
         folder=subpath(output.record, parent=True),
-        candidates=candidate_folders,
+        inputs=job_options(checkpoint_job),
     shell:
-        "python -m geomem.training adopt {params.folder:q} {params.job} --expect {params.settings}"
-        " --variant {wildcards.variant} --seed {wildcards.seed} --choice {input.choice:q}"
-        " --candidates {params.candidates:q} > {log:q} 2>&1"
+        "python -m geomem.training import {params.folder:q} {params.job}"
+        " --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
+        " {params.inputs} > {log:q} 2>&1"

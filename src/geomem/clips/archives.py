@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from geomem.formats import InputError, atomic_directory, sha256_file, write_json
+from geomem.errors import InputError
+from geomem.formats import atomic_directory, sha256_file, write_json
 
 Fetch = Callable[..., str]
 

@@ -5,8 +5,8 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field
 
-from geomem.config.basics import Positive, Strict
-from geomem.formats import InputError
+from geomem.errors import InputError
+from geomem.registry.strict import Positive, Strict
 
 Kind = Literal["cpu", "gpu"]
 Asked = dict[str, str | int]

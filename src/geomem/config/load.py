@@ -6,9 +6,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from geomem.config.checks import check
 from geomem.config.cluster import Cluster
-from geomem.config.matrix import Config
-from geomem.formats import InputError
+from geomem.config.study import Config
+from geomem.errors import InputError
+from geomem.registry.core import load_plugins
+
+BASE = "base.yaml"  # what all scales share; a scale's own file beats it key by key
 
 
 def _read_yaml(path: Path) -> Any:
@@ -19,6 +23,17 @@ def _read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is missing; {path.parent} has {choices}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def merged(base: Any, own: Any) -> Any:
+    """Return a mapping with what another says below each of its keys; else `own` alone.
+
+    An empty mapping clears what the base has there.
+    """
+    if not (isinstance(base, dict) and isinstance(own, dict) and own):
+        return own
+    common = {key: merged(base[key], own[key]) for key in base.keys() & own.keys()}
+    return {**base, **own, **common}
 
 
 def configured_scale(root: Path | str = ".") -> str:
@@ -43,17 +58,24 @@ def load_config(
     main = _read_yaml(folder / "config.yaml")
     name = scale or configured_scale(root)
     experiments = _read_yaml(folder / "experiments.yaml")
+    shared, own = _read_yaml(folder / BASE), _read_yaml(folder / "scales" / f"{name}.yaml")
+    load_plugins(tuple(main.get("plugins") or ()))
     content = {
         **main,
         "scale": name,
-        "settings": _read_yaml(folder / "scales" / f"{name}.yaml"),
+        "settings": merged(shared, own),
         "datasets": {p.stem: _read_yaml(p) for p in sorted((folder / "datasets").glob("*.yaml"))},
         **experiments,
     }
     try:
-        config = _leave_out(Config.model_validate(content))
+        config = Config.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(_explain(fault, name) for fault in error.errors())) from None
+    try:
+        check(config)
+    except ValueError as error:
+        raise InputError(f"config (scale {name}): {error}") from None
+    config = _leave_out(config)
     return _main_job(config) if main_job else config
 
 

@@ -18,7 +18,7 @@ import torch
 from einops import einsum, rearrange, repeat
 from torch import Tensor
 
-from geomem.diffusion.plans import FrameState
+from geomem.diffusion.rollout_plans import FrameState
 from geomem.diffusion.schedule import noise_to_levels
 
 NEGLIGIBLE_WEIGHT = 1e-9  # what rounding leaves of weights that should cancel
@@ -36,15 +36,15 @@ class Branch:
         kept: Positions within the history (negative: from its end) that this branch sees; all
             others are forgotten. None keeps all. Positions that a short history does not have are
             left out.
-        drop_cameras: Whether the branch runs without cameras. A branch of whose `kept` nothing is
-            left does so too: it is the unconditional one, and its term of the sum vanishes.
+        unconditional: Whether the branch runs without conditions (of DFoT: the cameras). A branch
+            of whose `kept` nothing is left does so too, and its term of the sum vanishes.
     """
 
     weight: float
     given_noise: float = 0.0
     generated_noise: float = 0.0
     kept: tuple[int, ...] | None = None
-    drop_cameras: bool = False
+    unconditional: bool = False
 
     def __post_init__(self) -> None:
         for noise in (self.given_noise, self.generated_noise):
@@ -63,9 +63,9 @@ class Branch:
             own[~_at_positions(is_history, self.kept)] = num_levels - 1
         return torch.where(is_history, own, levels_BT)
 
-    def camera_mask(self, context_mask_BT: Tensor) -> Tensor:
-        """Bool (B,): clips in which this branch runs without cameras."""
-        dropped = torch.full_like(context_mask_BT[:, 0], self.drop_cameras, dtype=torch.bool)
+    def without_conditions(self, context_mask_BT: Tensor) -> Tensor:
+        """Bool (B,): clips in which this branch runs without conditions."""
+        dropped = torch.full_like(context_mask_BT[:, 0], self.unconditional, dtype=torch.bool)
         if self.kept is not None:
             dropped |= ~_at_positions(context_mask_BT >= FrameState.GIVEN, self.kept).any(1)
         return dropped
@@ -106,9 +106,10 @@ class HistoryGuidance:
         rows = [b.levels(levels_BT, context_mask_BT, num_levels) for b in self.branches]
         return rearrange(rows, "r b t -> (b r) t")
 
-    def camera_mask(self, context_mask_BT: Tensor) -> Tensor:
-        """Bool (N,): rows that run without cameras."""
-        return rearrange([b.camera_mask(context_mask_BT) for b in self.branches], "r b -> (b r)")
+    def unconditional(self, context_mask_BT: Tensor) -> Tensor:
+        """Bool (N,): rows that run without conditions."""
+        rows = [b.without_conditions(context_mask_BT) for b in self.branches]
+        return rearrange(rows, "r b -> (b r)")
 
     def expand(
         self,
@@ -157,7 +158,7 @@ def _against_no_history(*branches: Branch) -> HistoryGuidance:
         weight=1 - sum(b.weight for b in branches),
         given_noise=1.0,
         generated_noise=1.0,
-        drop_cameras=True,
+        unconditional=True,
     )
     kept = [b for b in (unconditional, *branches) if abs(b.weight) > NEGLIGIBLE_WEIGHT]
     return HistoryGuidance(tuple(kept))

@@ -1,10 +1,5 @@
 """Sampling of one window: DDIM on the frames to be generated, history guidance on the others.
 
-Guidance on the memory is v_without + s (v_with - v_without), the network with and without its
-memory on the same rows. The composition of the history's branches is linear, so the result is
-s compose(with memory) + (1 - s) compose(without memory). A step costs R evaluations with memory at
-s = 1, R without it at s = 0, and both at every other scale.
-
 Shape legend: B clips, R guidance branches, N = B R rows (branches of a clip adjacent), T frames.
 """
 
@@ -17,7 +12,7 @@ from einops import repeat
 from torch import Generator, Tensor
 
 from geomem.diffusion.guidance import HistoryGuidance
-from geomem.diffusion.plans import FrameState
+from geomem.diffusion.rollout_plans import FrameState
 from geomem.diffusion.schedule import CLEAN_LEVEL, CosineSchedule, per_frame
 
 
@@ -28,9 +23,8 @@ class VelocityModel(Protocol):
         self,
         x_NTCHW: Tensor,
         noise_levels_NT: Tensor,
-        camera_mask_N: Tensor,
+        unconditional_N: Tensor,
         clip_index_N: Tensor,
-        with_memory: bool,
         /,
     ) -> Tensor:
         """Return v (N,T,C,H,W).
@@ -38,9 +32,8 @@ class VelocityModel(Protocol):
         Args:
             x_NTCHW: Noisy rows.
             noise_levels_NT: Scaled log-SNR (`CosineSchedule.sampling_noise_levels`).
-            camera_mask_N: Rows whose cameras are to be dropped.
+            unconditional_N: Rows that run without their conditions (of DFoT: the cameras).
             clip_index_N: Clip in [0, B) that a row belongs to; index the conditions with it.
-            with_memory: Whether the rows read their memory.
         """
 
 
@@ -54,7 +47,6 @@ def sample_window(
     guidance: HistoryGuidance,
     steps: int,
     generators: Sequence[Generator],
-    memory_scale: float = 1.0,
 ) -> Tensor:
     """Generate the missing frames of a batch of windows.
 
@@ -70,7 +62,6 @@ def sample_window(
         guidance: History guidance scheme.
         steps: DDIM steps.
         generators: One a clip, on any device.
-        memory_scale: Scale s of the guidance on the memory; 1 is none.
 
     Returns:
         (B,T,C,H,W); known and padding frames are those of `x_context_BTCHW`, bit for bit.
@@ -80,7 +71,7 @@ def sample_window(
     """
     _check_window(x_context_BTCHW, context_mask_BT, generators)
     clips, device = len(x_context_BTCHW), x_context_BTCHW.device
-    camera_mask_N = guidance.camera_mask(context_mask_BT)
+    unconditional_N = guidance.unconditional(context_mask_BT)
     clip_index_N = repeat(torch.arange(clips, device=device), "b -> (b r)", r=guidance.evaluations)
     to_generate = per_frame(context_mask_BT == FrameState.TO_GENERATE, x_context_BTCHW)
     is_history = per_frame(context_mask_BT >= FrameState.GIVEN, x_context_BTCHW)
@@ -92,21 +83,10 @@ def sample_window(
             x, levels_BT, context_mask_BT, noise_NTCHW=noise, alphas_cumprod=schedule.alphas_cumprod
         )
         noise_levels_NT = schedule.sampling_noise_levels(levels_NT)
-        inputs = (rows, noise_levels_NT, camera_mask_N, clip_index_N)
-        v = _guide_memory(predict_v, inputs, memory_scale)
+        v = predict_v(rows, noise_levels_NT, unconditional_N, clip_index_N).float()
         next_BT = _frame_levels(context_mask_BT, following, schedule.num_levels)
         x = schedule.ddim_step(x, guidance.compose(v), levels_BT, next_BT)
     return torch.where(to_generate, x, x_context_BTCHW)
-
-
-def _guide_memory(
-    predict_v: VelocityModel, inputs: tuple[Tensor, Tensor, Tensor, Tensor], scale: float
-) -> Tensor:
-    """Return v_without + scale (v_with - v_without) in float32; what has no weight is not run."""
-    if scale in (0, 1):
-        return predict_v(*inputs, scale == 1).float()
-    without = predict_v(*inputs, False).float()
-    return without + scale * (predict_v(*inputs, True).float() - without)
 
 
 def _frame_levels(context_mask_BT: Tensor, level: int, num_levels: int) -> Tensor:

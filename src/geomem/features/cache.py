@@ -3,26 +3,25 @@
 Shape suffixes: W windows, K frames of a set, C channels, h, w patch grid, S pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geomem.features.teacher import read_sets
-from geomem.features.version import VERSION
+from geomem.errors import InputError
 from geomem.formats import (
     ClipStore,
-    InputError,
     Plan,
     Window,
     mirror_cameras,
     quantise,
-    sha256_file,
     write_feature_part,
     write_tensors,
 )
+from geomem.formats.cache_kinds import CacheKind
+from geomem.formats.clip_sets import read_sets
 from geomem.formats.teachers import read_basis
 from geomem.geometry.cameras import camera_centres, split_cameras
 from geomem.geometry.points import resize_nearest
@@ -37,33 +36,35 @@ from geomem.memory.reconstruction import (
     teacher_images,
 )
 from geomem.memory.selection import choose_frames
-from geomem.models.vggt import VGGT
+from geomem.networks.vggt.model import VGGT
+from geomem.settings.jobs import FeaturesJob
+from geomem.settings.memory import Features, Overlap
 
-WINDOW_KIND = "window"
 MIN_BASELINE = 0.1  # metres
 
 
-def frames_of(window: Window, kind: str, store: ClipStore, settings: dict[str, Any]) -> list[int]:
+def frames_of(
+    window: Window, kind: CacheKind, store: ClipStore, overlap: Overlap, *, row: int
+) -> list[int]:
     """Return the frames of a plan's window that a kind of cache holds.
 
     Args:
         window: The window.
-        kind: `window` for its own frames; `memory<K>` or `memory<K>_overlap` for those of its
-            history that the memory is built from.
+        kind: Whether its own frames, or those of its history that the memory is built from.
         store: Clips of the plan's split.
-        settings: `overlap_near`, `overlap_far`.
+        overlap: Depths between which views overlap.
+        row: Place of the window in its plan.
     """
-    if kind == WINDOW_KIND:
+    if kind.of_window:
         return list(window.frames)
-    frames, _, selection = kind.removeprefix("memory").partition("_")
     return choose_frames(
         range(window.history),
         window.frames,
         torch.from_numpy(store.cameras(window.clip)),
-        int(frames),
-        selection=selection or "time",
-        near=settings["overlap_near"],
-        far=settings["overlap_far"],
+        kind.number(row),
+        selection=kind.selection,
+        near=overlap.near,
+        far=overlap.far,
     )
 
 
@@ -87,7 +88,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 @torch.no_grad()
 def write_basis(
-    path: Path, teacher: VGGT, store: ClipStore, plan: Plan, settings: dict[str, Any]
+    path: Path, teacher: VGGT, store: ClipStore, plan: Plan, settings: Features
 ) -> None:
     """Fit PCA and scale prior on the first windows of a plan and write them.
 
@@ -97,15 +98,15 @@ def write_basis(
     Raises:
         InputError: If there is neither depth nor a camera that moves.
     """
-    sample = plan.windows[: settings["basis_windows"]]
+    sample = plan.windows[: settings.basis_windows]
     tokens, scales = [], []
     grid = teacher.config.image_size // teacher.config.patch_size
-    for start in range(0, len(sample), settings["batch"]):
-        windows = list(sample[start : start + settings["batch"]])
+    for start in range(0, len(sample), settings.batch):
+        windows = list(sample[start : start + settings.batch])
         sets = [(window.clip, list(window.frames)) for window in windows]
         images, cameras, depth = read_sets(store, sets, depth=store.has_depth)
         output = teacher(teacher_images(images.to(device_of(teacher)), teacher))
-        kept = patch_tokens(output.tokens[settings["layer"]], grid)
+        kept = patch_tokens(output.tokens[settings.layer], grid)
         tokens.append(kept.flatten(0, -2).cpu())
         if depth is not None:
             scales += _scales_of_depth(output.depth.cpu(), depth)
@@ -114,7 +115,7 @@ def write_basis(
     if not scales:
         raise InputError(f"no camera of the {len(sample)} windows moves; raise `basis_windows`")
     sampled = torch.cat(tokens)
-    mean, components = fit_basis(sampled, settings["channels"])
+    mean, components = fit_basis(sampled, settings.channels)
     fitted = {
         "mean": mean,
         "components": components,
@@ -124,7 +125,7 @@ def write_basis(
     write_tensors(
         path,
         fitted,
-        {"layer": settings["layer"], "channels": settings["channels"]},
+        {"layer": settings.layer, "channels": settings.channels},
     )
 
 
@@ -146,51 +147,47 @@ def cache_part(
     part: Path,
     number: int,
     *,
-    kind: str,
+    kind: CacheKind,
     teacher: VGGT,
     store: ClipStore,
     plan_path: Path,
     basis_path: Path,
-    teacher_sha256: str,
-    settings: dict[str, Any],
+    made_by: Mapping[str, Any],
+    settings: FeaturesJob,
     progress: Callable[..., Any],
 ) -> None:
     """Write one part of a cache; finished shards of an interrupted run are kept."""
     plan, basis = Plan.read(plan_path), read_basis(basis_path)
     plan.check_against(store, plan_path)
-    total, parts = len(plan.windows), settings["features"]["shards"]
+    total, parts = len(plan.windows), settings.features.shards
     windows = range(total * number // parts, total * (number + 1) // parts)
-    key = {
-        "plan": sha256_file(plan_path),
-        "basis": sha256_file(basis_path),
-        "teacher": teacher_sha256,
-        "kind": kind,
-        "settings": settings,
-        "version": VERSION,
-        "quantisation": "int8 per window and channel",
-    }
+    key = {**made_by, "kind": kind.name, "quantisation": "int8 per window and channel"}
 
     def compute(rows: range) -> dict[str, Tensor]:
-        chosen = [plan.windows[row] for row in rows]
-        return _shard(chosen, kind, teacher, store, basis, settings)
+        return _shard(plan, rows, kind, teacher, store, basis, settings)
 
     write_feature_part(part, windows, key, compute, progress=progress)
 
 
 def _shard(
-    windows: list[Window],
-    kind: str,
+    plan: Plan,
+    positions: range,
+    kind: CacheKind,
     teacher: VGGT,
     store: ClipStore,
     basis: FeatureBasis,
-    settings: dict[str, Any],
+    settings: FeaturesJob,
 ) -> dict[str, Tensor]:
     """Compute windows in batches of equally many frames: the teacher never sees padding."""
-    chosen = [frames_of(window, kind, store, settings) for window in windows]
+    windows = [plan.windows[position] for position in positions]
+    chosen = [
+        frames_of(window, kind, store, settings.overlap, row=position)
+        for window, position in zip(windows, positions, strict=True)
+    ]
     width = max(len(frames) for frames in chosen)
     device = device_of(teacher)
     basis_there = basis.to(device)
-    batch = settings["features"]["batch"]
+    batch = settings.features.batch
     rows: dict[int, dict[str, Tensor]] = {}
     for count in sorted({len(frames) for frames in chosen}):
         members = [row for row, frames in enumerate(chosen) if len(frames) == count]
@@ -200,7 +197,7 @@ def _shard(
                 store, [windows[r] for r in some], [chosen[r] for r in some]
             )
             images, cameras = images.to(device), cameras.to(device)
-            if kind == WINDOW_KIND:
+            if kind.of_window:
                 made = {"features": compressed_features(teacher, images, basis=basis_there)}
             else:
                 made = _memory_rows(teacher, images, cameras, basis_there, settings)
@@ -217,15 +214,15 @@ def _memory_rows(
     images: Tensor,
     cameras: Tensor,
     basis: FeatureBasis,
-    settings: dict[str, Any],
+    settings: FeaturesJob,
 ) -> dict[str, Tensor]:
     made = reconstruct(
         teacher,
         images,
         cameras,
         basis=basis,
-        scale_from=settings["scale_from"],
-        prior_weight=settings["scale_prior_weight"],
+        scale_from=settings.geometry.scale_from,
+        prior_weight=settings.geometry.scale_prior_weight,
     )
     maps = {"depth": made.depth.half(), "confidence": made.confidence.half()}
     return {**maps, "features": made.features}

@@ -1,15 +1,14 @@
 """The file formats that stages share; every one is defined here and nowhere else."""
 
+from geomem.canonical import canonical_json, digest
+from geomem.errors import InputError
 from geomem.formats.checkpoints import load_module, read_checkpoint, write_checkpoint
 from geomem.formats.clips import ClipInfo, ClipStore, write_clip_shard
 from geomem.formats.features import FeatureCache, quantise, write_feature_part
 from geomem.formats.files import (
-    InputError,
     atomic_directory,
     atomic_path,
-    canonical_json,
     check_sha256,
-    digest,
     exclusive,
     read_json,
     read_tensors,

@@ -5,28 +5,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geomem.errors import InputError
 from geomem.formats.files import (
-    InputError,
     atomic_directory,
     atomic_path,
     check_sha256,
     read_json,
     sha256_file,
-    write_json,
 )
+from geomem.formats.records import write_record
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def write_checkpoint(
-    folder: Path, modules: Mapping[str, Any], record: Mapping[str, Any], log: list[dict[str, float]]
+    folder: Path,
+    modules: Mapping[str, Any],
+    made_by: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    log: list[dict[str, float]],
 ) -> None:
     """Write `model/<name>/`, `curves.csv` and last `checkpoint.json` below `folder`.
 
     Args:
         folder: `results/<scale>/checkpoints/<variant>/seed<k>`.
         modules: diffusers models by name.
-        record: Provenance; hashes of the weights are added.
+        made_by: Provenance.
+        identity: `variant` and `seed`.
         log: One entry a step.
     """
     with atomic_directory(folder / "model") as temporary:
@@ -41,7 +46,9 @@ def write_checkpoint(
             for entry in log
         )
         temporary.write_text("\n".join([",".join(columns), *rows]) + "\n", encoding="utf-8")
-    write_json(folder / "checkpoint.json", {**record, "weights": weights})
+    parameters = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items()}
+    content = {**identity, "weights": weights, "parameters": parameters}
+    write_record(folder / "checkpoint.json", made_by, content)
 
 
 def _drop_path(config: Path) -> None:

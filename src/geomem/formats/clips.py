@@ -10,14 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from geomem.formats.files import (
-    InputError,
-    atomic_directory,
-    canonical_json,
-    check_sha256,
-    read_json,
-    sha256_file,
-)
+from geomem.canonical import canonical_json
+from geomem.errors import InputError
+from geomem.formats.files import atomic_directory, check_sha256, read_json, sha256_file
 
 REMEDY = "delete its folder and run the clips stage again"
 CLIP_ARRAYS = {"rgb": "uint8", "cam": "float32", "depth": "float16"}

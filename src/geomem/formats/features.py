@@ -10,16 +10,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from geomem.canonical import digest
+from geomem.errors import InputError
 from geomem.formats.files import (
-    InputError,
     check_sha256,
-    digest,
     read_json,
     read_tensors,
     sha256_file,
-    write_json,
     write_tensors,
 )
+from geomem.formats.records import write_record
 
 SHARD_WINDOWS = 128
 
@@ -44,7 +44,7 @@ def write_feature_part(
     Args:
         part: The part's index, `.../part-000.json`, written last.
         windows: Plan positions of this part.
-        key: All that the content depends on.
+        key: Provenance: all that the content depends on.
         compute: Returns tensors with one row per window of a range.
         progress: Wraps the iteration over shards.
     """
@@ -57,7 +57,7 @@ def write_feature_part(
         if not _is_complete(path, wanted):
             write_tensors(path, compute(rows), wanted)
         shards.append({"file": path.name, "sha256": sha256_file(path), **wanted})
-    write_json(part, {"key": dict(key), "shards": shards})
+    write_record(part, key, {"shards": shards})
 
 
 def _is_complete(path: Path, wanted: dict[str, Any]) -> bool:
@@ -86,7 +86,7 @@ class FeatureCache:
         self._shards: list[tuple[int, int, Path]] = []
         for part in parts:
             index = read_json(part)
-            if index["key"]["plan"] != plan_digest:
+            if index["provenance"]["inputs"]["plan"] != plan_digest:
                 raise InputError(
                     f"{part} is for another plan than {plan_path}; delete it, run again"
                 )
@@ -94,7 +94,6 @@ class FeatureCache:
                 path = self.directory / shard["file"]
                 check_sha256(path, shard["sha256"])
                 self._shards.append((shard["start"], shard["stop"], path))
-        self.key = index["key"]
         self._load = lru_cache(maxsize=4)(lambda path: read_tensors(path)[0])
 
     def row(self, position: int) -> dict[str, Any]:

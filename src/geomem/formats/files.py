@@ -17,10 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-
-class InputError(ValueError):
-    """Something the user can mend: the message names what, where and the remedy in one line."""
-
+from geomem.canonical import canonical_json
+from geomem.errors import InputError
 
 # How numpy and safetensors tell of a full disk, since they drop or wrap the system's error
 FULL_DISK = ("requested and", "os error 28", "os error 122")
@@ -104,11 +102,6 @@ def exclusive(directory: Path | str, *, part: str = "") -> Iterator[None]:
         yield
 
 
-def canonical_json(value: Any) -> str:
-    """Return `value` as JSON with sorted keys and one final newline; NaN is refused."""
-    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n"
-
-
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as canonical JSON, atomically."""
     with atomic_path(path) as temporary:
@@ -138,11 +131,6 @@ def sha256_file(path: Path | str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run the workflow to make it") from None
-
-
-def digest(value: Any) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
 def check_sha256(path: Path | str, expected: str) -> None:

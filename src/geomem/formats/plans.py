@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from geomem.canonical import canonical_json
+from geomem.errors import InputError
 from geomem.formats.clips import ClipStore
-from geomem.formats.files import InputError, atomic_path, canonical_json, read_json
+from geomem.formats.files import atomic_path, read_json
 
 
 @dataclass(frozen=True, kw_only=True)

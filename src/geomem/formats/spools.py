@@ -10,19 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geomem.formats.files import digest
+from geomem.canonical import digest
 
 SPOOL = "metrics.jsonl"
 
 
-def spool_header(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a spool's first line for a run with the record of a checkpoint in the making.
+def spool_header(identity: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spool's first line for a run in the making.
 
     Runs of the same settings, stage version and inputs are one run, however often it is resumed.
+
+    Args:
+        identity: `variant` and `seed`.
+        made_by: Provenance of the checkpoint in the making.
     """
-    asked = {key: record[key] for key in ("settings", "version", "inputs")}
-    identity = {"variant": record["variant"], "seed": record["seed"], "run": digest(asked)}
-    return {**identity, "settings": record["settings"]}
+    run = {"variant": identity["variant"], "seed": identity["seed"], "run": digest(dict(made_by))}
+    return {**run, "settings": made_by["settings"]}
 
 
 class Spool:

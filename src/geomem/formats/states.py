@@ -14,15 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geomem.formats.files import (
-    InputError,
-    check_sha256,
-    digest,
-    read_json,
-    read_tensors,
-    write_json,
-    write_tensors,
-)
+from geomem.canonical import digest
+from geomem.errors import InputError
+from geomem.formats.files import check_sha256, read_json, read_tensors, write_json, write_tensors
 
 KEPT = 2
 Log = list[dict[str, float]]

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from geomem.formats.files import InputError, check_sha256, read_tensors
+from geomem.errors import InputError
+from geomem.formats.files import check_sha256, read_tensors
 from geomem.memory.reconstruction import FeatureBasis
-from geomem.models.dinov2 import load_dinov2
-from geomem.models.vggt import VGGT, VGGT_1B, VGGTConfig
-from geomem.models.vggt_layers import PatchEmbedder
-from geomem.models.vggt_weights import load_vggt
+from geomem.networks.dinov2 import load_dinov2
+from geomem.networks.vggt.layers import PatchEmbedder
+from geomem.networks.vggt.model import VGGT, VGGT_1B, VGGTConfig
+from geomem.networks.vggt.weights import load_vggt
 
 
 def teacher_config(architecture: dict[str, Any]) -> VGGTConfig:
@@ -45,22 +46,17 @@ def load_teacher(
     return teacher
 
 
-def load_image_teacher(weights: Path, settings: dict[str, Any]) -> PatchEmbedder:
-    """Load the 2D teacher, frozen: DINOv2, or the image encoder of a VGGT that stands in for it.
+def load_image_teacher(weights: Path, *, sha256: str, **sizes: Any) -> PatchEmbedder:
+    """Load the 2D teacher DINOv2, frozen and on the CPU.
 
     Args:
-        weights: Official DINOv2 file, or the VGGT's.
-        settings: `dinov2` (`sha256`, sizes) or `encoder_of` (`teacher`, `sha256`).
+        weights: Official file.
+        sha256: Its checksum; compared where one is given.
+        sizes: Those of `load_dinov2`.
 
     Raises:
         InputError: If the file is missing, damaged or for other sizes.
     """
-    if "dinov2" not in settings:
-        source = settings["encoder_of"]
-        vggt = load_teacher(weights, source["teacher"], sha256=source["sha256"])
-        return vggt.aggregator.patch_embed
-    sizes = dict(settings["dinov2"])
-    sha256 = sizes.pop("sha256")
     if sha256:
         check_sha256(weights, sha256)
     try:

@@ -9,14 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from geomem.formats.files import (
-    InputError,
-    atomic_path,
-    check_sha256,
-    read_json,
-    sha256_file,
-    write_json,
-)
+from geomem.errors import InputError
+from geomem.formats.files import atomic_path, check_sha256, read_json, sha256_file
+from geomem.formats.records import write_record
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
@@ -42,10 +37,13 @@ def load_array(path: Path) -> np.ndarray:
         ) from None
 
 
-def write_videos(folder: Path, rgb: np.ndarray, record: Mapping[str, Any]) -> None:
+def write_videos(
+    folder: Path, rgb: np.ndarray, made_by: Mapping[str, Any], content: Mapping[str, Any]
+) -> None:
     """Write `rgb.npy` uint8 (N, T, H, W, 3), then `rollout.json` with its checksum."""
     save_array(folder / "rgb.npy", rgb)
-    write_json(folder / "rollout.json", {**record, "sha256": sha256_file(folder / "rgb.npy")})
+    sha256 = sha256_file(folder / "rgb.npy")
+    write_record(folder / "rollout.json", made_by, {**content, "sha256": sha256})
 
 
 def read_videos(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -13,13 +13,13 @@ from torch import Tensor
 from geomem.geometry.points import unproject
 from geomem.geometry.splat import splat
 from geomem.geometry.voxels import fit_voxel_size, voxel_downsample
+from geomem.memory.registry import Memory, Seen
 
 _RGB = 3
-_COVERAGE_AND_DEPTH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplicitMemory:
+class ExplicitMemory(Memory):
     """Points that render into any camera; the size is bounded whatever the history's length.
 
     Attributes:
@@ -34,36 +34,19 @@ class ExplicitMemory:
 
     @classmethod
     def empty(cls, features: int, *, device: torch.device | None = None) -> "ExplicitMemory":
-        """Return a memory that knows nothing, of so many feature channels: its maps are zero."""
+        """Return a memory that knows nothing, of so many feature channels: all it reads is zero."""
         values = torch.zeros(0, _RGB + features, device=device)
         return cls(points=values[:, :3], values=values, radius=values[:, 0])
 
-    @property
-    def channels(self) -> int:
-        """Channels of a rendered map: rgb, features, coverage, inverse depth."""
-        return self.values.shape[1] + _COVERAGE_AND_DEPTH
-
     @classmethod
     def build(
-        cls,
-        frames: Tensor,
-        cameras: Tensor,
-        depth: Tensor,
-        confidence: Tensor,
-        features: Tensor,
-        *,
-        budget: int,
-        voxel_size: float,
-        confidence_quantile: float,
+        cls, seen: Seen, *, budget: int, voxel_size: float, confidence_quantile: float
     ) -> "ExplicitMemory":
         """Build the memory of K frames.
 
         Args:
-            frames: Images (K, 3, H, W) in [0, 1].
-            cameras: Cameras (K, 16).
-            depth: Planar depth (K, H, W) in the cameras' unit; infinite = no surface.
-            confidence: Positive confidence of the depth (K, H, W).
-            features: Features (K, C, h, w), resampled bilinearly to the frames; C may be 0.
+            seen: The frames with depth, confidence and features; the features are resampled
+                bilinearly to the frames, and may be 0 channels.
             budget: Largest number of points kept.
             voxel_size: Smallest voxel edge, in the cameras' unit; doubled until the budget holds.
             confidence_quantile: Share in [0, 1) of least confident pixels that is dropped.
@@ -72,6 +55,9 @@ class ExplicitMemory:
             ValueError: If frames, depth and confidence differ in size, or the budget, voxel size,
                 confidences or quantile are out of range.
         """
+        frames, cameras = seen.frames, seen.cameras
+        depth, confidence, features = seen.depth, seen.confidence, seen.features
+        assert depth is not None and confidence is not None and features is not None
         size = (len(frames), *frames.shape[-2:])
         if depth.shape != size or confidence.shape != size:
             raise ValueError(
@@ -97,16 +83,22 @@ class ExplicitMemory:
         radius = merged[:, -1].clamp_min(voxel_size)
         return cls(points=points, values=merged[:, :-1], radius=radius)
 
-    def render(self, cameras: Tensor, size: int) -> Tensor:
+    def read(self, cameras: Tensor, size: int) -> dict[str, Tensor]:
         """Render the memory into cameras (T, 16).
 
         Returns:
-            (T, 3 + C + 2, size, size): rgb in [-1, 1], features, coverage in {0, 1}, inverse
-            planar depth; all channels are exactly zero where nothing is known.
+            `rgb` (T, 3, size, size) in [-1, 1], `features` (T, C, ...), `coverage` (T, 1, ...) in
+            {0, 1}, `inverse_depth` (T, 1, ...) of planar depth; all exactly zero where nothing is
+            known.
         """
         maps, coverage, depth = splat(self.points, self.values, cameras, size, radius=self.radius)
         inverse = torch.where(coverage > 0, 1 / depth, 0.0)
-        return torch.cat([maps, coverage, inverse], dim=1)
+        return {
+            "rgb": maps[:, :_RGB],
+            "features": maps[:, _RGB:],
+            "coverage": coverage,
+            "inverse_depth": inverse,
+        }
 
 
 def _trusted(depth: Tensor, confidence: Tensor, quantile: float) -> Tensor:

@@ -1,48 +1,45 @@
 """History of the implicit memory: the teacher's compressed tokens with the rays they were seen by.
 
-What a fixed number of learned queries compress is `geomem.models.implicit`'s. Shape suffixes: K
-history frames, C feature channels, h, w patch grid.
+A fixed number of learned queries compresses it: `geomem.networks.uvit.implicit`. Shape suffixes:
+K history frames, C feature channels, h, w patch grid.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from geomem.geometry.rays import RAY_CHANNELS, encode_cameras
-
-PRESENCE = 1
-
-
-def history_channels(feature_channels: int) -> int:
-    """Return the channels M of a history: features, encoded rays, presence."""
-    return feature_channels + RAY_CHANNELS + PRESENCE
+from geomem.geometry.rays import encode_cameras
+from geomem.memory.registry import Memory
 
 
-def encode_history(
-    features: Tensor, cameras: Tensor, first_camera: Tensor, *, frames: int
-) -> Tensor:
-    """Lay out the tokens of K history frames for the memory, padded to `frames` of them.
+@dataclass(frozen=True, kw_only=True)
+class History(Memory):
+    """Tokens of finished frames.
 
-    Args:
+    Attributes:
         features: Compressed features (K, C, h, w) on a square grid.
         cameras: The frames' cameras (K, 16).
-        first_camera: Camera (16,) of the first frame of the window that will read the memory;
-            rays are relative to it, as those of the window itself are.
-        frames: Entries of the result, at least K.
-
-    Returns:
-        (frames, C + 180 + 1, h, w): features, encoded rays through the patches' centres, presence;
-        all channels of an entry that stands for no frame are zero.
 
     Raises:
-        ValueError: If features and cameras differ in number, or exceed `frames`.
+        ValueError: If they differ in number.
     """
-    known = len(features)
-    if len(cameras) != known or known > frames:
-        raise ValueError(
-            f"features of {known} frames, {len(cameras)} cameras, room for {frames} frames"
-        )
-    together = torch.cat([first_camera[None], cameras])[None]
-    rays = encode_cameras(together, features.shape[-1])[0, 1:]
-    presence = torch.ones_like(features[:, :PRESENCE])
-    history = torch.cat([features, rays, presence], dim=1)
-    return torch.cat([history, history.new_zeros(frames - known, *history.shape[1:])])
+
+    features: Tensor
+    cameras: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(self.cameras):
+            raise ValueError(
+                f"features of {len(self.features)} frames, {len(self.cameras)} cameras"
+            )
+
+    def read(self, cameras: Tensor, size: int) -> dict[str, Tensor]:
+        """Return features, encoded rays through the patches' centres, and presence, (K, M, h, w).
+
+        Rays are relative to the first target camera, as those of the window itself are.
+        """
+        together = torch.cat([cameras[:1], self.cameras])[None]
+        rays = encode_cameras(together, self.features.shape[-1])[0, 1:]
+        presence = torch.ones_like(self.features[:, :1])
+        return {"features": self.features, "rays": rays, "presence": presence}

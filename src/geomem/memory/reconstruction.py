@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from geomem.geometry.cameras import split_cameras
 from geomem.geometry.points import resize_nearest
 from geomem.geometry.scale import consistent_scale, solve_scale
-from geomem.models.vggt import NUM_SPECIAL, VGGT, pose_encoding_to_cameras
+from geomem.networks.vggt.model import NUM_SPECIAL, VGGT, pose_encoding_to_cameras
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,70 +5,71 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from geomem.cli import checked, job_config, job_parser, run_command
-from geomem.formats import InputError, atomic_path, read_json, sha256_file, write_json
+from geomem.canonical import digest
+from geomem.errors import InputError
+from geomem.formats import atomic_path, read_json, sha256_file, write_json
+from geomem.formats.records import read_provenance
+from geomem.jobs import checked, job_parser, job_settings, run_command
+from geomem.paper.version import VERSION
 
 
 def table(args: argparse.Namespace) -> None:
     """Render a table of scores as CSV and LaTeX, with the provenance of every cell."""
-    config = job_config(args)
-    _choose("tables", args.name, config.tables)
-    settings = checked(config.table_settings(args.name), args)
+    jobs = job_settings(args)
+    _choose("tables", args.name, jobs.config.tables)
+    settings = checked(jobs.table(args.name), args)
     from geomem.paper.collect import Scores
     from geomem.paper.results import score_table
 
     with args.published.open(encoding="utf-8", newline="") as file:
         published = list(csv.DictReader(file))
-    made, provenance = score_table(
+    made, origin = score_table(
         args.name, settings, Scores(args.scores), args.checkpoints, published=published
     )
-    _write_table(args, made, provenance)
+    _write_table(args, made, origin)
 
 
 def teacher_table(args: argparse.Namespace) -> None:
     """Render the table of the teacher's errors as CSV and LaTeX."""
-    config = job_config(args)
-    settings = checked(config.teacher_table_settings(), args)
-    from geomem.formats import digest
+    settings = checked(job_settings(args).teacher_table(), args)
     from geomem.paper.results import teacher_table as build
 
-    metrics = read_json(args.metrics)
+    made_by = read_provenance(args.metrics)
     source = {
         "path": args.metrics.as_posix(),
         "sha256": sha256_file(args.metrics),
-        "weights": metrics["weights"],
-        "settings": digest(metrics["settings"]),
-        "version": metrics["version"],
+        "weights": made_by["inputs"]["weights"],
+        "settings": digest(made_by["settings"]),
+        "version": made_by["version"],
     }
-    record = {"settings": digest(settings), "metrics": source}
-    _write_table(args, build(settings, metrics), record)
+    origin = {"settings": settings.digest, "metrics": source}
+    _write_table(args, build(settings, read_json(args.metrics)), origin)
 
 
 def analysis_tables(args: argparse.Namespace) -> None:
     """Render the tables of what features know, as CSV and LaTeX."""
-    config = job_config(args)
-    if config.analysis is None:
+    jobs = job_settings(args)
+    if jobs.config.analysis is None:
         raise InputError("config/experiments.yaml has no `analysis`")
-    settings = checked(config.analysis_table_settings(), args)
+    settings = checked(jobs.analysis_table(), args)
     from geomem.paper.analysis import Analyses
     from geomem.paper.analysis import analysis_tables as build
 
-    (probes, decoded), record = build(settings, Analyses(args.analyses))
+    (probes, decoded), origin = build(settings, Analyses(args.analyses))
     _write_texts(decoded, args.decoding_csv, args.decoding_tex)
-    _write_table(args, probes, record)
+    _write_table(args, probes, origin)
 
 
 def figure(args: argparse.Namespace) -> None:
     """Draw a figure as PDF and PNG."""
-    config = job_config(args)
-    _choose("figures", args.name, config.figures)
-    settings = checked(config.figure_settings(args.name), args)
+    jobs = job_settings(args)
+    _choose("figures", args.name, jobs.config.figures)
+    settings = checked(jobs.figure(args.name), args)
     from geomem.paper.collect import Scores
     from geomem.paper.drawings import frame_curves, revisits, strip
     from geomem.paper.figures import save_figure
-    from geomem.paper.version import VERSION
 
-    kind = settings["figure"]["kind"]
+    kind = settings.figure.kind
     if kind in ("probes", "clouds"):
         if not args.analyses:
             raise InputError(f"{args.name} shows an analysis: give --analyses")
@@ -76,34 +77,33 @@ def figure(args: argparse.Namespace) -> None:
         from geomem.paper.analysis_figures import clouds, probe_curves
 
         show = {"probes": probe_curves, "clouds": clouds}[kind]
-        drawn, provenance = show(settings, Analyses(args.analyses))
+        drawn, origin = show(settings, Analyses(args.analyses))
     elif kind in ("strip", "revisits"):
         if not (args.rollouts and args.clips):
             raise InputError(f"{args.name} shows videos: give --rollouts and --clips")
         draw = {"strip": strip, "revisits": revisits}[kind]
-        drawn, provenance = draw(settings, args.rollouts, args.clips)
+        drawn, origin = draw(settings, args.rollouts, args.clips)
     else:
         if not (args.scores and args.checkpoints):
             raise InputError(f"{args.name} shows scores: give --scores and --checkpoints")
-        drawn, provenance = frame_curves(
-            settings, Scores(args.scores), args.checkpoints, scale=config.scale
+        drawn, origin = frame_curves(
+            settings, Scores(args.scores), args.checkpoints, scale=jobs.config.scale
         )
     save_figure(drawn, args.pdf)
     save_figure(drawn, args.png)
-    write_json(args.provenance, {**provenance, "version": VERSION})
+    write_json(args.provenance, {**origin, "version": VERSION})
 
 
 def video(args: argparse.Namespace) -> None:
     """Write videos of several variants side by side as one MP4 file."""
-    config = job_config(args)
-    _choose("videos", args.name, config.videos)
-    settings = checked(config.video_settings(args.name), args)
+    jobs = job_settings(args)
+    _choose("videos", args.name, jobs.config.videos)
+    settings = checked(jobs.video(args.name), args)
     from geomem.paper.films import film, write_mp4
-    from geomem.paper.version import VERSION
 
-    frames, provenance = film(settings, args.rollouts, args.clips)
-    write_mp4(args.mp4, frames, rate=settings["figure"]["rate"])
-    write_json(args.provenance, {**provenance, "version": VERSION})
+    frames, origin = film(settings, args.rollouts, args.clips)
+    write_mp4(args.mp4, frames, rate=settings.video.rate)
+    write_json(args.provenance, {**origin, "version": VERSION})
 
 
 def pdf(args: argparse.Namespace) -> None:
@@ -115,7 +115,7 @@ def pdf(args: argparse.Namespace) -> None:
 
 def facts(args: argparse.Namespace) -> None:
     """Write what the paper's text says of this scale, as LaTeX commands."""
-    settings = checked(job_config(args).facts_settings(), args)
+    settings = checked(job_settings(args).facts(), args)
     from geomem.paper.facts import facts_latex
 
     with atomic_path(args.output) as temporary:
@@ -135,13 +135,12 @@ def _write_texts(made: Any, csv_path: Path, tex_path: Path) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
-def _write_table(args: argparse.Namespace, made: Any, provenance: dict[str, Any]) -> None:
+def _write_table(args: argparse.Namespace, made: Any, origin: dict[str, Any]) -> None:
     from geomem.paper.tables import table_values
-    from geomem.paper.version import VERSION
 
     _write_texts(made, args.csv, args.tex)
     write_json(args.values, table_values(made))
-    write_json(args.provenance, {**provenance, "version": VERSION})
+    write_json(args.provenance, {**origin, "version": VERSION})
 
 
 def main() -> None:

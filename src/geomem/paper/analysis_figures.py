@@ -5,27 +5,26 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from geomem.formats import digest
 from geomem.paper.analysis import WAYS, Analyses, numbered
 from geomem.paper.clouds import Cloud, cloud_figure
 from geomem.paper.collect import clip_interval
 from geomem.paper.figures import CurveBand, Panel, panels_figure
+from geomem.settings.jobs import FigureJob
 
-Settings = dict[str, Any]
 
-
-def probe_curves(settings: Settings, analyses: Analyses) -> tuple[Figure, dict[str, Any]]:
+def probe_curves(settings: FigureJob, analyses: Analyses) -> tuple[Figure, dict[str, Any]]:
     """Return what probes read by layer of the teacher and by state of the video models.
 
     Args:
-        settings: `Config.figure_settings` of probes.
+        settings: Of the job, for probes.
         analyses: Records of the teacher and of the variants of all rows and seeds.
     """
+    assert settings.analysis is not None
     metrics = {
         "depth_r2": "depth R$^2$",
         "rotation_deg": "rotation [deg]",
         "direction_deg": "direction [deg]",
-        f"pck_{settings['analysis']['pck_pixels'][0]}": "right matches",
+        f"pck_{settings.analysis.pck_pixels[0]}": "right matches",
     }
     panels = [
         [
@@ -36,29 +35,29 @@ def probe_curves(settings: Settings, analyses: Analyses) -> tuple[Figure, dict[s
         for key, label in metrics.items()
     ]  # fmt: skip
     figure = panels_figure(panels, x_label="layer or state", legend_columns=4)
-    return figure, {"settings": digest(settings), "analyses": analyses.paths}
+    return figure, {"settings": settings.digest, "analyses": analyses.paths}
 
 
-def _layers(settings: Settings, analyses: Analyses, metric: str) -> dict[str, CurveBand]:
+def _layers(settings: FigureJob, analyses: Analyses, metric: str) -> dict[str, CurveBand]:
     numbers = numbered(analyses.teacher, "layer")
     names = [f"layer{i}" for i in numbers]
     controls = _controls(settings, analyses, metric, numbers)
     return controls | {"VGGT": _band(settings, analyses, [analyses.teacher], names, metric)}
 
 
-def _states(settings: Settings, analyses: Analyses, metric: str) -> dict[str, CurveBand]:
+def _states(settings: FigureJob, analyses: Analyses, metric: str) -> dict[str, CurveBand]:
     curves: dict[str, CurveBand] = {}
-    for row in settings["figure"]["rows"]:
-        records = analyses.of(row["variant"], settings["seeds"])
+    for row in settings.of_analysis.rows:
+        records = analyses.of(row.variant, settings.seeds)
         numbers = numbered(records[0], "state")
         curves = curves or _controls(settings, analyses, metric, numbers)
         names = [f"state{i}" for i in numbers]
-        curves[row["label"]] = _band(settings, analyses, records, names, metric)
+        curves[row.label] = _band(settings, analyses, records, names, metric)
     return curves
 
 
 def _controls(
-    settings: Settings, analyses: Analyses, metric: str, numbers: list[int]
+    settings: FigureJob, analyses: Analyses, metric: str, numbers: list[int]
 ) -> dict[str, CurveBand]:
     shown = {"nothing": "trivial", "rgb": "RGB patches", "encoder": "image encoder (2D)"}
     x = np.array(numbers, dtype=np.float64)
@@ -72,10 +71,15 @@ def _controls(
 
 
 def _band(
-    settings: Settings, analyses: Analyses, records: list[Settings], names: list[str], metric: str
+    settings: FigureJob,
+    analyses: Analyses,
+    records: list[dict[str, Any]],
+    names: list[str],
+    metric: str,
 ) -> CurveBand:
+    assert settings.bootstrap is not None
     intervals = [
-        clip_interval(analyses.probe_values(records, name, metric), resamples=settings["bootstrap"])
+        clip_interval(analyses.probe_values(records, name, metric), resamples=settings.bootstrap)
         for name in names
     ]
     return CurveBand(
@@ -86,7 +90,7 @@ def _band(
     )
 
 
-def clouds(settings: Settings, analyses: Analyses) -> tuple[Figure, dict[str, Any]]:
+def clouds(settings: FigureJob, analyses: Analyses) -> tuple[Figure, dict[str, Any]]:
     """Return the point clouds of one window: the truth, VGGT's, and those decoded from states.
 
     A variant's cloud comes by its own projector where it has one, else by the ridge.
@@ -94,12 +98,13 @@ def clouds(settings: Settings, analyses: Analyses) -> tuple[Figure, dict[str, An
     labels = {"truth": "truth", "teacher": "VGGT", "path": "aligned layer\nalone"}
     given = analyses.clouds(None, 0)
     shown = {label: _cloud(given, name) for name, label in labels.items()}
-    for row in settings["figure"]["rows"]:
-        found = analyses.clouds(row["variant"], settings["seeds"][0])
+    for row in settings.of_analysis.rows:
+        found = analyses.clouds(row.variant, settings.seeds[0])
         way = "projector" if "projector.points" in found else "ridge"
-        shown[f"{row['label']}\n({WAYS[way]})".replace(", ", ",\n")] = _cloud(found, way)
-    clip = analyses.teacher["clips"][settings["analysis"]["shown_clip"]]
-    record = {"settings": digest(settings), "analyses": analyses.paths, "clip": clip}
+        shown[f"{row.label}\n({WAYS[way]})".replace(", ", ",\n")] = _cloud(found, way)
+    assert settings.analysis is not None
+    clip = analyses.teacher["clips"][settings.analysis.shown_clip]
+    record = {"settings": settings.digest, "analyses": analyses.paths, "clip": clip}
     return cloud_figure(shown), record
 
 

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomem.formats import InputError, digest, read_json, sha256_file
+from geomem.canonical import digest
+from geomem.errors import InputError
+from geomem.formats import read_json, sha256_file
+from geomem.formats.records import read_provenance
 from geomem.formats.runs import run_tag
+from geomem.metrics.registry import NetworkName, family_of
 from geomem.statistics import Interval, mean_interval, set_interval
 
 Array = NDArray[np.float64]
-SETS = ("frechet", "kernel_distance", "frechet_infinite")
 RESAMPLING_SEED = 0
+Found = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,32 @@ class ScoreFile:
 
     path: str
     sha256: str
-    content: dict[str, Any]
+    content: Found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRun:
+    """All that is known of a variant's videos with one seed on one protocol, by any family."""
+
+    files: tuple[ScoreFile, ...]
+
+    def having(self, kind: str, metric: str) -> ScoreFile | None:
+        """Return the file that has a metric below `per_clip`, `per_frame` or `sets`, or None.
+
+        Raises:
+            InputError: If the file of the metric's family was not given.
+        """
+        family = family_of(metric)
+        own = [file for file in self.files if file.content["family"] == family]
+        if not own:
+            variant, protocol, seed = _run_of(self.files[0].content)
+            raise InputError(f"no {family} scores of {variant}, {protocol}, seed {seed} were given")
+        return own[0] if metric in own[0].content[kind] else None
+
+    def get(self, kind: str, metric: str) -> Any:
+        """Return what the files say of a metric, None where it is not known."""
+        file = self.having(kind, metric)
+        return None if file is None else file.content[kind][metric]
 
 
 class Scores:
@@ -36,42 +65,69 @@ class Scores:
         """Read the files.
 
         Raises:
-            InputError: If one is damaged, two are of the same run, or two of one protocol differ in
-                clips, settings or networks, so that their numbers must not share a column.
+            InputError: If one is damaged, two are of the same run and family, or two of one
+                protocol differ in clips, length, settings or networks, so that their numbers must
+                not share a column.
         """
-        self._files: dict[tuple[str, str, int], ScoreFile] = {}
-        self._first: dict[str, ScoreFile] = {}
+        self._files: dict[tuple[str, str, int], dict[str, ScoreFile]] = {}
+        self._first: dict[tuple[str, str], ScoreFile] = {}
         for path in paths:
             content = read_json(path)
             file = ScoreFile(path=path.as_posix(), sha256=sha256_file(path), content=content)
-            key = content["variant"], content["protocol"], content["seed"]
-            if key in self._files:
-                raise InputError(f"{path} and {self._files[key].path} are of the same run")
-            self._files[key] = file
-            first = self._first.setdefault(content["protocol"], file)
-            for name in ("clips", "settings", "labels", "frames", "context"):
-                if content[name] != first.content[name]:
-                    raise InputError(
-                        f"{path} and {first.path} differ in {name}; score both again to compare"
-                    )
+            own, family = self._files.setdefault(_run_of(content), {}), content["family"]
+            if family in own:
+                raise InputError(f"{path} and {own[family].path} are of the same run")
+            own[family] = file
+            self._check(file)
 
-    def of(self, variant: str, protocol: str, seeds: Sequence[int]) -> list[ScoreFile]:
-        """Return the files of a variant, in the order of `seeds`; InputError if one is missing."""
+    def _check(self, file: ScoreFile) -> None:
+        protocol, family = file.content["protocol"], file.content["family"]
+        alike = self._first.setdefault((protocol, family), file)
+        settings = [f.content["provenance"]["settings"] for f in (file, alike)]
+        same = {name: file.content[name] == alike.content[name] for name in ("names", "networks")}
+        same["settings"] = settings[0] == settings[1]
+        beside = next(f for (p, _), f in self._first.items() if p == protocol)
+        for name in ("clips", "frames", "context"):
+            same[name] = file.content[name] == beside.content[name]
+        differing = [name for name, equal in same.items() if not equal]
+        if differing:
+            other = beside if differing[0] in ("clips", "frames", "context") else alike
+            raise InputError(
+                f"{file.path} and {other.path} differ in {differing[0]}; score both again to "
+                "compare"
+            )
+
+    def of(self, variant: str, protocol: str, seeds: Sequence[int]) -> list[ScoreRun]:
+        """Return the runs of a variant, in the order of `seeds`; InputError if one is missing."""
         missing = [seed for seed in seeds if (variant, protocol, seed) not in self._files]
         if missing:
             raise InputError(f"no score file of {variant}, {protocol}, seeds {missing} was given")
-        return [self._files[variant, protocol, seed] for seed in seeds]
+        keys = [(variant, protocol, seed) for seed in seeds]
+        return [ScoreRun(files=tuple(self._files[key].values())) for key in keys]
 
-    def protocol(self, protocol: str) -> dict[str, Any]:
-        """Return what all files of a protocol share: clips, frames, context, labels."""
-        if protocol not in self._first:
-            raise InputError(f"no score file of {protocol} was given")
-        return self._first[protocol].content
+    def protocol(self, protocol: str) -> Found:
+        """Return what all files of a protocol share: clips, frames, context."""
+        for (name, _), file in self._first.items():
+            if name == protocol:
+                return file.content
+        raise InputError(f"no score file of {protocol} was given")
+
+    def network(self, protocol: str, metric: str) -> NetworkName | None:
+        """Return how a metric is named by the network that was really used, None without one."""
+        for (name, _), file in self._first.items():
+            if name == protocol and metric in file.content["names"]:
+                found = file.content["names"][metric]
+                return NetworkName(**{**found, "heading": tuple(found["heading"])})
+        return None
 
 
-def clip_values(files: Sequence[ScoreFile], metric: str) -> Array | None:
+def _run_of(content: Found) -> tuple[str, str, int]:
+    return content["variant"], content["protocol"], content["seed"]
+
+
+def clip_values(runs: Sequence[ScoreRun], metric: str) -> Array | None:
     """Return the values (S, C) of a metric, or None where it is not known of every clip."""
-    rows = [file.content["per_clip"].get(metric) for file in files]
+    rows = [run.get("per_clip", metric) for run in runs]
     if any(row is None or None in row for row in rows):
         return None
     return np.array(rows, dtype=np.float64)
@@ -82,32 +138,30 @@ def clip_interval(values: Array, *, resamples: int) -> Interval:
     return mean_interval(values, seed=RESAMPLING_SEED, resamples=resamples)
 
 
-def distance_interval(
-    files: Sequence[ScoreFile], metric: str, *, resamples: int
-) -> Interval | None:
+def distance_interval(runs: Sequence[ScoreRun], metric: str, *, resamples: int) -> Interval | None:
     """Return a distance between sets, mean over seeds, or None where it is not known.
 
     The extrapolated distance has no interval; its bounds are NaN.
     """
-    entries = [file.content["sets"].get(metric) for file in files]
+    entries = [run.get("sets", metric) for run in runs]
     if any(entry is None for entry in entries):
         return None
     values = np.array([entry["value"] for entry in entries])
     if "pseudovalues" not in entries[0]:
         nan, clips = float("nan"), entries[0]["clips"]
-        return Interval(
-            value=float(values.mean()), low=nan, high=nan, clips=clips, seeds=len(files)
-        )
+        return Interval(value=float(values.mean()), low=nan, high=nan, clips=clips, seeds=len(runs))
     pseudo = np.array([entry["pseudovalues"] for entry in entries])
     return set_interval(values, pseudo, seed=RESAMPLING_SEED, resamples=resamples)
 
 
-def frame_curve(files: Sequence[ScoreFile], metric: str) -> tuple[NDArray[np.int64], Array] | None:
+def frame_curve(runs: Sequence[ScoreRun], metric: str) -> tuple[NDArray[np.int64], Array] | None:
     """Return which generated frames a metric is known of in every clip, and its values (S, C, n).
 
     None where there is no such frame; the first generated frame is 0.
     """
-    rows = [file.content["per_frame"][metric] for file in files]
+    rows = [run.get("per_frame", metric) for run in runs]
+    if any(row is None for row in rows):
+        return None
     values = np.array(rows, dtype=np.float64)  # None becomes NaN
     known = np.flatnonzero(np.isfinite(values).all((0, 1)))
     return (known, values[..., known]) if len(known) else None
@@ -130,14 +184,18 @@ def trace(
     scores: dict[str, Any] = {}
     runs: dict[str, Any] = {}
     for file in files:
-        content, rollout = file.content, file.content["inputs"]["rollout"]
-        sha256 = rollout["checkpoint"]
+        content, made_by = file.content, file.content["provenance"]
+        sha256 = content["rollout"]["checkpoint"]
         made = {
             "sha256": file.sha256,
-            "version": content["version"],
-            "settings": digest(content["settings"]),
-            "rollout": {name: rollout[name] for name in ("sha256", "version", "settings")},
-            "clips": content["inputs"]["clips"],
+            "version": made_by["version"],
+            "settings": digest(made_by["settings"]),
+            "rollout": {
+                "sha256": made_by["inputs"]["rollout"],
+                "version": content["rollout"]["version"],
+                "settings": content["rollout"]["settings"],
+            },
+            "clips": made_by["inputs"]["clips"],
         }
         if sha256 is None:  # a floor
             scores[file.path] = made
@@ -154,11 +212,11 @@ def trace(
 
 
 def _run(path: Path, sha256: str) -> dict[str, Any]:
-    record = read_json(path)
+    record, made_by = read_json(path), read_provenance(path)
     return {
         "checkpoint": {"path": path.as_posix(), "sha256": sha256},
         "weights": record["weights"],
-        "inputs": record["inputs"],
-        "settings": digest(record["settings"]),
-        "version": record["version"],
+        "inputs": made_by["inputs"],
+        "settings": digest(made_by["settings"]),
+        "version": made_by["version"],
     }

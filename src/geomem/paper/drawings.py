@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from geomem.formats import ClipStore, InputError, digest, read_videos, sha256_file
+from geomem.errors import InputError
+from geomem.formats import ClipStore, read_videos, sha256_file
+from geomem.metrics.registry import metric_of
 from geomem.paper.collect import Array, Scores, clip_interval, frame_curve, trace
 from geomem.paper.figures import (
     CurveBand,
@@ -21,58 +23,62 @@ from geomem.paper.figures import (
     qualitative_strip,
     revisit_figure,
 )
-
-Settings = dict[str, Any]
-
-Y_LABELS = {
-    "psnr": "PSNR [dB]",
-    "ssim": "SSIM",
-    "lpips": "LPIPS",
-    "efficientnet_lite0_distance": "E-Lite0 distance",
-    "coverage": "memory coverage",
-}
+from geomem.settings.analysis import AnalysisRow
+from geomem.settings.evaluation import (
+    CurvesFigure,
+    FigureRow,
+    RevisitFigure,
+    StripFigure,
+    Video,
+    VideoFigure,
+)
+from geomem.settings.jobs import FigureJob
 
 
 def strip(
-    settings: Settings, rollouts: Iterable[Path], clips: Path
+    settings: FigureJob, rollouts: Iterable[Path], clips: Path
 ) -> tuple[Figure, dict[str, Any]]:
     """Return frames of one clip, the truth above every variant's (first seed), and what was read.
 
     Args:
-        settings: `Config.figure_settings` of a strip.
+        settings: Of the job, for a strip.
         rollouts: Folders of the videos of its rows.
         clips: Directory of the protocol's split.
 
     Raises:
         InputError: If the videos of a row are missing or of other clips.
     """
-    rows, record = videos_of_rows(settings, rollouts, clips)
-    last, count = len(rows["truth"]) - 1, settings["figure"]["frames"]
+    chosen = settings.figure
+    assert isinstance(chosen, StripFigure)
+    rows, record = videos_of_rows(chosen, settings.seeds[0], rollouts, clips, clip=chosen.clip)
+    last, count = len(rows["truth"]) - 1, chosen.frames
     numbers = np.linspace(0, last, count).round().astype(int).tolist()
-    figure = qualitative_strip(rows, frames=numbers, context=settings["context"])
-    return figure, {**record, "frames": numbers}
+    figure = qualitative_strip(rows, frames=numbers, context=settings.context)
+    return figure, {"settings": settings.digest, **record, "frames": numbers}
 
 
 def revisits(
-    settings: Settings, rollouts: Iterable[Path], clips: Path
+    settings: FigureJob, rollouts: Iterable[Path], clips: Path
 ) -> tuple[Figure, dict[str, Any]]:
     """Return first visits beside revisits of one clip, for truth and variants, and what was read.
 
     Args:
-        settings: `Config.figure_settings` of revisits.
+        settings: Of the job, for revisits.
         rollouts: Folders of the videos of its rows.
         clips: Directory of the protocol's split.
 
     Raises:
         InputError: If the videos of a row are missing or of other clips.
     """
-    rows, record = videos_of_rows(settings, rollouts, clips)
+    chosen = settings.figure
+    assert isinstance(chosen, RevisitFigure)
+    rows, record = videos_of_rows(chosen, settings.seeds[0], rollouts, clips, clip=chosen.clip)
     length = len(rows["truth"])
-    cameras = ClipStore(clips).cameras(settings["figure"]["clip"], list(range(length)))
-    firsts = [round(share * (length - 1)) for share in settings["figure"]["visits"]]
+    cameras = ClipStore(clips).cameras(chosen.clip, list(range(length)))
+    firsts = [round(share * (length - 1)) for share in chosen.visits]
     pairs = [(first, _revisit_of(first, cameras)) for first in firsts]
-    figure = revisit_figure(rows, pairs=pairs, context=settings["context"])
-    return figure, {**record, "pairs": pairs}
+    figure = revisit_figure(rows, pairs=pairs, context=settings.context)
+    return figure, {"settings": settings.digest, **record, "pairs": pairs}
 
 
 def _revisit_of(first: int, cameras: NDArray[np.float32]) -> int:
@@ -82,12 +88,11 @@ def _revisit_of(first: int, cameras: NDArray[np.float32]) -> int:
 
 
 def videos_of_rows(
-    settings: Settings, rollouts: Iterable[Path], clips: Path
+    shown: VideoFigure | Video, seed: int, rollouts: Iterable[Path], clips: Path, *, clip: int
 ) -> tuple[dict[str, Frames], dict[str, Any]]:
-    """Return the truth and every row's video of the chosen clip, and the record of both."""
-    chosen, seed = settings["figure"], settings["seeds"][0]
+    """Return the truth and every row's video of a clip, and the record of both."""
     store = ClipStore(clips)
-    expected = [clip.clip_id for clip in store.clips]
+    expected = [info.clip_id for info in store.clips]
     videos, sources = {}, {}
     for folder in rollouts:
         rgb, record = read_videos(folder)
@@ -95,24 +100,23 @@ def videos_of_rows(
             raise InputError(f"{folder} was generated for other clips than {clips} holds")
         videos[record["variant"], record["seed"], record["protocol"]] = rgb
         sources[folder.as_posix()] = sha256_file(folder / "rollout.json")
-    rows: dict[str, Frames] = {"truth": np.array(store.rgb(chosen["clip"]))}
-    for row in chosen["rows"]:
-        key = row["variant"], seed, chosen["protocol"]
+    rows: dict[str, Frames] = {"truth": np.array(store.rgb(clip))}
+    for row in shown.rows:
+        key = row.variant, seed, shown.protocol
         if key not in videos:
             raise InputError(f"no videos of {key} were given")
-        rows[row["label"]] = np.array(videos[key][chosen["clip"]])
-        rows["truth"] = rows["truth"][: len(rows[row["label"]])]
-    source = {"settings": digest(settings), "rollouts": sources}
-    return rows, {**source, "clip": expected[chosen["clip"]]}
+        rows[row.label] = np.array(videos[key][clip])
+        rows["truth"] = rows["truth"][: len(rows[row.label])]
+    return rows, {"rollouts": sources, "clip": expected[clip]}
 
 
 def frame_curves(
-    settings: Settings, scores: Scores, checkpoints: Iterable[Path], *, scale: str
+    settings: FigureJob, scores: Scores, checkpoints: Iterable[Path], *, scale: str
 ) -> tuple[Figure, dict[str, Any]]:
     """Return the chosen metrics by frame with 95 % intervals, and where they come from.
 
     Args:
-        settings: `Config.figure_settings` of curves.
+        settings: Of the job, for curves.
         scores: At least the score files of its rows, protocols and seeds.
         checkpoints: `checkpoint.json` of every run behind them.
         scale: Name of the scale.
@@ -120,42 +124,49 @@ def frame_curves(
     Raises:
         InputError: If a score file or checkpoint is missing.
     """
-    chosen = settings["figure"]
+    chosen = settings.figure
+    assert isinstance(chosen, CurvesFigure)
     panels = [
-        [_panel(settings, scores, protocol, metric) for protocol in chosen["protocols"]]
-        for metric in chosen["metrics"]
+        [_panel(settings, scores, protocol, metric) for protocol in chosen.protocols]
+        for metric in chosen.metrics
     ]
     # A row without any curve (no variant has a memory) is left out.
     drawn = [row for row in panels if any(panel.curves for panel in row)]
     used = [
         file
-        for row in chosen["rows"]
-        for protocol in chosen["protocols"]
-        for file in scores.of(row["variant"], protocol, settings["seeds"])
+        for row in chosen.rows
+        for protocol in chosen.protocols
+        for run in scores.of(row.variant, protocol, _seeds(row, settings))
+        for file in run.files
     ]
     figure = panels_figure(drawn, x_label="frame")
-    return figure, {"settings": digest(settings), **trace(used, checkpoints, scale=scale)}
+    return figure, {"settings": settings.digest, **trace(used, checkpoints, scale=scale)}
 
 
-def _panel(settings: Settings, scores: Scores, protocol: str, metric: str) -> Panel:
+def _panel(settings: FigureJob, scores: Scores, protocol: str, metric: str) -> Panel:
     curves = {}
-    for row in settings["figure"]["rows"]:
-        files = scores.of(row["variant"], protocol, settings["seeds"])
-        known = frame_curve(files, metric)
+    for row in settings.figure.rows:
+        runs = scores.of(row.variant, protocol, _seeds(row, settings))
+        known = frame_curve(runs, metric)
         if known is not None:
-            curves[row["label"]] = _band(*known, settings)
-    network = scores.protocol(protocol)["labels"].get(metric)
-    label = Y_LABELS[metric if network is None else network]
+            curves[row.label] = _band(*known, settings)
+    network, known_as = scores.network(protocol, metric), metric_of(metric)
+    unit = f" [{known_as.unit}]" if known_as.unit else ""
+    label = network.axis if network else f"{known_as.label}{unit}"
     return Panel(title=protocol.replace("_", " "), y_label=label, curves=curves)
 
 
-def _band(frames: NDArray[np.int64], values: Array, settings: Settings) -> CurveBand:
+def _seeds(row: FigureRow | AnalysisRow, settings: FigureJob) -> tuple[int, ...]:
+    return settings.seeds[:1] if row.variant in settings.floors else settings.seeds
+
+
+def _band(frames: NDArray[np.int64], values: Array, settings: FigureJob) -> CurveBand:
+    assert settings.bootstrap is not None
     intervals = [
-        clip_interval(values[..., t], resamples=settings["bootstrap"])
-        for t in range(values.shape[-1])
+        clip_interval(values[..., t], resamples=settings.bootstrap) for t in range(values.shape[-1])
     ]
     return CurveBand(
-        x=frames + settings["context"],
+        x=frames.astype(np.float64) + settings.context,
         value=np.array([interval.value for interval in intervals]),
         low=np.array([interval.low for interval in intervals]),
         high=np.array([interval.high for interval in intervals]),

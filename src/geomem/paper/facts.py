@@ -3,31 +3,30 @@
 Prose that is true at one scale and false at another is written with these, never by hand.
 """
 
-from typing import Any
-
 from geomem.paper.tables import escape_latex
+from geomem.settings.jobs import FactsJob
 
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def facts_latex(settings: dict[str, Any]) -> str:
+def facts_latex(settings: FactsJob) -> str:
     r"""Return the commands: numbers and names, and choices of the form \if...{yes}{no}.
 
     Args:
-        settings: `Config.facts_settings`.
+        settings: Of the job.
     """
-    seeds = settings["seeds"]
+    seeds = settings.seeds
     texts = {
-        "scalename": escape_latex(settings["scale"]),
-        "resolution": str(settings["resolution"]),
-        "contextframes": _number(settings["context"]),
+        "scalename": escape_latex(settings.scale),
+        "resolution": str(settings.resolution),
+        "contextframes": _number(settings.context),
         "trainingseeds": f"{_number(seeds)} training seed{'s' * (seeds != 1)}",
-        "samplingsteps": str(settings["sampling_steps"]),
+        "samplingsteps": str(settings.sampling_steps),
     }
     choices = {
         "ifseveralseeds": seeds > 1,
-        "ifembedded": settings["embedded"],
-        "ifscalefromcolours": settings["scale_from"] == "colours",
+        "ifembedded": settings.embedded,
+        "ifscalefromcolours": settings.scale_from == "colours",
     }
     lines = [
         "% Made by geomem.paper from the configuration.",

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from geomem.formats import atomic_path
 from geomem.paper.drawings import videos_of_rows
 from geomem.paper.figures import CONTEXT_COLOUR, Frames
+from geomem.settings.jobs import VideoJob
 
 CELL = 192  # pixels; smaller frames are enlarged by a whole factor, so that labels fit
 GAP = 4
@@ -25,12 +26,12 @@ QUALITY = {"crf": "12", "preset": "medium"}
 
 
 def film(
-    settings: dict[str, Any], rollouts: Sequence[Path], clips: Path
+    settings: VideoJob, rollouts: Sequence[Path], clips: Path
 ) -> tuple[Frames, dict[str, Any]]:
     """Return the frames of a video file, and what was read.
 
     Args:
-        settings: `Config.video_settings`.
+        settings: Of the job.
         rollouts: Folders of the videos of its rows.
         clips: Directory of the protocol's split.
 
@@ -38,13 +39,14 @@ def film(
         InputError: If the videos of a row are missing or of other clips.
     """
     shown, records = [], []
-    for clip in range(settings["figure"]["clips"]):
-        chosen = {**settings, "figure": {**settings["figure"], "clip": clip}}
-        rows, record = videos_of_rows(chosen, rollouts, clips)
+    for clip in range(settings.video.clips):
+        seed = settings.seeds[0]
+        rows, record = videos_of_rows(settings.video, seed, rollouts, clips, clip=clip)
         shown.append(rows)
         records.append(record)
     named = [record["clip"] for record in records]
-    return sheet(shown, context=settings["context"]), {**records[0], "clip": named}
+    made_of = {"settings": settings.digest, **records[0], "clip": named}
+    return sheet(shown, context=settings.context), made_of
 
 
 def sheet(clips: Sequence[Mapping[str, Frames]], *, context: int) -> Frames:

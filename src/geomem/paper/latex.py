@@ -7,7 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from geomem.formats import InputError, atomic_path
+from geomem.errors import InputError
+from geomem.formats import atomic_path
 
 PACKAGES = "latexmk texlive-latex-base texlive-latex-recommended texlive-fonts-recommended"
 # Without a date of its own the file would carry the time of the run.

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from geomem.formats import InputError, digest
+from geomem.errors import InputError
+from geomem.metrics.families.sets import FRECHET_CLIPS
+from geomem.metrics.registry import NetworkName, metric_of
 from geomem.paper.collect import (
     RESAMPLING_SEED,
-    SETS,
     Array,
     ScoreFile,
+    ScoreRun,
     Scores,
     clip_interval,
     clip_values,
@@ -19,10 +21,10 @@ from geomem.paper.collect import (
     trace,
 )
 from geomem.paper.tables import Cell, Column, Direction, Latex, Row, Table, escape_latex
+from geomem.settings.evaluation import TableColumn, TableRow
+from geomem.settings.jobs import TableJob, TeacherTableJob
 from geomem.statistics import (
     ALPHA,
-    FRECHET_CLIPS,
-    PSNR_CAP,
     Interval,
     PairedTest,
     paired_differences,
@@ -30,30 +32,11 @@ from geomem.statistics import (
     smallest_p,
 )
 
-Settings = dict[str, Any]
 # By column key and variant.
 Tests = dict[tuple[str, str], PairedTest]
-
-# Headings; a stand-in never bears the name of what it stands for.
-NETWORK_HEADINGS = {
-    "lpips": "LPIPS",
-    "efficientnet_lite0_distance": Latex(r"\shortstack{EfficientNet-\\Lite0 dist.}"),
-    "fvd": "FVD",
-    "kvd": "KVD",
-    "frechet_efficientnet_lite0": Latex(r"\shortstack{EfficientNet-\\Lite0 Fr\'echet}"),
-    "kernel_efficientnet_lite0": Latex(r"\shortstack{EfficientNet-\\Lite0 kernel dist.}"),
-}
-STANDS_FOR = {
-    "efficientnet_lite0_distance": "a distance of EfficientNet-Lite0 features for LPIPS",
-    "frechet_efficientnet_lite0": Latex(
-        r"a Fr\'echet distance of EfficientNet-Lite0 features for FVD"
-    ),
-    "kernel_efficientnet_lite0": "a kernel distance of EfficientNet-Lite0 features for KVD",
-}
-CAPS = dict.fromkeys(("psnr", "psnr_frame_mean", "truth_psnr", "late_psnr"), PSNR_CAP)
-DIRECTIONS: dict[str, Direction] = {"higher": "up", "lower": "down"}
-DEPTH: Settings = {"group": "depth", "precision": 3}
-POSE: Settings = {"group": "relative pose", "direction": "down"}
+DIRECTIONS: dict[str, Direction] = {"higher": "up", "lower": "down", "neither": "none"}
+DEPTH: dict[str, Any] = {"group": "depth", "precision": 3}
+POSE: dict[str, Any] = {"group": "relative pose", "direction": "down"}
 TEACHER_COLUMNS = (
     Column(key="abs_rel", label="AbsRel", direction="down", **DEPTH),
     Column(key="delta_125", label=Latex(r"$\delta<1.25$"), direction="up", **DEPTH),
@@ -65,7 +48,7 @@ TEACHER_COLUMNS = (
 
 def score_table(
     name: str,
-    settings: Settings,
+    settings: TableJob,
     scores: Scores,
     checkpoints: Iterable[Path],
     *,
@@ -75,7 +58,7 @@ def score_table(
 
     Args:
         name: Of the table; names its LaTeX label.
-        settings: `Config.table_settings`.
+        settings: Of the job.
         scores: At least the score files of the rows, columns and seeds.
         checkpoints: `checkpoint.json` of every run behind them.
         published: Numbers of the literature: `source`, `dataset`, `frames`, `method`, `metric`,
@@ -84,21 +67,21 @@ def score_table(
     Raises:
         InputError: If a score file or checkpoint is missing, or a published number is not unique.
     """
-    chosen = settings["table"]
+    chosen = settings.table
     tests = _tests(settings, scores)
     rows: list[Row] = []
     origin: dict[str, Any] = {}
     used: dict[str, ScoreFile] = {}
-    for row in chosen["rows"]:
-        made, origin[row["label"]], files = _row(row, settings, scores, tests)
-        reported = _published_cells(row, chosen["columns"], scores, published)
+    for row in chosen.rows:
+        made, origin[row.label], files = _row(row, settings, scores, tests)
+        reported = _published_cells(row, chosen.columns, scores, published)
         rows.append(replace(made, cells=made.cells | reported))
         used |= {file.path: file for file in files}
-    columns = [made for column in chosen["columns"] for made in _columns(column, scores)]
+    columns = [made for column in chosen.columns for made in _columns(column, scores)]
     floors = [
         made
-        for made, row in zip(rows, chosen["rows"], strict=True)
-        if row["variant"] in settings["floors"] and not row["bound"]
+        for made, row in zip(rows, chosen.rows, strict=True)
+        if row.variant in settings.floors and not row.bound
     ]
     table = Table(
         label=name,
@@ -111,48 +94,51 @@ def score_table(
         ],
         wide=True,
     )
-    traced = trace(used.values(), checkpoints, scale=settings["scale"])
-    return table, {"settings": digest(settings), "cells": origin, **traced}
+    traced = trace(used.values(), checkpoints, scale=settings.scale)
+    return table, {"settings": settings.digest, "cells": origin, **traced}
 
 
 def _row(
-    row: Settings, settings: Settings, scores: Scores, tests: Tests
+    row: TableRow, settings: TableJob, scores: Scores, tests: Tests
 ) -> tuple[Row, dict[str, Any], list[ScoreFile]]:
     """Return a row, the record of each of its cells, and the score files it was read from."""
     cells: dict[str, Cell] = {}
     records: dict[str, Any] = {}
     used: list[ScoreFile] = []
-    for column in settings["table"]["columns"]:
+    for column in settings.table.columns:
         key = column_key(column, scores)
-        files = _files(row, column, settings, scores)
-        interval = _interval(row, column, files, settings)
+        runs = _runs(row, column, settings, scores)
+        interval = _interval(column, runs, settings)
         if interval is None:
             continue
-        test = tests.get((key, row["variant"]))
-        cells[key] = cell_of(interval, test, cap=CAPS.get(column["metric"]))
+        metric = metric_of(column.metric)
+        kind = "sets" if metric.level == "set" else "per_clip"
+        files = [file for run in runs if (file := run.having(kind, column.metric))]
+        test = tests.get((key, row.variant))
+        cells[key] = cell_of(interval, test, cap=metric.cap)
         records[key] = _cell_record(cells[key], test, files)
         used += files
     made = Row(
-        label=row["label"],
+        label=row.label,
         cells=cells,
-        bound=row["bound"] or row["variant"] in settings["floors"],
-        rule_above=row["rule_above"],
+        bound=row.bound or row.variant in settings.floors,
+        rule_above=row.rule_above,
     )
     return made, records, used
 
 
-def column_key(column: Settings, scores: Scores) -> str:
+def column_key(column: TableColumn, scores: Scores) -> str:
     """Return a column's name in the CSV: protocol and metric, networks by their own names."""
-    labels = scores.protocol(column["protocol"])["labels"]
-    return f"{column['protocol']}_{labels.get(column['metric'], column['metric'])}"
+    network = scores.network(column.protocol, column.metric)
+    return f"{column.protocol}_{network.key if network else column.metric}"
 
 
-def teacher_table(settings: Settings, metrics: Settings) -> Table:
+def teacher_table(settings: TeacherTableJob, metrics: dict[str, Any]) -> Table:
     """Return the table of the teacher's errors beside predictions that know nothing.
 
     Args:
-        settings: `Config.teacher_table_settings`.
-        metrics: What `geomem.features evaluate-teacher` measured.
+        settings: Of the job.
+        metrics: What `geomem.teacher evaluate` measured.
     """
     blind = metrics["depth"]["mean_depth"] | metrics["pose"]["identity"]
     known = metrics["depth"]["teacher"] | metrics["pose"]["teacher"]
@@ -160,54 +146,53 @@ def teacher_table(settings: Settings, metrics: Settings) -> Table:
         label="teacher_table",
         caption=sentences(
             "The frozen teacher on held-out clips, against the mean depth and the identity pose.",
-            f"Scale {settings['scale']}, {metrics['clips']} clips, {metrics['frames']} frames of "
+            f"Scale {settings.scale}, {metrics['clips']} clips, {metrics['frames']} frames of "
             f"each, {metrics['stride']} apart.",
-            stands_in(settings["stands_in"], []),
+            stands_in(settings.stands_in, []),
         ),
         columns=TEACHER_COLUMNS,
         rows=[
             Row(label="mean depth, identity pose", cells=_plain_cells(blind)),
-            Row(label=f"teacher ({settings['teacher']})", cells=_plain_cells(known)),
+            Row(label=f"teacher ({settings.teacher})", cells=_plain_cells(known)),
         ],
         corner="Prediction",
     )
 
 
-def _files(row: Settings, column: Settings, settings: Settings, scores: Scores) -> list[ScoreFile]:
-    seeds = settings["seeds"][:1] if row["variant"] in settings["floors"] else settings["seeds"]
-    return scores.of(row["variant"], column["protocol"], seeds)
+def _runs(row: TableRow, column: TableColumn, settings: TableJob, scores: Scores) -> list[ScoreRun]:
+    seeds = settings.seeds[:1] if row.variant in settings.floors else settings.seeds
+    return scores.of(row.variant, column.protocol, seeds)
 
 
-def _interval(
-    row: Settings, column: Settings, files: list[ScoreFile], settings: Settings
-) -> Interval | None:
-    metric, resamples = column["metric"], settings["bootstrap"]
-    if metric in SETS:
-        return distance_interval(files, metric, resamples=resamples)
-    values = clip_values(files, metric)
+def _interval(column: TableColumn, runs: list[ScoreRun], settings: TableJob) -> Interval | None:
+    metric, resamples = column.metric, settings.bootstrap
+    if metric_of(metric).level == "set":
+        return distance_interval(runs, metric, resamples=resamples)
+    values = clip_values(runs, metric)
     return None if values is None else clip_interval(values, resamples=resamples)
 
 
-def _tests(settings: Settings, scores: Scores) -> Tests:
+def _tests(settings: TableJob, scores: Scores) -> Tests:
     """Test every trained row against the reference in every column; one family for Holm."""
     differences: dict[tuple[str, str], Array] = {}
-    for column in settings["table"]["columns"]:
-        values = {} if column["metric"] in SETS else _column_values(column, settings, scores)
-        reference = values.pop(settings["table"]["reference"], None)
+    for column in settings.table.columns:
+        of_set = metric_of(column.metric).level == "set"
+        values = {} if of_set else _column_values(column, settings, scores)
+        reference = values.pop(settings.table.reference, None)
         if reference is not None:
             key = column_key(column, scores)
             differences |= {(key, v): paired_differences(x, reference) for v, x in values.items()}
     return paired_tests(differences, seed=RESAMPLING_SEED)
 
 
-def _column_values(column: Settings, settings: Settings, scores: Scores) -> dict[str, Array]:
+def _column_values(column: TableColumn, settings: TableJob, scores: Scores) -> dict[str, Array]:
     """Return the values (S, C) of the trained rows that know a column, by variant."""
     values = {}
-    for row in settings["table"]["rows"]:
-        if row["variant"] not in settings["floors"]:
-            found = clip_values(_files(row, column, settings, scores), column["metric"])
+    for row in settings.table.rows:
+        if row.variant not in settings.floors:
+            found = clip_values(_runs(row, column, settings, scores), column.metric)
             if found is not None:
-                values[row["variant"]] = found
+                values[row.variant] = found
     return values
 
 
@@ -243,40 +228,49 @@ def _cell_record(cell: Cell, test: PairedTest | None, files: list[ScoreFile]) ->
     return record
 
 
-def _columns(column: Settings, scores: Scores) -> list[Column]:
+def _columns(column: TableColumn, scores: Scores) -> list[Column]:
     """Return a column, and beside it the one of published numbers where it asks for one."""
-    labels = scores.protocol(column["protocol"])["labels"]
-    network = labels.get(column["metric"])
+    metric, network = metric_of(column.metric), scores.network(column.protocol, column.metric)
     made = Column(
         key=column_key(column, scores),
-        label=column["label"] if network is None else NETWORK_HEADINGS[network],
-        direction=DIRECTIONS[column["better"]],
-        precision=column["precision"],
-        unit=column["unit"],
-        group=column["protocol"].replace("_", " "),
+        label=metric.label if network is None else heading(network),
+        direction=DIRECTIONS[metric.better],
+        precision=metric.precision if column.precision is None else column.precision,
+        unit=metric.unit,
+        group=column.protocol.replace("_", " "),
     )
-    asked = column["published"]
+    asked = column.published
     if not asked:
         return [made]
-    of_frames = f"{asked['frames']} frames"
-    heading = Latex(rf"\shortstack{{{escape_latex(asked['metric'])}\\published,\\{of_frames}}}")
+    of_frames = f"{asked.frames} frames"
+    label = Latex(rf"\shortstack{{{escape_latex(asked.metric)}\\published,\\{of_frames}}}")
     key = f"{made.key}_published"
-    return [
-        made,
-        Column(key=key, label=heading, precision=made.precision, group=made.group),
-    ]
+    return [made, Column(key=key, label=label, precision=made.precision, group=made.group)]
+
+
+def heading(network: NetworkName) -> Latex:
+    """Return the heading of a column that is named by a network; a stand-in bears its own name."""
+    lines = [_with_accents(line) for line in network.heading]
+    return Latex(lines[0] if len(lines) == 1 else r"\shortstack{" + r"\\".join(lines) + "}")
+
+
+def _with_accents(text: str) -> Latex:
+    return Latex(escape_latex(text).replace("Frechet", r"Fr\'echet"))
 
 
 def _published_cells(
-    row: Settings, columns: list[Settings], scores: Scores, published: Sequence[Mapping[str, str]]
+    row: TableRow,
+    columns: Sequence[TableColumn],
+    scores: Scores,
+    published: Sequence[Mapping[str, str]],
 ) -> dict[str, Cell]:
     """Return what the literature reports of a row's method, by column key."""
     cells = {}
     for column in columns:
-        asked = column["published"]
-        if not (asked and row["published"]):
+        asked = column.published
+        if not (asked and row.published):
             continue
-        wanted = {**asked, "method": row["published"]}
+        wanted = {**asked.model_dump(), "method": row.published}
         values = [n["value"] for n in published if all(n[k] == v for k, v in wanted.items())]
         if len(values) > 1:
             raise InputError(f"config/published_numbers.csv has {len(values)} numbers of {wanted}")
@@ -285,22 +279,22 @@ def _published_cells(
     return cells
 
 
-def _caption(settings: Settings, scores: Scores) -> Latex:
-    columns = settings["table"]["columns"]
-    protocols = list(dict.fromkeys(column["protocol"] for column in columns))
+def _caption(settings: TableJob, scores: Scores) -> Latex:
+    columns = settings.table.columns
+    protocols = list(dict.fromkeys(column.protocol for column in columns))
     shared = [scores.protocol(protocol) for protocol in protocols]
-    labels = {shared[0]["labels"].get(column["metric"]) for column in columns}
-    stand_ins = [STANDS_FOR[label] for label in sorted(labels - {None}) if label in STANDS_FOR]
-    seeds = len(settings["seeds"])
+    networks = [scores.network(column.protocol, column.metric) for column in columns]
+    stand_ins = sorted({network.stands_for for network in networks if network} - {""})
+    seeds = len(settings.seeds)
     return sentences(
-        settings["table"]["caption"],
-        f"Scale {settings['scale']}: {_lengths(protocols, shared)}; {seeds} training "
-        f"seed{'s' * (seeds > 1)}; teacher {settings['teacher']}.",
-        stands_in(settings["stands_in"], stand_ins),
+        settings.table.caption,
+        f"Scale {settings.scale}: {_lengths(protocols, shared)}; {seeds} training "
+        f"seed{'s' * (seeds > 1)}; teacher {settings.teacher}.",
+        stands_in(settings.stands_in, stand_ins),
     )
 
 
-def _lengths(protocols: list[str], shared: list[Settings]) -> str:
+def _lengths(protocols: list[str], shared: list[dict[str, Any]]) -> str:
     """Say how many clips of each protocol there are and how long they are."""
     of_length: dict[tuple[int, int], list[str]] = {}
     for protocol, content in zip(protocols, shared, strict=True):
@@ -315,15 +309,15 @@ def _lengths(protocols: list[str], shared: list[Settings]) -> str:
 def stands_in(general: str, networks: list[str]) -> Latex:
     """Return one sentence on what stands in for what, of the scale and of networks."""
     sentence = escape_latex(general[:1].upper() + general[1:])
-    return Latex("; ".join([sentence, *(escape_latex(text) for text in networks)]) + ".")
+    return Latex("; ".join([sentence, *map(_with_accents, networks)]) + ".")
 
 
-def _notes(settings: Settings, scores: Scores, tests: Tests) -> list[str]:
+def _notes(settings: TableJob, scores: Scores, tests: Tests) -> list[str]:
     return [
         sentences(
             "Means over clips and seeds of the generated frames alone; PSNR pools the squared "
             "error of a clip, revisit PSNR is a mean over frames.",
-            interval_note(settings["bootstrap"]),
+            interval_note(settings.bootstrap),
             *_set_notes(settings, scores),
             _test_note(settings, scores, tests),
             "Bold: best, underlined: second; rows in italics are floors and bounds and are not "
@@ -362,32 +356,30 @@ def interval_note(resamples: int) -> Latex:
     )
 
 
-def _set_notes(settings: Settings, scores: Scores) -> list[str]:
+def _set_notes(settings: TableJob, scores: Scores) -> list[str]:
     """Say how distances between sets are made, and why some are not there."""
-    columns = settings["table"]["columns"]
-    shown = {column["metric"] for column in columns}
+    columns = settings.table.columns
+    sets = [column for column in columns if metric_of(column.metric).level == "set"]
     short = any(
-        len(scores.protocol(column["protocol"])["clips"]) < FRECHET_CLIPS
-        for column in columns
-        if column["metric"] in ("frechet", "frechet_infinite")
+        len(scores.protocol(column.protocol)["clips"]) < FRECHET_CLIPS
+        for column in sets
+        if column.metric in ("frechet", "frechet_infinite")
     )
     notes = []
-    if shown & set(SETS):
+    if sets:
         notes.append("Distances between sets: intervals of jackknife pseudovalues by clip.")
     if short:
         notes.append(Latex(rf"No Fr\'echet distance of fewer than {FRECHET_CLIPS} clips."))
     return notes
 
 
-def _test_note(settings: Settings, scores: Scores, tests: Tests) -> Latex:
+def _test_note(settings: TableJob, scores: Scores, tests: Tests) -> Latex:
     """Say what a dagger means, and how small a p-value the clips allow."""
-    chosen = settings["table"]
+    chosen = settings.table
     if not tests:
         return Latex("Nothing is tested.")
-    reference = next(
-        row["label"] for row in chosen["rows"] if row["variant"] == chosen["reference"]
-    )
-    protocols = {c["protocol"] for c in chosen["columns"] if c["metric"] not in SETS}
+    reference = next(row.label for row in chosen.rows if row.variant == chosen.reference)
+    protocols = {c.protocol for c in chosen.columns if metric_of(c.metric).level != "set"}
     clips = max(len(scores.protocol(protocol)["clips"]) for protocol in protocols)
     least = min(len(tests) * smallest_p(clips), 1.0)
     reach = (
@@ -401,7 +393,7 @@ def _test_note(settings: Settings, scores: Scores, tests: Tests) -> Latex:
     )
 
 
-def _plain_cells(values: Settings) -> dict[str, Cell]:
+def _plain_cells(values: dict[str, float]) -> dict[str, Cell]:
     return {name: Cell(value=digits(value)) for name, value in values.items()}
 
 

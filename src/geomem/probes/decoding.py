@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geomem.models.vggt import NUM_SPECIAL, VGGT, VGGTDenseOutput
+from geomem.networks.vggt.model import NUM_SPECIAL, VGGT, VGGTDenseOutput
 from geomem.probes.ridge import LinearMap
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from geomem.geometry.cameras import compose_poses, invert_poses, split_cameras
 from geomem.geometry.points import pixel_grid
 from geomem.geometry.warp import warp_frame
-from geomem.models.vggt import quaternion_to_rotation, rotation_to_quaternion
+from geomem.networks.vggt.model import quaternion_to_rotation, rotation_to_quaternion
 
 POSE_WIDTH = 7
 

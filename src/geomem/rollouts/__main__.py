@@ -3,60 +3,45 @@
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from geomem.cli import checked, device_parser, job_config, job_device, progress, run_command
-from geomem.formats import exclusive, sha256_file, write_videos
+from geomem.formats import exclusive, write_videos
+from geomem.formats.records import provenance
+from geomem.jobs import checked, device_parser, job_device, job_settings, progress, run_command
+from geomem.rollouts.version import VERSION
 
 
 def generate(args: argparse.Namespace) -> None:
     """Generate the videos of one variant, seed and protocol."""
-    config = job_config(args)
-    settings = checked(config.rollout_settings(args.variant, args.protocol), args)
+    jobs = job_settings(args)
+    settings = checked(jobs.rollout(args.variant, args.protocol), args)
     import torch
 
+    from geomem.formats import ClipStore
     from geomem.rollouts.protocols import load_variant, run_protocol
 
     torch.set_num_threads(args.threads)
-    variant = load_variant(
-        args.checkpoint,
-        args.base,
-        settings,
-        weights=args.weights,
-        basis=args.basis,
-        teacher=config.settings.teacher,
-        device=job_device(args),
-    )
+    made_of = {name: getattr(args, name) for name in ("checkpoint", "base", "weights", "basis")}
+    variant = load_variant(settings, **made_of, device=job_device(args))
     with exclusive(args.output):
         rgb, coverage = run_protocol(
             variant,
             args.clips,
             settings,
-            batch=config.settings.rollouts.batch,
+            batch=jobs.config.settings.rollouts.batch,
             parts=args.output,
             progress=partial(progress, label=f"{args.variant} {args.protocol}"),
         )
-        write_videos(args.output, rgb, _record(args, settings, coverage))
+        content = {
+            "variant": args.variant,
+            "seed": args.seed,
+            "protocol": args.protocol,
+            "clips": [clip.clip_id for clip in ClipStore(args.clips).clips],
+            "coverage": coverage,
+        }
+        inputs = {"clips": args.clips, **made_of}
+        write_videos(args.output, rgb, provenance("rollouts", VERSION, settings, inputs), content)
     for part in args.output.glob("part-*.npy"):
         part.unlink()
-
-
-def _record(args: argparse.Namespace, settings: dict[str, Any], coverage: Any) -> dict[str, Any]:
-    from geomem.formats import ClipStore
-    from geomem.rollouts.version import VERSION
-
-    inputs = {"weights": args.weights, "basis": args.basis}
-    return {
-        "variant": args.variant,
-        "seed": args.seed,
-        "protocol": args.protocol,
-        "settings": settings,
-        "version": VERSION,
-        "checkpoint": args.checkpoint and sha256_file(args.checkpoint / "checkpoint.json"),
-        "inputs": {name: sha256_file(path) for name, path in inputs.items() if path},
-        "clips": [clip.clip_id for clip in ClipStore(args.clips).clips],
-        "coverage": coverage,
-    }
 
 
 def main() -> None:

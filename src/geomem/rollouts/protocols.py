@@ -9,92 +9,106 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from geomem.canonical import digest
 from geomem.diffusion.guidance import history_guidance
-from geomem.diffusion.plans import plan_rollout
+from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.diffusion.schedule import CosineSchedule
-from geomem.formats import (
-    ClipStore,
-    InputError,
-    digest,
-    load_array,
-    load_module,
-    read_checkpoint,
-    save_array,
-    sha256_file,
-)
+from geomem.errors import InputError
+from geomem.formats import ClipStore, load_array, read_checkpoint, save_array, sha256_file
 from geomem.formats.teachers import load_teacher, read_basis
 from geomem.geometry.cameras import check_cameras
-from geomem.models.control import MemoryControl
-from geomem.models.implicit import ImplicitControl, ImplicitMemory
-from geomem.models.uvit import UViT3DPose
-from geomem.rollouts.floors import fill_floor
-from geomem.rollouts.generate import Clips, MemoryReader, generate
+from geomem.memory.live import LiveMemory, Reconstructor
+from geomem.methods.clips import Clips, Sampling, WindowSampling
+from geomem.methods.registry import Generator, Weights
+from geomem.settings.jobs import RolloutJob
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedVariant:
-    """A variant ready to generate; `key` is the digest of all it was loaded from.
-
-    A floor has no backbone. All its models are on `device`, where it generates.
-    """
+    """A variant ready to generate on a device; `key` is the digest of all it was loaded from."""
 
     device: torch.device
-    backbone: UViT3DPose | None
-    control: MemoryControl | None
-    memory: MemoryReader | None
+    method: Generator
+    memory: LiveMemory | None
     key: str
 
 
 def load_variant(
+    settings: RolloutJob,
+    *,
     checkpoint: Path | None,
     base: Path | None,
-    settings: dict[str, Any],
-    *,
     weights: Path | None,
     basis: Path | None,
-    teacher: Any,
     device: torch.device,
 ) -> LoadedVariant:
-    """Load the backbone, and with memory the branch, the teacher and the basis, onto a device."""
+    """Load a method onto a device, and with a memory the teacher and the basis.
+
+    Args:
+        settings: Of the job.
+        checkpoint: The variant's checkpoint; None for a floor.
+        base: The checkpoint with its backbone; None for a floor.
+        weights: Of the teacher; with a memory that needs it alone.
+        basis: Of the teacher's features; with such a memory alone.
+        device: Where everything computes.
+
+    Raises:
+        InputError: If a file is missing, damaged, or was not given.
+    """
     records = [read_checkpoint(folder) for folder in (checkpoint, base) if folder]
-    backbone, control, implicit, memory = None, None, None, None
-    if not settings["floor"]:
+    spec, found = settings.method.spec, None
+    if spec.trained:
         if checkpoint is None or base is None:
             raise InputError("a variant with a model needs --checkpoint and --base")
-        backbone = load_module(UViT3DPose, base, "backbone").eval().to(device)
-        if settings["memory"] and "implicit" in settings["memory"]:
-            control = load_module(ImplicitControl, checkpoint, "control").eval().to(device)
-            implicit = load_module(ImplicitMemory, checkpoint, "memory").eval().to(device)
-        elif settings["memory"]:
-            control = load_module(MemoryControl, checkpoint, "control").eval().to(device)
-    if settings["memory"]:
+        found = Weights(checkpoint=checkpoint, backbone=base)
+    method = spec.load(
+        settings.method.settings,
+        found,
+        memory=settings.memory.face if settings.memory else None,
+        device=device,
+    )
+    if settings.teacher:
         if weights is None or basis is None:
             raise InputError("a variant with memory needs --weights and --basis")
         records += [{"teacher": sha256_file(weights), "basis": sha256_file(basis)}]
-        memory = MemoryReader(
-            teacher=load_teacher(
-                weights,
-                teacher.architecture,
-                sha256=teacher.sha256,
-                precision=settings["memory"]["features"]["precision"],
-            ).to(device),
-            basis=read_basis(basis).to(device),
-            settings=settings["memory"],
-            implicit=implicit,
-        )
     return LoadedVariant(
         device=device,
-        backbone=backbone,
-        control=control,
-        memory=memory,
+        method=method,
+        memory=_memory(settings, weights, basis, device),
         key=digest(records),
+    )
+
+
+def _memory(
+    settings: RolloutJob, weights: Path | None, basis: Path | None, device: torch.device
+) -> LiveMemory | None:
+    memory, geometry = settings.memory, settings.geometry
+    if memory is None:
+        return None
+    reconstructor = None
+    if settings.teacher and weights and basis:
+        reconstructor = Reconstructor(
+            teacher=load_teacher(weights, **settings.teacher.model_dump()).to(device),
+            basis=read_basis(basis).to(device),
+            **(geometry.model_dump() if geometry else {}),
+        )
+    return LiveMemory(
+        kind=memory.spec,
+        settings=memory.settings,
+        frames=memory.most,
+        channels=memory.channels,
+        selection=memory.selection,
+        near=memory.overlap.near,
+        far=memory.overlap.far,
+        truth=memory.geometry == "truth",
+        reconstructor=reconstructor,
     )
 
 
 def run_protocol(
     variant: LoadedVariant,
     clips: Path,
-    settings: dict[str, Any],
+    settings: RolloutJob,
     *,
     batch: int,
     parts: Path,
@@ -105,7 +119,7 @@ def run_protocol(
     Args:
         variant: The loaded variant.
         clips: Directory of the split.
-        settings: `Config.rollout_settings`.
+        settings: Of the job.
         batch: Clips generated together.
         parts: Folder where finished batches are kept until all are done.
         progress: Wraps the iteration over a batch's windows.
@@ -118,7 +132,8 @@ def run_protocol(
     videos, coverage = [], []
     for start in range(0, len(store), batch):
         rows = range(start, min(start + batch, len(store)))
-        key = digest([variant.key, settings, [store.clips[row].clip_id for row in rows]])
+        ids = [store.clips[row].clip_id for row in rows]
+        key = digest([variant.key, settings.recorded(), ids])
         frames_path = parts / f"part-{start:05d}-{key}-rgb.npy"
         coverage_path = parts / f"part-{start:05d}-{key}-coverage.npy"
         if not (frames_path.is_file() and coverage_path.is_file()):
@@ -137,62 +152,54 @@ def _run_batch(
     variant: LoadedVariant,
     store: ClipStore,
     rows: range,
-    settings: dict[str, Any],
+    settings: RolloutJob,
     progress: Callable[..., Any],
 ) -> Clips:
-    rollouts, length = settings["rollouts"], settings["frames"]
-    frames = list(range(length))
+    frames = list(range(settings.frames))
     rgb = torch.from_numpy(np.stack([store.rgb(row, frames) for row in rows]))
     cameras = torch.from_numpy(np.stack([store.cameras(row, frames) for row in rows]))
     try:
         check_cameras(cameras)
     except ValueError as error:
         raise InputError(f"{store.directory}: {error}; make the clips again") from None
-    truth = variant.memory is not None and variant.memory.settings["geometry"] == "truth"
-    depth = (
-        torch.from_numpy(np.stack([store.depth(row, frames) for row in rows])) if truth else None
-    )
+    depth = None
+    if variant.memory is not None and variant.memory.truth:
+        depth = torch.from_numpy(np.stack([store.depth(row, frames) for row in rows]))
+        depth = depth.to(variant.device)
     rgb, cameras = rgb.to(variant.device), cameras.to(variant.device)
-    depth = None if depth is None else depth.to(variant.device)
     video = rearrange(rgb.float() / 127.5 - 1, "b t h w c -> b t c h w").contiguous()
     # What is to be generated must not be readable, by the memory or anyone
-    video[:, rollouts["context"] :] = torch.nan
+    video[:, settings.context :] = torch.nan
     clips = Clips(
-        ids=[store.clips[row].clip_id for row in rows], video=video, cameras=cameras, depth=depth
+        ids=[store.clips[row].clip_id for row in rows],
+        video=video,
+        cameras=cameras,
+        memory=variant.memory,
+        depth=depth,
     )
     with torch.no_grad():
-        if variant.backbone is None:
-            fill_floor(clips, settings["floor"], context=rollouts["context"], memory=variant.memory)
-        else:
-            _generate(variant, variant.backbone, clips, settings, progress)
+        variant.method.generate(clips, sampling_of(settings), progress=progress)
     return clips
 
 
-def _generate(
-    variant: LoadedVariant,
-    backbone: UViT3DPose,
-    clips: Clips,
-    settings: dict[str, Any],
-    progress: Callable[..., Any],
-) -> None:
-    rollouts = settings["rollouts"]
-    plan = plan_rollout(
-        settings["frames"],
-        window=settings["window"],
-        keyframe_density=settings["keyframe_density"],
-        context=rollouts["context"],
+def sampling_of(settings: RolloutJob) -> Sampling:
+    """Return how clips are made."""
+    chosen = settings.sampling
+    if chosen is None:
+        return Sampling(context=settings.context)
+    windows = WindowSampling(
+        plan=plan_rollout(
+            settings.frames,
+            window=chosen.window,
+            keyframe_density=chosen.keyframe_density,
+            context=settings.context,
+        ),
+        schedule=CosineSchedule(shift=32 / settings.clips.resolution),
+        keyframes=history_guidance(**chosen.keyframes.model_dump()),
+        interpolation=history_guidance(**chosen.interpolation.model_dump()),
+        steps=chosen.steps,
+        seed=chosen.seed,
+        precision=chosen.precision,
+        memory_guidance=1.0 if chosen.memory_guidance is None else chosen.memory_guidance,
     )
-    generate(
-        clips,
-        plan,
-        backbone=backbone,
-        control=variant.control,
-        memory=variant.memory,
-        schedule=CosineSchedule(shift=32 / settings["split"]["resolution"]),
-        keyframe_guidance=history_guidance(**rollouts["keyframes"]),
-        interpolation_guidance=history_guidance(**rollouts["interpolation"]),
-        steps=rollouts["sampling_steps"],
-        precision=rollouts["precision"],
-        seed=rollouts["seed"],
-        progress=progress,
-    )
+    return Sampling(context=settings.context, windows=windows)

@@ -10,14 +10,14 @@ from dataclasses import replace
 import numpy as np
 
 from geomem.scenes.furniture import ELLIPSOID, Builder, Part, Piece, ball
-from geomem.scenes.layout import Footprint, Item, Plan
+from geomem.scenes.layout import FloorPlan, Footprint, Item
 
 Rng = np.random.Generator
 Bounds = tuple[float, float, float, float]
 
 
 def furnish_room(
-    plan: Plan,
+    plan: FloorPlan,
     room: int,
     rng: Rng,
     pieces: Mapping[str, tuple[Builder, ...]],
@@ -59,7 +59,7 @@ def _against_wall(
 
 
 def _place(
-    plan: Plan,
+    plan: FloorPlan,
     piece: Piece,
     room: int,
     spot: tuple[float, float],
@@ -110,7 +110,7 @@ def _overlap(a: Bounds, b: Bounds, *, gap: float) -> bool:
     return a[0] < b[1] + gap and b[0] < a[1] + gap and a[2] < b[3] + gap and b[2] < a[3] + gap
 
 
-def _door_zones(plan: Plan, room: int) -> list[Bounds]:
+def _door_zones(plan: FloorPlan, room: int) -> list[Bounds]:
     """Return the areas before the doors of a room that must stay free for walking."""
     zones = []
     for door in plan.doors:
@@ -123,7 +123,7 @@ def _door_zones(plan: Plan, room: int) -> list[Bounds]:
 
 
 def _add_flat(
-    plan: Plan,
+    plan: FloorPlan,
     room: int,
     centre: tuple[float, float, float],
     half: tuple[float, float, float],
@@ -143,7 +143,7 @@ def _add_flat(
     )
 
 
-def _add_lamp(plan: Plan, room: int, rng: Rng) -> None:
+def _add_lamp(plan: FloorPlan, room: int, rng: Rng) -> None:
     x, y, z = (float(v) for v in plan.lights[room])
     number = room * 100
     radius = float(rng.uniform(0.13, 0.22))
@@ -161,7 +161,7 @@ def _add_lamp(plan: Plan, room: int, rng: Rng) -> None:
     )
 
 
-def _add_rug(plan: Plan, room: int, rng: Rng) -> None:
+def _add_rug(plan: FloorPlan, room: int, rng: Rng) -> None:
     x0, x1, z0, z1 = plan.room_bounds(room)
     ex, ez = rng.uniform(0.2, 0.34) * (x1 - x0), rng.uniform(0.2, 0.34) * (z1 - z0)
     _add_flat(
@@ -169,7 +169,7 @@ def _add_rug(plan: Plan, room: int, rng: Rng) -> None:
     )
 
 
-def _hang(plan: Plan, room: int, rng: Rng, number: int, placed: list[Bounds]) -> None:
+def _hang(plan: FloorPlan, room: int, rng: Rng, number: int, placed: list[Bounds]) -> None:
     """Hang a picture, or a window on an outer wall, unless something stands in the way."""
     x0, x1, z0, z1 = plan.room_bounds(room)
     i, j = divmod(room, plan.shape[1])
@@ -190,7 +190,7 @@ def _hang(plan: Plan, room: int, rng: Rng, number: int, placed: list[Bounds]) ->
     _add_flat(plan, room, (x, y, z), (ex, float(size[1]), ez), role, number)
 
 
-def _add_figure(plan: Plan, room: int, rng: Rng) -> Bounds:
+def _add_figure(plan: FloorPlan, room: int, rng: Rng) -> Bounds:
     """Add a figure that moves on a small ellipse in the middle of a room; return its reach."""
     x0, x1, z0, z1 = plan.room_bounds(room)
     spot = ((x0 + x1) / 2, (z0 + z1) / 2)

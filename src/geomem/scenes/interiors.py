@@ -9,7 +9,7 @@ import numpy as np
 
 from geomem.scenes.furnishing import furnish_room
 from geomem.scenes.furniture import Builder
-from geomem.scenes.layout import WALL, Door, Footprint, Item, Plan
+from geomem.scenes.layout import WALL, Door, FloorPlan, Footprint, Item
 
 Rng = np.random.Generator
 DOOR_HEIGHT = 2.1
@@ -21,7 +21,7 @@ def draw_plan(
     pieces: Mapping[str, tuple[Builder, ...]],
     spacious: bool,
     moving_object: bool,
-) -> Plan:
+) -> FloorPlan:
     """Return a random interior.
 
     Args:
@@ -33,7 +33,7 @@ def draw_plan(
     counts, sizes, heights = (3, 3), (3.6, 6.0), (2.5, 3.0)
     if spacious:
         counts, sizes, heights = ((2, 3) if rng.random() < 0.5 else (4, 2)), (5.0, 8.0), (3.3, 4.2)
-    plan = Plan(
+    plan = FloorPlan(
         edges_x=np.r_[0.0, np.cumsum(rng.uniform(*sizes, counts[0]))],
         edges_z=np.r_[0.0, np.cumsum(rng.uniform(*sizes, counts[1]))],
         height=float(rng.uniform(*heights)),
@@ -46,7 +46,7 @@ def draw_plan(
 
 
 def _add_slab(
-    plan: Plan,
+    plan: FloorPlan,
     low: list[float],
     high: list[float],
     roles: tuple[str, ...] | str,
@@ -68,7 +68,7 @@ def _add_slab(
     )
 
 
-def _build_shell(plan: Plan, rng: Rng) -> None:
+def _build_shell(plan: FloorPlan, rng: Rng) -> None:
     x, z, h = plan.edges_x, plan.edges_z, plan.height
     nx, nz = plan.shape
     lights = []
@@ -91,7 +91,7 @@ def _build_shell(plan: Plan, rng: Rng) -> None:
 
 
 def _add_wall(
-    plan: Plan,
+    plan: FloorPlan,
     axis: int,
     at: float,
     span: tuple[float, float],

@@ -59,7 +59,7 @@ class Footprint(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Plan:
+class FloorPlan:
     """Everything known about an interior.
 
     Attributes:

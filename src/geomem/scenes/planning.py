@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from geomem.scenes.layout import Footprint, Plan
+from geomem.scenes.layout import FloorPlan, Footprint
 
 CLEARANCE = 0.35  # least distance of a camera from anything that stands on the floor
 _MARGIN = 0.03  # what smoothing and sampling may take away
@@ -28,7 +28,7 @@ def clearance(points: np.ndarray, footprints: Sequence[Footprint]) -> np.ndarray
 class Walkable:
     """Grid over a plan that knows how much space there is around every cell."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: FloorPlan) -> None:
         self.plan = plan
         self.footprints = [*plan.walls, *plan.obstacles]
         self.shape = (int(plan.edges_x[-1] / CELL) + 1, int(plan.edges_z[-1] / CELL) + 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from geomem.scenes import furniture, textures_ood, textures_rooms
 from geomem.scenes.atlas import Atlas, Texture, build_atlas
 from geomem.scenes.interiors import draw_plan
-from geomem.scenes.layout import Item, Plan
+from geomem.scenes.layout import FloorPlan, Item
 from geomem.scenes.textures import make_texture
 
 WorldKind = Literal["rooms", "rooms_ood"]
@@ -81,7 +81,7 @@ class World:
     edges_z: Tensor
     height: float
     period: float
-    plan: Plan
+    plan: FloorPlan
 
     @property
     def moving(self) -> bool:
@@ -146,7 +146,7 @@ def make_world(kind: WorldKind, seed: int, *, moving_object: bool = False) -> Wo
     )
 
 
-def _paint(plan: Plan, kind: WorldKind, rng: np.random.Generator) -> tuple[Atlas, np.ndarray]:
+def _paint(plan: FloorPlan, kind: WorldKind, rng: np.random.Generator) -> tuple[Atlas, np.ndarray]:
     """Draw a few textures for every role; return the atlas and the faces' texture ids (N, 6)."""
     family = textures_rooms.ROOMS if kind == "rooms" else textures_ood.ROOMS_OOD
     # The roles of one room look alike, those of different rooms may not.

@@ -4,42 +4,45 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from geomem.cli import checked, device_parser, job_config, job_device, progress, run_command
-from geomem.formats import InputError, sha256_file, write_json, write_tensors
+from geomem.errors import InputError
+from geomem.formats import sha256_file, write_tensors
+from geomem.formats.records import provenance, write_record
+from geomem.jobs import checked, device_parser, job_device, job_settings, progress, run_command
+from geomem.scores.version import VERSION
 
 
 def score(args: argparse.Namespace) -> None:
-    """Score the videos of one variant, seed and protocol."""
-    config = job_config(args)
-    settings = checked(config.scores_settings(args.protocol), args)
+    """Score the videos of one variant, seed and protocol by one family of metrics."""
+    settings = checked(job_settings(args).scores(args.protocol, args.family), args)
     import torch
 
-    from geomem.scores.score import load_networks, score_videos
-    from geomem.scores.version import VERSION
+    from geomem.scores.score import score_videos
 
     torch.set_num_threads(args.threads)
+    device = job_device(args)
     result = score_videos(
         args.rollout,
         args.clips,
         settings,
-        load_networks(settings["scores"], job_device(args)),
+        settings.spec.open(settings.settings, device),
+        device=device,
         progress=partial(progress, label=f"scoring {args.protocol}"),
     )
-    write_json(args.output, {**result, "settings": settings, "version": VERSION})
+    inputs = {"clips": args.clips, "rollout": args.rollout}
+    write_record(args.output, provenance("scores", VERSION, settings, inputs), result)
 
 
 def analyse(args: argparse.Namespace) -> None:
     """Probe and decode the features of the teacher, or of a variant with one seed."""
-    settings = checked(job_config(args).analysis_settings(args.variant), args)
+    settings = checked(job_settings(args).analysis(args.variant), args)
     import torch
 
     from geomem.scores.analysis import analyse_teacher, analyse_variant
-    from geomem.scores.version import VERSION
-    from geomem.scores.windows import Windows
+    from geomem.scores.windows import AnalysisWindows
 
     torch.set_num_threads(args.threads)
     bar = partial(progress, label=f"analysing {args.variant or 'the teacher'}")
-    windows = Windows(
+    windows = AnalysisWindows(
         args.fit_clips, args.test_clips, settings, device=job_device(args), progress=bar
     )
     if args.variant is None:
@@ -51,8 +54,10 @@ def analyse(args: argparse.Namespace) -> None:
             args.checkpoint, args.weights, args.basis, windows, settings
         )
     write_tensors(args.clouds, {name: cloud.cpu() for name, cloud in clouds.items()}, {})
-    record = {**result, "settings": settings, "version": VERSION}
-    write_json(args.output, {**record, "clouds": sha256_file(args.clouds)})
+    names = ("fit_clips", "test_clips", "weights", "basis", "checkpoint")
+    inputs = {name: getattr(args, name) for name in names}
+    made_by = provenance("scores", VERSION, settings, inputs)
+    write_record(args.output, made_by, {**result, "clouds": sha256_file(args.clouds)})
 
 
 def main() -> None:
@@ -64,6 +69,7 @@ def main() -> None:
     command.add_argument("--rollout", type=Path, required=True, help="folder of the videos")
     command.add_argument("--clips", type=Path, required=True, help="directory of their split")
     command.add_argument("--protocol", required=True)
+    command.add_argument("--family", required=True, help="of metrics: `geomem list metrics`")
     command.set_defaults(command=score)
 
     command = device_parser(commands.add_parser("analyse", help=analyse.__doc__))

@@ -17,15 +17,13 @@ from einops import rearrange
 from torch import Tensor
 
 from geomem.alignment.objectives import resample_tokens
-from geomem.diffusion.schedule import CosineSchedule
-from geomem.formats import load_module, read_checkpoint, sha256_file
+from geomem.formats import load_module, read_checkpoint
 from geomem.formats.teachers import load_teacher, read_basis
-from geomem.geometry.rays import encode_cameras
 from geomem.memory.reconstruction import teacher_images
-from geomem.models.projectors import AlignmentProjector
-from geomem.models.uvit import UViT3DPose
-from geomem.models.vggt import NUM_SPECIAL, VGGT, VGGTDenseOutput
-from geomem.models.vggt_evaluation import mean_depth
+from geomem.methods.registry import StateReader
+from geomem.networks.projectors import AlignmentProjector
+from geomem.networks.vggt.evaluation import mean_depth
+from geomem.networks.vggt.model import NUM_SPECIAL, VGGT, VGGTDenseOutput
 from geomem.probes.ridge import LinearMap, Moments, choose_ridge
 from geomem.scores import decoding
 from geomem.scores.probing import (
@@ -36,28 +34,27 @@ from geomem.scores.probing import (
     measure,
     measure_nothing,
 )
-from geomem.scores.windows import Batch, Windows, noise_of
+from geomem.scores.windows import AnalysisWindows, Batch, noise_of
+from geomem.settings.jobs import AnalysisJob
 
-Settings = dict[str, Any]
-BASE_RESOLUTION = 32  # of the schedule's shift
+Found = dict[str, Any]
 OWN = ("angular+scale", "mse")  # objectives whose projector gives features at the teacher's scale
 
 
-def probe_all(windows: Windows, tokens_of: TokensOf, settings: Settings) -> Settings:
+def probe_all(windows: AnalysisWindows, tokens_of: TokensOf, settings: AnalysisJob) -> Found:
     """Fit and measure probes of every kind of features; per kind its width, strengths, values."""
-    flat = {**settings["analysis"], **settings}
     fitted = gather(windows.probed("fitted", tokens_of))
     held = gather(windows.probed("held", tokens_of))
-    probes = fit_probes(fitted, held, windows.probed("held", tokens_of), flat)
+    probes = fit_probes(fitted, held, windows.probed("held", tokens_of), settings)
     depth = next(iter(fitted.values())).depth + next(iter(held.values())).depth
     mean = float(depth.y / depth.count)
     rows: dict[str, list[Values]] = {name: [] for name in ("nothing", *probes)}
     for features, truth in windows.probed("test", tokens_of):
         for row in range(len(truth.poses)):
-            rows["nothing"].append(measure_nothing(truth, row, mean, flat))
+            rows["nothing"].append(measure_nothing(truth, row, mean, settings))
             for name, tokens in features.items():
-                rows[name].append(measure(tokens[row], truth, row, probes[name], flat))
-    made: Settings = {"nothing": {"values": decoding.columns(rows["nothing"])}}
+                rows[name].append(measure(tokens[row], truth, row, probes[name], settings))
+    made: Found = {"nothing": {"values": decoding.columns(rows["nothing"])}}
     for name, probe in probes.items():
         made[name] = {
             "values": decoding.columns(rows[name]),
@@ -81,8 +78,8 @@ def teacher_tokens(teacher: VGGT, batch: Batch) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def analyse_teacher(
-    weights: Path, basis: Path, windows: Windows, settings: Settings
-) -> tuple[Settings, dict[str, Tensor]]:
+    weights: Path, basis: Path, windows: AnalysisWindows, settings: AnalysisJob
+) -> tuple[Found, dict[str, Tensor]]:
     """Probe the teacher, and decode what bounds all decoding: its own tokens, and a mean depth.
 
     Returns:
@@ -91,16 +88,14 @@ def analyse_teacher(
     path = open_path(weights, basis, settings, windows.device)
     probes = probe_all(windows, lambda batch: teacher_tokens(path.teacher, batch), settings)
     decoded, clouds = _decode_teacher(path, windows, settings)
-    record = {"probes": probes, "decoding": decoded, **windows.record()}
-    record["inputs"] |= {"teacher": sha256_file(weights), "basis": sha256_file(basis)}
-    return record, clouds
+    return {"probes": probes, "decoding": decoded, **windows.record()}, clouds
 
 
 def _decode_teacher(
-    path: decoding.Path, windows: Windows, settings: Settings
-) -> tuple[Settings, dict[str, Tensor]]:
+    path: decoding.Path, windows: AnalysisWindows, settings: AnalysisJob
+) -> tuple[Found, dict[str, Tensor]]:
     completion = complete(windows, path, settings)
-    limit, size = settings["analysis"]["cloud_points"], path.teacher.config.image_size
+    limit, size = settings.analysis.cloud_points, path.teacher.config.image_size
     rows: dict[str, list[Values]] = {"mean_depth": []}
     clouds: dict[str, Tensor] = {}
     for batch in windows.batches("test"):
@@ -123,7 +118,7 @@ def _decode_teacher(
 def _compare(
     said: dict[str, VGGTDenseOutput],
     batch: Batch,
-    windows: Windows,
+    windows: AnalysisWindows,
     rows: dict[str, list[Values]],
     limit: int,
 ) -> dict[str, Tensor]:
@@ -140,20 +135,17 @@ def _compare(
 
 
 def open_path(
-    weights: Path, basis: Path, settings: Settings, device: torch.device
+    weights: Path, basis: Path, settings: AnalysisJob, device: torch.device
 ) -> decoding.Path:
     """Load the teacher and its basis onto a device; the grid is that of the decoded level."""
-    teacher = load_teacher(
-        weights,
-        settings["teacher"],
-        sha256=settings["sha256"],
-        precision=settings["features"]["precision"],
-    )
+    teacher = load_teacher(weights, **settings.teacher.model_dump())
     found = read_basis(basis).to(device)
-    return decoding.Path(teacher=teacher.to(device), basis=found, side=settings["side"])
+    return decoding.Path(teacher=teacher.to(device), basis=found, side=settings.side)
 
 
-def complete(windows: Windows, path: decoding.Path, settings: Settings) -> decoding.Completion:
+def complete(
+    windows: AnalysisWindows, path: decoding.Path, settings: AnalysisJob
+) -> decoding.Completion:
     """Fit what stands for the layers that alignment does not know."""
     fitted, held = (
         _total(
@@ -162,7 +154,7 @@ def complete(windows: Windows, path: decoding.Path, settings: Settings) -> decod
         )
         for part in ("fitted", "held")
     )
-    return decoding.fit_completion(fitted, held, path, settings["analysis"]["strengths"])
+    return decoding.fit_completion(fitted, held, path, settings.analysis.strengths)
 
 
 def _total(parts: Iterable[Any]) -> Any:
@@ -179,13 +171,13 @@ class Student:
     """A trained video model, seen at low noise.
 
     Attributes:
-        backbone: Its network.
+        read: Its network's hidden states.
         projector: Its projector and scale head where it was aligned so that they give features at
             the teacher's scale, else None.
         noise_time: Time in [0, 1] of the noise on all frames.
     """
 
-    backbone: UViT3DPose
+    read: StateReader
     projector: AlignmentProjector | None
     noise_time: float
 
@@ -197,34 +189,32 @@ class Student:
             cameras: Whether the network is told the cameras. Probes must not find them told.
         """
         frames = 2 * batch.images - 1
-        schedule = CosineSchedule(shift=BASE_RESOLUTION / frames.shape[-1])
         times = frames.new_full(frames.shape[:2], self.noise_time)
         noise = noise_of(batch.ids, frames.shape[1:], 0).to(frames.device)
-        noisy = schedule.add_noise(frames, times, noise)
-        rays = encode_cameras(batch.cameras, frames.shape[-1])
-        dropped = torch.full((len(frames),), not cameras, device=frames.device)
-        levels = schedule.training_noise_levels(times)
-        _, states = self.backbone(noisy, levels, rays, dropped, return_states=True)
-        return list(states)
+        return self.read(frames, times, noise, batch.cameras, cameras)
 
 
-def load_student(checkpoint: Path, settings: Settings, device: torch.device) -> Student:
+def load_student(checkpoint: Path, settings: AnalysisJob, device: torch.device) -> Student:
     """Load a trained variant onto a device."""
-    alignment = settings["alignment"]
-    level = settings["analysis"]["level"]
-    own = alignment and alignment["objective"] in OWN and alignment["level"] == level
+    alignment, method = settings.alignment, settings.method
+    assert method is not None
+    own = (
+        alignment is not None
+        and alignment.objective in OWN
+        and alignment.level == settings.analysis.level
+    )
     projector = load_module(AlignmentProjector, checkpoint, "projector").eval() if own else None
     return Student(
-        backbone=load_module(UViT3DPose, checkpoint, "backbone").eval().to(device),
+        read=method.spec.open_states(method.settings, checkpoint, device),
         projector=projector and projector.to(device),
-        noise_time=settings["analysis"]["noise_time"],
+        noise_time=settings.analysis.noise_time,
     )
 
 
 @torch.no_grad()
 def analyse_variant(
-    checkpoint: Path, weights: Path, basis: Path, windows: Windows, settings: Settings
-) -> tuple[Settings, dict[str, Tensor]]:
+    checkpoint: Path, weights: Path, basis: Path, windows: AnalysisWindows, settings: AnalysisJob
+) -> tuple[Found, dict[str, Tensor]]:
     """Probe the hidden states of a variant, and decode them with the teacher's heads.
 
     They are decoded in two ways: by a ridge from the level's states, which every variant has, and
@@ -247,13 +237,7 @@ def analyse_variant(
 
     probes = probe_all(windows, tokens_of, settings)
     decoded, clouds = _decode_student(student, path, windows, settings)
-    inputs = {
-        "checkpoint": sha256_file(checkpoint / "checkpoint.json"),
-        "teacher": sha256_file(weights),
-        "basis": sha256_file(basis),
-    }
     made = {"probes": probes, "decoding": decoded, **windows.record()}
-    made["inputs"] |= inputs
     return {"variant": record["variant"], "seed": record["seed"], **made}, clouds
 
 
@@ -262,9 +246,9 @@ def _tokens(state_BTChw: Tensor) -> Tensor:
 
 
 def _decode_student(
-    student: Student, path: decoding.Path, windows: Windows, settings: Settings
-) -> tuple[Settings, dict[str, Tensor]]:
-    level, limit = settings["analysis"]["level"], settings["analysis"]["cloud_points"]
+    student: Student, path: decoding.Path, windows: AnalysisWindows, settings: AnalysisJob
+) -> tuple[Found, dict[str, Tensor]]:
+    level, limit = settings.analysis.level, settings.analysis.cloud_points
     ridge, strength, completion = _fit_decoding(student, path, windows, settings)
     rows: dict[str, list[Values]] = {}
     clouds: dict[str, Tensor] = {}
@@ -273,20 +257,21 @@ def _decode_student(
         features = {"ridge": ridge(_tokens(state)).float()}
         if student.projector is not None:
             # g(f(h)/|f(h)|), or f(h) itself where that was regressed
-            objective = settings["alignment"]["objective"]
+            assert settings.alignment is not None
+            objective = settings.alignment.objective
             features["projector"] = student.projector(state)[int(objective == "angular+scale")]
         said = {name: decoding.decode(given, path, completion) for name, given in features.items()}
         clouds |= _compare(said, batch, windows, rows, limit)
-    decoded: Settings = {name: {"values": decoding.columns(v)} for name, v in rows.items()}
+    decoded: Found = {name: {"values": decoding.columns(v)} for name, v in rows.items()}
     decoded["ridge"]["strength"] = strength
     return decoded, clouds
 
 
 def _fit_decoding(
-    student: Student, path: decoding.Path, windows: Windows, settings: Settings
+    student: Student, path: decoding.Path, windows: AnalysisWindows, settings: AnalysisJob
 ) -> tuple[LinearMap, float, decoding.Completion]:
     """Fit the ridge from the level's states to what alignment teaches, and the completion."""
-    level, strengths = settings["analysis"]["level"], settings["analysis"]["strengths"]
+    level, strengths = settings.analysis.level, settings.analysis.strengths
 
     def both_sums(batch: Batch) -> tuple[Moments, decoding.LayerSums]:
         # the teacher runs once for both

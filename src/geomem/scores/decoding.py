@@ -7,7 +7,7 @@ suffixes: B windows, T frames, N patches, n cells of the backbone's grid, C comp
 S pixels of the teacher's image.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -19,8 +19,8 @@ from geomem.geometry.cameras import join_cameras, relative_to_first, split_camer
 from geomem.geometry.clouds import chamfer_distance
 from geomem.geometry.points import unproject
 from geomem.memory.reconstruction import FeatureBasis, teacher_images
-from geomem.models.vggt import NUM_SPECIAL, VGGT, VGGTDenseOutput
-from geomem.models.vggt_evaluation import align_medians, depth_metrics
+from geomem.networks.vggt.evaluation import align_medians, depth_metrics
+from geomem.networks.vggt.model import NUM_SPECIAL, VGGT, VGGTDenseOutput
 from geomem.probes.decoding import Completion, decode_patches, mean_special
 from geomem.probes.ridge import Moments, choose_ridge
 from geomem.scores.probing import Values, digits
@@ -89,7 +89,7 @@ def layer_sums(layers: list[Tensor], path: Path) -> LayerSums:
 
 
 def fit_completion(
-    fitted: LayerSums, held: LayerSums, path: Path, strengths: list[float]
+    fitted: LayerSums, held: LayerSums, path: Path, strengths: Sequence[float]
 ) -> Completion:
     """Fit what stands for the layers that alignment does not know."""
     both = fitted + held

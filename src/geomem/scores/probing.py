@@ -5,18 +5,19 @@ features' width.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from geomem.models.vggt_evaluation import depth_metrics, identity_poses, pose_metrics
+from geomem.networks.vggt.evaluation import depth_metrics, identity_poses, pose_metrics
 from geomem.probes.matching import correct_share, fit_projection, nearest, within_scatter
 from geomem.probes.ridge import LinearMap, Moments, choose_ridge
 from geomem.probes.targets import patch_points, poses_of_numbers
 from geomem.scores.windows import Batch, Truth
+from geomem.settings.jobs import AnalysisJob
 
 Values = dict[str, float | None]
 TokensOf = Callable[[Batch], dict[str, Tensor]]
@@ -90,7 +91,7 @@ def fit_probes(
     fitted: dict[str, Sums],
     held: dict[str, Sums],
     held_batches: Iterable[tuple[dict[str, Tensor], Truth]],
-    settings: dict[str, Any],
+    settings: AnalysisJob,
 ) -> dict[str, Probe]:
     """Fit probes of every kind of features; strengths are chosen on held windows, then all count.
 
@@ -98,9 +99,9 @@ def fit_probes(
         fitted: Sums over most of the fitting windows.
         held: Sums over the rest of them.
         held_batches: The held windows again: matches are only counted on features themselves.
-        settings: `strengths`, and the first of `pck_pixels` with `resolution` decides on matches.
+        settings: Of the job; the first of `pck_pixels` decides on matches.
     """
-    strengths, radius = settings["strengths"], settings["pck_pixels"][0]
+    strengths, radius = settings.analysis.strengths, settings.analysis.pck_pixels[0]
     tried = {
         name: {s: fit_projection(sums.scatter, s) for s in strengths}
         for name, sums in fitted.items()
@@ -120,7 +121,7 @@ def fit_probes(
     }
 
 
-def _fit(fitted: Sums, held: Sums, match_strength: float, strengths: list[float]) -> Probe:
+def _fit(fitted: Sums, held: Sums, match_strength: float, strengths: Sequence[float]) -> Probe:
     depth, depth_strength = choose_ridge(fitted.depth, held.depth, strengths)
     pose, pose_strength = choose_ridge(fitted.pose, held.pose, strengths)
     return Probe(
@@ -136,9 +137,9 @@ def match_shares(
     truth: Truth,
     row: int,
     projection: Tensor | None,
-    radii: list[float],
-    settings: dict[str, Any],
-) -> list[float]:
+    radii: Sequence[float],
+    settings: AnalysisJob,
+) -> Sequence[float]:
     """Return the shares of the first frame's patches that are found within radii in later frames.
 
     Args:
@@ -147,9 +148,9 @@ def match_shares(
         row: Which window of the batch.
         projection: Space of the nearest neighbour, or None: each patch keeps its place.
         radii: Pixels of the frames.
-        settings: `resolution`, `image_size`, `patch_size`.
+        settings: Of the job.
     """
-    size, patch = settings["image_size"], settings["patch_size"]
+    size, patch = settings.image_size, settings.patch_size
     points = patch_points(size, patch, device=tokens_TNC.device)
     found, places = [], []
     for pair, visible in enumerate(truth.visible[row]):
@@ -159,28 +160,30 @@ def match_shares(
             matched = nearest(first, second, projection)
         found.append(points[matched])
         places.append(truth.places[row, pair][visible])
-    pixels = settings["resolution"]
+    pixels = settings.resolution
     predicted, true = torch.cat(found) * pixels, torch.cat(places) * pixels
     return [correct_share(predicted, true, radius) for radius in radii]
 
 
-def measure(tokens_TNC: Tensor, truth: Truth, row: int, probe: Probe, settings: Any) -> Values:
+def measure(
+    tokens_TNC: Tensor, truth: Truth, row: int, probe: Probe, settings: AnalysisJob
+) -> Values:
     """Return how well the probes read one window (see `values_of`)."""
     log_depth = probe.depth(tokens_TNC)[..., 0].float()
     numbers = probe.pose(pooled_pairs(tokens_TNC[None])[0]).float()
     shares = match_shares(
-        tokens_TNC, truth, row, probe.projection, settings["pck_pixels"], settings
+        tokens_TNC, truth, row, probe.projection, settings.analysis.pck_pixels, settings
     )
     return values_of(log_depth, poses_of_numbers(numbers), shares, truth, row, settings)
 
 
-def measure_nothing(truth: Truth, row: int, mean_log_depth: float, settings: Any) -> Values:
+def measure_nothing(truth: Truth, row: int, mean_log_depth: float, settings: AnalysisJob) -> Values:
     """Return what predictions score that know nothing of the images.
 
     The mean depth of the fitting windows, a camera that stays, patches that keep their place.
     """
     tokens = truth.log_depth[row][..., None]
-    shares = match_shares(tokens, truth, row, None, settings["pck_pixels"], settings)
+    shares = match_shares(tokens, truth, row, None, settings.analysis.pck_pixels, settings)
     log_depth = torch.full_like(truth.log_depth[row], mean_log_depth)
     still = identity_poses(truth.poses[row])
     return values_of(log_depth, still, shares, truth, row, settings)
@@ -189,10 +192,10 @@ def measure_nothing(truth: Truth, row: int, mean_log_depth: float, settings: Any
 def values_of(
     log_depth_TN: Tensor,
     poses_P34: Tensor,
-    shares: list[float],
+    shares: Sequence[float],
     truth: Truth,
     row: int,
-    settings: dict[str, Any],
+    settings: AnalysisJob,
 ) -> Values:
     """Return the metrics of one window; None where they mean nothing (a camera that stays).
 
@@ -212,7 +215,7 @@ def values_of(
         "rotation_deg": pose.rotation_deg,
         "direction_deg": pose.direction_deg,
     }
-    found |= {f"pck_{p}": s for p, s in zip(settings["pck_pixels"], shares, strict=True)}
+    found |= {f"pck_{p}": s for p, s in zip(settings.analysis.pck_pixels, shares, strict=True)}
     return {name: digits(value) for name, value in found.items()}
 
 

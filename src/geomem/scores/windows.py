@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.formats import ClipStore, InputError, read_frames, sha256_file
+from geomem.errors import InputError
+from geomem.formats import ClipStore, read_frames
 from geomem.geometry.points import resize_nearest
 from geomem.probes.targets import (
     correspondences,
@@ -22,6 +23,7 @@ from geomem.probes.targets import (
     patch_log_depth,
     pose_numbers,
 )
+from geomem.settings.jobs import AnalysisJob
 
 HELD_SHARE = 4  # one part in so many of the fitting windows chooses the ridge
 
@@ -128,14 +130,14 @@ def noise_of(ids: Sequence[str], shape: Sequence[int], seed: int) -> Tensor:
     return torch.stack(drawn)
 
 
-class Windows:
+class AnalysisWindows:
     """The fitting, held and test windows of two splits, read again as often as needed."""
 
     def __init__(
         self,
         fit: Path,
         test: Path,
-        settings: dict[str, Any],
+        settings: AnalysisJob,
         *,
         device: torch.device,
         progress: Callable[..., Any],
@@ -145,7 +147,7 @@ class Windows:
         Args:
             fit: Directory of the split that probes are fitted on.
             test: Directory of the split that they are measured on.
-            settings: `Config.analysis_settings`.
+            settings: Of the job.
             device: Where the windows are read to.
             progress: Wraps the iteration over batches.
 
@@ -161,22 +163,22 @@ class Windows:
         for path, store in zip((fit, test), self.stores.values(), strict=True):
             if not store.has_depth:
                 raise InputError(f"{path} has no true depth to probe for")
-        self.settings, self.progress, self.device = settings["analysis"], progress, device
-        self.size = settings["image_size"]
-        self.patch = settings["patch_size"]
-        drawn = self._draw("fit", self.settings["fit_windows"], 0)
+        self.settings, self.progress, self.device = settings.analysis, progress, device
+        self.size = settings.image_size
+        self.patch = settings.patch_size
+        drawn = self._draw("fit", self.settings.fit_windows, 0)
         last = len(drawn) - len(drawn) // HELD_SHARE
         test_windows = self._draw("test", len(self.stores["test"]), 1)
         self.parts = {"fitted": drawn[:last], "held": drawn[last:], "test": test_windows}
 
     def _draw(self, store: str, count: int, seed: int) -> list[tuple[int, list[int]]]:
-        frames, stride = self.settings["frames"], self.settings["stride"]
+        frames, stride = self.settings.frames, self.settings.stride
         return draw_windows(self.stores[store], count, frames=frames, stride=stride, seed=seed)
 
     def batches(self, part: str) -> Iterator[Batch]:
         """Read the windows of `fitted`, `held` or `test`."""
         store = self.stores["test" if part == "test" else "fit"]
-        size, count = self.size, self.settings["batch"]
+        size, count = self.size, self.settings.batch
         read = read_batches(store, self.parts[part], batch=count, size=size)
         return (batch.to(self.device) for batch in self.progress(read))
 
@@ -189,18 +191,11 @@ class Windows:
     @property
     def shown(self) -> str:
         """The test clip whose clouds are drawn."""
-        return self.stores["test"].clips[self.settings["shown_clip"]].clip_id
+        return self.stores["test"].clips[self.settings.shown_clip].clip_id
 
     def record(self) -> dict[str, Any]:
         """Return what the numbers are about."""
         return {
             "clips": [self.stores["test"].clips[c].clip_id for c, _ in self.parts["test"]],
             "fit_windows": len(self.parts["fitted"]) + len(self.parts["held"]),
-            "inputs": {
-                name: {
-                    path.parent.name: sha256_file(path)
-                    for path in sorted(store.directory.glob("shard-*/index.json"))
-                }
-                for name, store in self.stores.items()
-            },
         }

@@ -2,64 +2,47 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from geomem.formats import InputError, load_module, read_checkpoint
+from geomem.errors import InputError
 from geomem.formats.teachers import load_image_teacher, load_teacher, read_basis, teacher_config
 from geomem.memory.reconstruction import FeatureBasis, compressed_features
-from geomem.models.control import MemoryControl
-from geomem.models.dinov2 import image_tokens
-from geomem.models.implicit import ImplicitControl, ImplicitMemory
-from geomem.models.projectors import AlignmentProjector, RepaProjector
-from geomem.models.uvit import UViT3DPose
-from geomem.models.vggt import VGGT
-from geomem.models.vggt_layers import PatchEmbedder
-from geomem.training.data import WindowDataset
-from geomem.training.network import VideoModel
+from geomem.methods.training import TrainedMethod
+from geomem.networks.dinov2 import image_tokens
+from geomem.networks.projectors import AlignmentProjector, RepaProjector
+from geomem.networks.vggt.layers import PatchEmbedder
+from geomem.networks.vggt.model import VGGT
+from geomem.settings.jobs import ImageTeacherModel, TrainingJob
 
 
-def build_model(
-    settings: dict[str, Any], dataset: WindowDataset, *, initial: Path | None
-) -> VideoModel:
-    """Return the untrained model of a variant.
+def build_model(settings: TrainingJob, *, initial: Path | None) -> TrainedMethod:
+    """Return the untrained method of a variant.
 
     Args:
-        settings: `Config.training_settings`.
-        dataset: Tells the channels of memory maps or histories.
+        settings: Of the job.
         initial: Checkpoint the backbone starts from, or None for random weights.
     """
-    if initial is None:
-        backbone = UViT3DPose(**settings["model"])
-    else:
-        read_checkpoint(initial)
-        backbone = load_module(UViT3DPose, initial, "backbone")
-    control, memory = None, None
-    if settings["variant"]["memory"]:
-        channels = dataset[0]["memory"].shape[1]
-        if "implicit" in settings["memory"]:
-            memory = ImplicitMemory(channels, **settings["memory"]["implicit"])
-            control = ImplicitControl.from_base(backbone, settings["memory"]["implicit"]["width"])
-        else:
-            control = MemoryControl.from_base(backbone, channels)
-    return VideoModel(backbone, control=control, memory=memory, projector=_projector(settings))
+    memory = settings.memory.face if settings.memory else None
+    return settings.method.spec.build(settings.method.settings, memory=memory, initial=initial)
 
 
-def _projector(settings: dict[str, Any]) -> AlignmentProjector | RepaProjector | None:
-    alignment = settings["variant"]["alignment"]
-    if not alignment:
+def build_projector(settings: TrainingJob) -> AlignmentProjector | RepaProjector | None:
+    """Return the projector of the aligned hidden state, with its scale head; None without."""
+    alignment = settings.alignment
+    if alignment is None:
         return None
-    widths = settings["model"]["channels"]
-    # down levels, the middle, then the up levels in reverse order of width
-    states = [*widths, *reversed(widths[:-1])]
-    image = settings.get("image_teacher")
-    channels = image_teacher_sizes(image)[0] if image else settings["features"]["channels"]
-    kind = RepaProjector if alignment["objective"] == "repa" else AlignmentProjector
-    projector = kind(states[alignment["level"]], channels)
+    if alignment.image_teacher:
+        channels = image_teacher_sizes(alignment.image_teacher)[0]
+    else:
+        assert settings.features is not None
+        channels = settings.features.channels
+    kind = RepaProjector if alignment.objective == "repa" else AlignmentProjector
+    projector = kind(settings.hidden_states[alignment.level].width, channels)
     # the released code leaves its projector and scale head out of the optimizer
-    return projector.requires_grad_(alignment["objective"] != "as_released")
+    return projector.requires_grad_(alignment.objective != "as_released")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,35 +77,43 @@ class OnlineImageTeacher:
         return replace(self, encoder=self.encoder.to(device))
 
 
-def image_teacher_sizes(settings: dict[str, Any]) -> tuple[int, int]:
-    """Return width and image size of the 2D teacher of `Config.training_settings`."""
-    if "dinov2" in settings:
-        return settings["dinov2"]["embed_dim"], settings["dinov2"]["image_size"]
-    config = teacher_config(settings["encoder_of"]["teacher"])
+def image_teacher_sizes(model: ImageTeacherModel) -> tuple[int, int]:
+    """Return width and image size of the 2D teacher."""
+    if model.dinov2:
+        return model.dinov2.embed_dim, model.dinov2.image_size
+    assert model.encoder_of is not None
+    config = teacher_config(model.encoder_of.architecture)
     return config.embed_dim, config.image_size
 
 
+def open_image_teacher(weights: Path, model: ImageTeacherModel) -> OnlineImageTeacher:
+    """Load the 2D teacher: DINOv2, or the image encoder of the VGGT that stands in for it."""
+    if model.dinov2:
+        encoder = load_image_teacher(weights, **model.dinov2.model_dump())
+    else:
+        assert model.encoder_of is not None
+        stand_in = model.encoder_of
+        vggt = load_teacher(weights, stand_in.architecture, sha256=stand_in.sha256)
+        encoder = vggt.aggregator.patch_embed
+    return OnlineImageTeacher(encoder=encoder, size=image_teacher_sizes(model)[1])
+
+
 def online_teacher(
-    settings: dict[str, Any], weights: Path | None, basis: Path | None
+    settings: TrainingJob, weights: Path | None, basis: Path | None
 ) -> OnlineTeacher | OnlineImageTeacher | None:
     """Load the teacher of a variant that is aligned without a cache; None where there is no such.
 
     Raises:
         InputError: If it is needed and its files were not given.
     """
-    if image := settings.get("image_teacher"):
+    alignment = settings.alignment
+    if alignment and alignment.image_teacher:
         if weights is None:
             raise InputError("alignment with a 2D teacher needs --weights")
-        encoder = load_image_teacher(weights, image)
-        return OnlineImageTeacher(encoder=encoder, size=image_teacher_sizes(image)[1])
-    if not (settings["variant"]["alignment"] and settings["features"]["online"]):
+        return open_image_teacher(weights, alignment.image_teacher)
+    if not (alignment and alignment.online):
         return None
     if weights is None or basis is None:
         raise InputError("alignment with `features.online` needs --weights and --basis")
-    teacher = load_teacher(
-        weights,
-        settings["teacher"],
-        sha256=settings["sha256"],
-        precision=settings["features"]["precision"],
-    )
+    teacher = load_teacher(weights, **alignment.online.model_dump())
     return OnlineTeacher(teacher=teacher, basis=read_basis(basis))

@@ -1,7 +1,7 @@
 """Training windows in plan order.
 
-Axes: T frames of a window, K memory frames, M channels of a memory's map or history, D width of
-compressed features, S pixels along a side of a frame, h and w cells of the teacher's grid.
+Axes: T frames of a window, K memory frames, M channels of a memory, D width of compressed
+features, S pixels along a side of a frame, h and w cells of the teacher's grid.
 """
 
 from pathlib import Path
@@ -10,12 +10,18 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
-from geomem.formats import ClipStore, FeatureCache, InputError, Plan, read_frames
+from geomem.errors import InputError
+from geomem.formats import ClipStore, FeatureCache, Plan, read_frames
 from geomem.geometry.cameras import check_cameras
-from geomem.memory.explicit import ExplicitMemory
-from geomem.memory.implicit import encode_history
+from geomem.memory.registry import Memory, Seen
+from geomem.memory.selection import choose_frames
+from geomem.methods.training import MEMORY
+from geomem.settings.jobs import MemoryJob, TrainingJob
+
+TOLD = ("depth", "confidence", "features")  # by the teacher, of each memory frame
 
 
 def to_model_range(rgb: Any) -> Tensor:
@@ -26,10 +32,10 @@ def to_model_range(rgb: Any) -> Tensor:
 class WindowDataset(Dataset[dict[str, Tensor]]):
     """Windows of a plan as tensors, in plan order.
 
-    Each item holds `frames` (T, 3, S, S) in [-1, 1] and `cameras` (T, 16); with a memory also
-    `memory`: the memory's map in every target view (T, M, S, S), or where it is implicit the
-    history that it compresses (K, M, h, w); with alignment also `tokens` (T, D, h, w), the
-    teacher's dequantised features of the window.
+    Each item holds `frames` (T, 3, S, S) in [-1, 1] and `cameras` (T, 16); with a memory also what
+    it reads by name, `memory.<name>`: maps (T, M, S, S) in every target view, or tokens (K, M, h,
+    w), padded with zeros to the largest number of frames; with alignment also `tokens` (T, D, h,
+    w), the teacher's dequantised features of the window.
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         store: ClipStore,
         plan: Plan,
         *,
-        memory: dict[str, Any] | None = None,
+        memory: MemoryJob | None = None,
         memory_cache: FeatureCache | None = None,
         window_cache: FeatureCache | None = None,
     ) -> None:
@@ -46,15 +52,13 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         Args:
             store: Clips of the plan's split.
             plan: The plan.
-            memory: `frames`, `channels` (of the features), `voxel_size`, `budget`,
-                `confidence_quantile`, `geometry` of the memory; or `frames`, `implicit` of an
-                implicit one.
+            memory: The variant's memory, or None.
             memory_cache: Cached reconstructions of the memory frames.
             window_cache: Cached features of the windows themselves, for alignment.
         """
         self.store, self.plan = store, plan
         self.memory, self.memory_cache, self.window_cache = memory, memory_cache, window_cache
-        if memory and memory["geometry"] == "truth" and not store.has_depth:
+        if memory and memory.geometry == "truth" and not store.has_depth:
             raise InputError(f"{store.directory} has no true depth; use `geometry: teacher`")
 
     def __len__(self) -> int:
@@ -75,54 +79,69 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             "cameras": torch.from_numpy(frames.cameras),
         }
         if self.memory:
-            implicit = "implicit" in self.memory
-            read = self._history if implicit else self._memory_map
-            item["memory"] = read(index, item["cameras"])
+            item |= self._remembered(self.memory, index, item["cameras"])
         if self.window_cache:
             item["tokens"] = self.window_cache.row(index)["features"]
         return item
 
-    def _history(self, index: int, cameras: Tensor) -> Tensor:
-        assert self.memory and self.memory_cache
-        window, cached = self.plan.windows[index], self.memory_cache.row(index)
-        chosen = tuple(cached["frames"][cached["frames"] >= 0].tolist())
-        seen = read_frames(self.store, window.clip, chosen, flip=window.flip)
-        return encode_history(
-            cached["features"][: len(chosen)],
-            torch.from_numpy(seen.cameras),
-            cameras[0],
-            frames=self.memory["frames"],
-        )
-
-    def _memory_map(self, index: int, cameras: Tensor) -> Tensor:
-        assert self.memory
+    def _remembered(self, memory: MemoryJob, index: int, cameras: Tensor) -> dict[str, Tensor]:
+        """Return what the window's memory reads of it."""
         size = self.store.rgb(0, [0]).shape[1]
-        if not self.memory["frames"]:
-            return ExplicitMemory.empty(self.memory["channels"]).render(cameras, size)
-        assert self.memory_cache
-        window, cached = self.plan.windows[index], self.memory_cache.row(index)
+        read = self._build(memory, index).read(cameras, size)
+        if memory.spec.form == "tokens":
+            missing = memory.most - len(next(iter(read.values())))
+            read = {name: pad(tokens, (*(0, 0) * 3, 0, missing)) for name, tokens in read.items()}
+        return {MEMORY + name: tensor for name, tensor in read.items()}
+
+    def _build(self, memory: MemoryJob, index: int) -> Memory:
+        """Build the memory of a window from the frames that its cache names."""
+        kind = memory.spec
+        if not memory.most:
+            return kind.empty(memory.channels)
+        window = self.plan.windows[index]
+        truth = memory.geometry == "truth"
+        cached = self._cached(memory, index)
         chosen = tuple(cached["frames"][cached["frames"] >= 0].tolist())
-        truth = self.memory["geometry"] == "truth"
-        seen = read_frames(self.store, window.clip, chosen, flip=window.flip, depth=truth)
-        kept = len(chosen)
-        depth = torch.from_numpy(seen.depth) if truth else cached["depth"][:kept]
-        built = ExplicitMemory.build(
-            (to_model_range(seen.rgb) + 1) / 2,
-            torch.from_numpy(seen.cameras),
-            depth,
-            cached["confidence"][:kept],
-            cached["features"][:kept],
-            budget=self.memory["budget"],
-            voxel_size=self.memory["voxel_size"],
-            confidence_quantile=self.memory["confidence_quantile"],
+        frames = read_frames(self.store, window.clip, chosen, flip=window.flip, depth=truth)
+        if self.memory_cache is not None and len(chosen) > memory.most:
+            raise InputError(
+                f"{self.memory_cache.directory} has {len(chosen)} frames of window {index}, the "
+                f"memory {memory.most} at most; give the cache of this variant"
+            )
+        told = {name: tensor[: len(chosen)] for name, tensor in cached.items() if name in TOLD}
+        if truth:
+            told["depth"] = torch.from_numpy(frames.depth)
+        seen = Seen(
+            frames=(to_model_range(frames.rgb) + 1) / 2,
+            cameras=torch.from_numpy(frames.cameras),
+            **told,
         )
-        return built.render(cameras, size)
+        return kind.build(seen, memory.settings)
+
+    def _cached(self, memory: MemoryJob, index: int) -> dict[str, Tensor]:
+        """Return which frames a window's memory holds, and what the teacher says of them."""
+        if self.memory_cache is not None:
+            row: dict[str, Tensor] = self.memory_cache.row(index)
+            return row
+        if memory.spec.needs:
+            raise InputError(f"memory {memory.kind} needs --memory-features")
+        window = self.plan.windows[index]
+        chosen = choose_frames(
+            range(window.history),
+            window.frames,
+            torch.from_numpy(self.store.cameras(window.clip)),
+            memory.cache.number(index),
+            selection=memory.selection,
+            near=memory.overlap.near,
+            far=memory.overlap.far,
+        )
+        return {"frames": torch.tensor(chosen)}
 
 
 def open_dataset(
     clips: Path,
     plan_path: Path,
-    settings: dict[str, Any],
+    settings: TrainingJob,
     *,
     memory_cache: Path | None = None,
     window_cache: Path | None = None,
@@ -132,7 +151,7 @@ def open_dataset(
     Args:
         clips: Directory of the plan's split.
         plan_path: The plan.
-        settings: `Config.training_settings`.
+        settings: Of the job.
         memory_cache: Folder of cached memory frames; none for a memory that is always empty.
         window_cache: Folder of cached features of the windows, for alignment.
     """
@@ -142,8 +161,6 @@ def open_dataset(
         FeatureCache(path, plan_path=plan_path) if path else None
         for path in (memory_cache, window_cache)
     ]
-    memory = None
-    if chosen := settings["variant"]["memory"]:
-        channels = settings["features"]["channels"]
-        memory = {**settings["memory"], **chosen, "channels": channels}
-    return WindowDataset(store, plan, memory=memory, memory_cache=caches[0], window_cache=caches[1])
+    return WindowDataset(
+        store, plan, memory=settings.memory, memory_cache=caches[0], window_cache=caches[1]
+    )

@@ -6,6 +6,7 @@ on GPUs through NCCL.
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,6 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
-
-from geomem.models.uvit_layers import ResBlock, TransformerBlock
 
 
 class Team:
@@ -52,19 +51,22 @@ class Team:
         self.is_main: bool = self.accelerator.is_main_process
         self.shards = parallel == "fsdp2" and self.size > 1
 
-    def spread(self, model: nn.Module) -> nn.Module:
+    def spread(self, model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
         """Return a model on this process's device that learns together with the others'.
 
         With FSDP2 its parameters are sharded in place: make the optimizer after this. (accelerate
         gives DDP on CPUs when it is asked for FSDP2, so torch is asked directly.)
+
+        Args:
+            model: On the CPU.
+            blocks: Parts of it that are sharded, and gathered, one by one.
         """
         model.to(self.device)
         if not self.shards:
             return self.accelerator.prepare_model(model) if self.size > 1 else model
         mesh = init_device_mesh(self.device.type, (self.size,))
-        for block in model.modules():
-            if isinstance(block, ResBlock | TransformerBlock):
-                fully_shard(block, mesh=mesh)
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)  # in place
         return model
 

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable
 
-from geomem.formats import InputError
+from geomem.errors import InputError
 
 # EX_TEMPFAIL of sysexits.h: "the user is invited to try again"
 EXIT_RESUMABLE = 75

@@ -12,24 +12,26 @@ from accelerate.utils.memory import should_reduce_batch_size
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from geomem.diffusion.schedule import CosineSchedule
-from geomem.formats import InputError, read_json, write_json
+from geomem.errors import InputError
+from geomem.formats import read_json, write_json
 from geomem.formats.states import Log, restore_tensors, state_tensors, whole
+from geomem.settings.jobs import TrainingJob
+from geomem.settings.training import Optimization
 from geomem.training.build import OnlineImageTeacher, OnlineTeacher
 from geomem.training.draws import draw_step
-from geomem.training.network import Objective, VideoModel
+from geomem.training.objective import Objective
 from geomem.training.parallel import Team
 from geomem.training.stopping import StoppedError
 
 
-def learning_rate_factor(step: int, recipe: dict[str, Any]) -> float:
+def learning_rate_factor(step: int, recipe: Optimization) -> float:
     """Return the factor on the learning rate at a step (0-based): warm-up, then the decay."""
-    if step < recipe["warmup_steps"]:
-        return float((step + 1) / recipe["warmup_steps"])
-    if recipe["decay"] == "constant":
+    if step < recipe.warmup_steps:
+        return float((step + 1) / recipe.warmup_steps)
+    if recipe.decay == "constant":
         return 1.0
-    rest = max(1, recipe["steps"] - recipe["warmup_steps"])
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - recipe["warmup_steps"]) / rest)))
+    rest = max(1, recipe.steps - recipe.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - recipe.warmup_steps) / rest)))
 
 
 class MicroBatch:
@@ -80,8 +82,8 @@ class Trainer:
 
     def __init__(
         self,
-        model: VideoModel,
-        settings: dict[str, Any],
+        model: Objective,
+        settings: TrainingJob,
         *,
         team: Team,
         teacher: OnlineTeacher | OnlineImageTeacher | None,
@@ -91,34 +93,28 @@ class Trainer:
 
         Args:
             model: On the CPU; trained itself, or a copy of it where it has to be sharded.
-            settings: `Config.training_settings`.
+            settings: Of the job.
             team: The processes.
             teacher: Gives the windows' features where they are aligned and not cached.
             micro: How many windows are taken at once.
         """
-        self.settings, self.recipe = settings, settings["recipe"]
+        self.settings, self.recipe = settings, settings.recipe
         self.team, self.micro, self.log = team, micro, Log()
         self.teacher = teacher and teacher.to(team.device)
         self.model = copy.deepcopy(model) if team.shards else model
         for module in self.model.trained_modules().values():
             module.train()
-        objective = Objective(
-            self.model,
-            CosineSchedule(shift=32 / settings["resolution"]),
-            alignment=settings["variant"]["alignment"],
-            batch=self.recipe["batch"],
-        )
-        self.objective = team.spread(objective)
-        rate = self.recipe["learning_rate"]
-        groups = self.model.parameter_groups(rate, zero_init_rate=self.recipe["zero_init_rate"])
+        self.objective = team.spread(self.model, self.model.method.blocks())
+        rate = self.recipe.learning_rate
+        groups = self.model.parameter_groups(rate, zero_init_rate=self.recipe.zero_init_rate)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = torch.optim.AdamW(
             groups,
             lr=rate,
-            betas=tuple(self.recipe["betas"]),
-            weight_decay=self.recipe["weight_decay"],
+            betas=self.recipe.betas,
+            weight_decay=self.recipe.weight_decay,
         )
-        self.ema = EMAModel(self.parameters, decay=self.recipe["ema_decay"])
+        self.ema = EMAModel(self.parameters, decay=self.recipe.ema_decay)
 
     def step(self, step: int, share: dict[str, Tensor]) -> None:
         """Take one optimizer step with this process's share of the global batch."""
@@ -127,22 +123,22 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * factor
         parts = self._gradients(windows)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe["clip_norm"])
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.step(self.parameters)
-        self._record(step, parts, float(whole(norm)), self.recipe["learning_rate"] * factor)
+        self._record(step, parts, float(whole(norm)), self.recipe.learning_rate * factor)
 
     def _draws(self, step: int, share: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what is drawn for this process's windows."""
         count, *shape = share["frames"].shape
         drawn = draw_step(
-            (self.recipe["batch"], *shape),
-            seed=self.settings["seed"],
+            self.model.method,
+            (self.recipe.batch, *shape),
+            seed=self.settings.seed,
             step=step,
-            noise=self.settings["variant"]["noise"],
-            camera_dropout=self.model.camera_dropout,
-            memory_dropout=self.settings["memory"]["dropout"] if "memory" in share else None,
+            noise=self.settings.noise,
+            memory_dropout=self.settings.memory_dropout,
             device=self.team.device,
         )
         first = self.team.number * count
@@ -228,15 +224,15 @@ class Trainer:
     def _position(self, step: int) -> dict[str, Any]:
         return {
             "step": step,
-            "next_window": step * self.recipe["batch"],
+            "next_window": step * self.recipe.batch,
             "learning_rate_factor": learning_rate_factor(step, self.recipe),
             "averaged_steps": step,
-            "seed": self.settings["seed"],
-            "precision": self.recipe["precision"],
+            "seed": self.settings.seed,
+            "precision": self.recipe.precision,
         }
 
     @torch.no_grad()
-    def finish(self, model: VideoModel) -> None:
+    def finish(self, model: Objective) -> None:
         """Leave the averaged weights, whole and on the CPU, in `model`."""
         self.ema.copy_to(self.parameters)
         if self.team.shards:

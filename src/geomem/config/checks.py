@@ -1,0 +1,332 @@
+"""Whether a configuration fits together: names resolve, lengths and kinds agree.
+
+Every check raises ValueError with the key, the value and what was expected.
+"""
+
+from collections.abc import Collection
+
+from pydantic import ValidationError
+
+from geomem.config.study import Config
+from geomem.diffusion.rollout_plans import plan_rollout
+from geomem.memory.registry import KINDS
+from geomem.methods.registry import METHODS
+from geomem.settings.analysis import AnalysisFigure
+from geomem.settings.evaluation import CurvesFigure, Figure, StripFigure, Video
+from geomem.settings.training import BestOf, Variant, VariantMemory
+
+
+def check(config: Config) -> None:
+    """Check everything that one model alone cannot see."""
+    _check_splits(config)
+    _check_teacher(config)
+    _check_registered(config)
+    for name, variant in config.variants.items():
+        _check_starts(config, name, variant)
+    _check_no_circle(config)
+    for name, variant in config.variants.items():
+        if variant.best_of:
+            _check_best_of(config, name, variant.best_of)
+        elif variant.trained:
+            _check_trained(config, name, variant)
+    _check_left_out(config)
+    _check_tables(config)
+    for name, figure in config.figures.items():
+        _check_figure(config, name, figure)
+    _check_analysis(config)
+    for name, video in config.videos.items():
+        _check_video(config, name, video)
+    for name in config.main:
+        shown = {*config.tables, *config.figures, *config.videos}
+        _known("experiments", "main", "name", name, shown)
+    for variant_name, protocols in config.runs().items():
+        for protocol_name in protocols:
+            _check_rollout(config, variant_name, protocol_name)
+
+
+def _known(group: str, name: str, key: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{group}.{name}.{key}: {value!r} is none of {sorted(choices)}")
+
+
+def _check_splits(config: Config) -> None:
+    scale = config.settings
+    for name, split in scale.splits.items():
+        _known("splits", name, "dataset", split.dataset, config.datasets)
+        try:
+            config.source_of(name).Options.model_validate(split.options)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(map(str, ("options", *fault["loc"])))
+            raise ValueError(
+                f"splits.{name}.{place} = {fault['input']!r}: {fault['msg']}"
+            ) from None
+    for name, plan in scale.plans.items():
+        _known("plans", name, "split", plan.split, scale.splits)
+        longest = 1 + (plan.frames - 1) * max(plan.strides)
+        available = scale.splits[plan.split].frames
+        if longest > available:
+            raise ValueError(
+                f"plans.{name}: {plan.frames} frames at stride {max(plan.strides)} span "
+                f"{longest} frames, clips of {plan.split} have {available}"
+            )
+    for name, protocol in scale.rollouts.protocols.items():
+        _known("rollouts.protocols", name, "split", protocol.split, scale.splits)
+        available = scale.splits[protocol.split].frames
+        if (protocol.frames or 0) > available:
+            raise ValueError(
+                f"rollouts.protocols.{name}: {protocol.frames} frames, clips of "
+                f"{protocol.split} have {available}"
+            )
+
+
+def _check_teacher(config: Config) -> None:
+    scale = config.settings
+    teacher = scale.teacher
+    _known("settings", "teacher", "train_split", teacher.train_split, scale.splits)
+    _known("settings", "teacher", "validation_split", teacher.validation_split, scale.splits)
+    _known("settings", "features", "basis_plan", scale.features.basis_plan, scale.plans)
+
+
+def _check_registered(config: Config) -> None:
+    """Everything that a variant names has its settings, given or by default."""
+    needed = {"methods": {variant.method for variant in config.variants.values()}}
+    needed["memory.kinds"] = {v.memory.kind for v in config.variants.values() if v.memory}
+    settings_of = {"methods": config.method_settings, "memory.kinds": config.kind_settings}
+    for group, names in needed.items():
+        for name in sorted(names):
+            try:
+                settings = settings_of[group](name)
+                if group == "methods":
+                    METHODS[name].check(settings, config.settings.resolution)
+            except ValidationError as error:
+                keys = ", ".join(str(fault["loc"][0]) for fault in error.errors())
+                raise ValueError(f"{group}.{name}: variants use it: name {keys}") from None
+            except ValueError as error:
+                raise ValueError(f"{group}.{name}: {error}") from None
+
+
+def _check_starts(config: Config, name: str, variant: Variant) -> None:
+    for key, start in (("initial", variant.initial), ("checkpoint_of", variant.checkpoint_of)):
+        if start is not None:
+            _known("variants", name, key, start, config.variants)
+    if variant.initial and (
+        config.variants[variant.initial].memory or config.variants[variant.initial].floor
+    ):
+        raise ValueError(
+            f"variants.{name}.initial: {variant.initial} has a memory branch, or no network"
+        )
+    if variant.checkpoint_of:
+        owner = config.variants[variant.checkpoint_of]
+        if not (owner.trained and owner.memory):
+            raise ValueError(
+                f"variants.{name}.checkpoint_of: {variant.checkpoint_of} is not trained with memory"
+            )
+        assert variant.memory is not None
+        _check_guidance(config, name, variant.memory)
+        if variant.memory.kind != owner.memory.kind:
+            raise ValueError(
+                f"variants.{name}.memory.kind: {variant.checkpoint_of} was trained with "
+                f"{owner.memory.kind}"
+            )
+    if variant.best_of:
+        for candidate in (*variant.best_of.among, *config.candidates_of(name)):
+            _known("variants", name, "among", candidate, config.variants)
+            chosen = config.variants[candidate]
+            if not (chosen.trained or chosen.checkpoint) or chosen.memory:
+                raise ValueError(f"variants.{name}.among: {candidate} is not a trained backbone")
+
+
+def _check_no_circle(config: Config) -> None:
+    made: set[str] = set()
+    left = set(config.variants)
+    while ready := {name for name in left if made.issuperset(config.starts_of(name))}:
+        made |= ready
+        left -= ready
+    if left:
+        raise ValueError(f"variants: {sorted(left)} start from each other in a circle")
+
+
+def _check_best_of(config: Config, name: str, rule: BestOf) -> None:
+    _known("variants", name, "protocol", rule.protocol, config.settings.rollouts.protocols)
+    among = config.candidates_of(name)
+    windows = {candidate: config.window_of(candidate) for candidate in among}
+    if len(set(windows.values())) > 1:
+        raise ValueError(f"variants.{name}.among: windows of different lengths {windows}")
+    methods = {candidate: config.method_of(candidate) for candidate in among}
+    if len(set(methods.values())) > 1:
+        raise ValueError(f"variants.{name}.among: different methods {methods}")
+
+
+def _check_trained(config: Config, name: str, variant: Variant) -> None:
+    scale = config.settings
+    recipe_name, plan_name = config.recipe_of(name)
+    _known("variants", name, "plan", plan_name, scale.plans)
+    _known("variants", name, "recipe", recipe_name, scale.recipes)
+    plan, recipe = scale.plans[plan_name], scale.recipes[recipe_name]
+    if recipe.steps * recipe.batch > plan.windows:
+        raise ValueError(
+            f"variants.{name}: {recipe.steps} steps of {recipe.batch} windows exceed the "
+            f"{plan.windows} windows of plan {plan_name}"
+        )
+    if variant.initial and config.method_of(variant.initial) != variant.method:
+        raise ValueError(
+            f"variants.{name}.initial: {variant.initial} is of method "
+            f"{config.method_of(variant.initial)}, not {variant.method}"
+        )
+    missing = METHODS[variant.method].conditions - config.source_of(plan.split).conditions
+    if missing:
+        raise ValueError(
+            f"variants.{name}: method {variant.method} is told {sorted(missing)}, which clips of "
+            f"{plan.split} do not have"
+        )
+    if variant.memory and not plan.memory:
+        raise ValueError(f"variants.{name}: plan {plan_name} has no memory")
+    if variant.memory:
+        _check_guidance(config, name, variant.memory)
+        _check_depth(config, name, plan.split)
+    if variant.alignment:
+        states = METHODS[variant.method].hidden_states(
+            config.method_settings(variant.method), scale.resolution
+        )
+        if variant.alignment.level >= len(states):
+            raise ValueError(
+                f"variants.{name}.alignment.level: {variant.alignment.level}, method "
+                f"{variant.method} shows {len(states)} hidden states"
+            )
+        if (variant.alignment.frames or 0) > plan.frames:
+            raise ValueError(
+                f"variants.{name}.alignment.frames: {variant.alignment.frames} exceed the "
+                f"{plan.frames} frames of plan {plan_name}"
+            )
+
+
+def _check_guidance(config: Config, name: str, memory: VariantMemory) -> None:
+    guidance = config.memory_guidance_of(memory)
+    if guidance != 1 and config.settings.memory.dropout == 0:
+        raise ValueError(
+            f"variants.{name}: guidance {guidance} on the memory needs memory.dropout above 0"
+        )
+
+
+def _check_depth(config: Config, name: str, split: str) -> None:
+    memory, source = config.variants[name].memory, config.source_of(split)
+    if memory is None or memory.geometry != "truth" or "depth" in source.conditions:
+        return
+    if name not in config.settings.leave_out:
+        raise ValueError(
+            f"variants.{name}: {source.name} has no true depth for `geometry: truth`; "
+            "name the variant in `leave_out`"
+        )
+
+
+def _check_left_out(config: Config) -> None:
+    gone = set(config.settings.leave_out)
+    for name in sorted(gone):
+        _known("settings", "leave_out", "variant", name, config.variants)
+    started = {start for name in config.variants.keys() - gone for start in config.starts_of(name)}
+    needed = gone & (started | {table.reference for table in config.tables.values()})
+    if needed:
+        raise ValueError(f"leave_out: other variants or tables need {sorted(needed)}")
+    picked = [name for name, variant in config.variants.items() if variant.best_of]
+    for name in config.settings.candidates:
+        _known("settings", "candidates", "variant", name, picked)
+
+
+def _check_tables(config: Config) -> None:
+    protocols = config.settings.rollouts.protocols
+    for name, table in config.tables.items():
+        shown = [row.variant for row in table.rows]
+        _known("tables", name, "reference", table.reference, shown)
+        for row in table.rows:
+            _known("tables", name, "rows.variant", row.variant, config.variants)
+        if config.variants[table.reference].floor:
+            raise ValueError(f"tables.{name}.reference: {table.reference} is a floor")
+        for column in table.columns:
+            _known("tables", name, "columns.protocol", column.protocol, protocols)
+
+
+def _check_figure(config: Config, name: str, figure: Figure) -> None:
+    scale = config.settings
+    for row in figure.rows:
+        _known("figures", name, "rows.variant", row.variant, config.variants)
+    for protocol in figure.shown_protocols:
+        _known("figures", name, "protocol", protocol, scale.rollouts.protocols)
+    if isinstance(figure, AnalysisFigure | CurvesFigure):
+        return
+    clips = scale.splits[scale.rollouts.protocols[figure.protocol].split].clips
+    frames = config.frames_of(figure.protocol)
+    shown = figure.frames if isinstance(figure, StripFigure) else 1
+    if figure.clip >= clips or shown > frames:
+        raise ValueError(
+            f"figures.{name}: clip {figure.clip} with {shown} frames is not among the "
+            f"{clips} clips of {frames} frames"
+        )
+
+
+def _check_video(config: Config, name: str, video: Video) -> None:
+    scale = config.settings
+    for row in video.rows:
+        _known("videos", name, "rows.variant", row.variant, config.variants)
+    protocols = scale.rollouts.protocols
+    _known("videos", name, "protocol", video.protocol, protocols)
+    available = scale.splits[protocols[video.protocol].split].clips
+    if video.clips > available:
+        raise ValueError(f"videos.{name}: {video.clips} clips, {video.protocol} has {available}")
+
+
+def _check_analysis(config: Config) -> None:
+    chosen, scale = config.settings.analysis, config.settings
+    for key, name, trained in (
+        ("fit_split", chosen.fit_split, True),
+        ("test_split", chosen.test_split, False),
+    ):
+        _known("settings", "analysis", key, name, scale.splits)
+        split = scale.splits[name]
+        if "depth" not in config.source_of(name).conditions:
+            raise ValueError(f"analysis.{key}: clips of {name} have no true depth")
+        if (split.role == "train") != trained:
+            raise ValueError(f"analysis.{key}: {name} has role {split.role}")
+        if 1 + (chosen.frames - 1) * chosen.stride > split.frames:
+            raise ValueError(f"analysis.{key}: windows exceed the clips of {name}")
+    if chosen.fit_windows > scale.splits[chosen.fit_split].clips:
+        raise ValueError("analysis.fit_windows: more than the clips of the split")
+    if chosen.shown_clip >= scale.splits[chosen.test_split].clips:
+        raise ValueError("analysis.shown_clip: not among the clips of the split")
+    for name in config.analysed():
+        _known("analysis", "rows", "variant", name, config.variants)
+        variant = config.variants[name]
+        if variant.memory or variant.floor or chosen.frames > config.window_of(name):
+            raise ValueError(
+                f"analysis.rows: {name} is no backbone that sees {chosen.frames} frames"
+            )
+        method = config.method_of(name)
+        states = METHODS[method].hidden_states(config.method_settings(method), scale.resolution)
+        if chosen.level >= len(states):
+            raise ValueError(f"analysis.level: {name} has no hidden state {chosen.level}")
+
+
+def _check_rollout(config: Config, variant: str, protocol: str) -> None:
+    rollouts = config.settings.rollouts
+    _check_depth(config, variant, rollouts.protocols[protocol].split)
+    if config.variants[variant].floor:
+        return
+    method, split = METHODS[config.method_of(variant)], rollouts.protocols[protocol].split
+    missing = method.conditions - config.source_of(split).conditions
+    if missing:
+        raise ValueError(
+            f"rollouts.protocols.{protocol}: {variant} is told {sorted(missing)}, which clips of "
+            f"{split} do not have"
+        )
+    memory = config.variants[variant].memory
+    if memory and KINDS[memory.kind].form not in method.reads:
+        raise ValueError(f"variants.{variant}: {method.name} cannot read memory {memory.kind}")
+    try:
+        plan_rollout(
+            config.frames_of(protocol),
+            window=config.window_of(variant),
+            keyframe_density=config.keyframe_density_of(variant, protocol),
+            context=rollouts.context,
+        )
+    except ValueError as error:
+        raise ValueError(f"rollouts.protocols.{protocol}: {variant}: {error}") from None

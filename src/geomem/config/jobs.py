@@ -1,0 +1,322 @@
+"""The settings of every job, made of the configuration: what the job may read, and no more."""
+
+from dataclasses import dataclass
+
+from geomem.config.study import Config
+from geomem.memory.registry import KINDS
+from geomem.methods.registry import METHODS
+from geomem.metrics.registry import FAMILIES, metric_of
+from geomem.settings.evaluation import CurvesFigure
+from geomem.settings.jobs import (
+    AlignmentJob,
+    AnalysisJob,
+    AnalysisTableJob,
+    DinoV2Model,
+    FactsJob,
+    FeaturesJob,
+    FigureJob,
+    ImageTeacherModel,
+    ImportJob,
+    MemoryJob,
+    MethodJob,
+    PickCriterion,
+    PickJob,
+    PlanJob,
+    RolloutJob,
+    SamplingJob,
+    ScoresJob,
+    TableJob,
+    TeacherJob,
+    TeacherModel,
+    TeacherTableJob,
+    TrainingJob,
+    VideoJob,
+)
+from geomem.settings.training import Alignment, VariantMemory
+from geomem.sources.registry import ClipsOfSplit
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """Settings of jobs by stage."""
+
+    config: Config
+
+    def clips(self, split: str) -> ClipsOfSplit:
+        """Of the jobs that make a split."""
+        scale, chosen = self.config.settings, self.config.settings.splits[split]
+        source = self.config.source_of(split)
+        return ClipsOfSplit(
+            name=split,
+            role=chosen.role,
+            clips=chosen.clips,
+            frames=chosen.frames,
+            shards=chosen.shards,
+            resolution=scale.resolution,
+            supersample=scale.supersample,
+            settings=self.config.datasets[chosen.dataset],
+            options=source.Options.model_validate(chosen.options),
+            version=source.version,
+        )
+
+    def plan(self, plan: str) -> PlanJob:
+        """Of the job that draws a plan."""
+        return PlanJob(plan=self.config.settings.plans[plan])
+
+    def teacher(self) -> TeacherJob:
+        """Of the jobs that train and measure the teacher."""
+        teacher = self.config.settings.teacher
+        return TeacherJob(
+            architecture=teacher.architecture,
+            training=teacher.training,
+            resolution=self.config.settings.resolution,
+        )
+
+    def teacher_model(self) -> TeacherModel:
+        """Of the frozen teacher that jobs load."""
+        scale = self.config.settings
+        return TeacherModel(
+            architecture=scale.teacher.architecture,
+            sha256=scale.teacher.sha256,
+            precision=scale.features.precision,
+        )
+
+    def features(self, plan: str) -> FeaturesJob:
+        """Of the jobs that fit the basis and cache features of a plan."""
+        scale = self.config.settings
+        return FeaturesJob(
+            plan=scale.plans[plan],
+            teacher=self.teacher_model(),
+            features=scale.features,
+            geometry=scale.memory.geometry,
+            overlap=scale.memory.overlap,
+            resolution=scale.resolution,
+        )
+
+    def method(self, variant: str) -> MethodJob:
+        """Of a variant's method."""
+        name = self.config.method_of(variant)
+        settings = self.config.method_settings(name)
+        return MethodJob(name=name, version=METHODS[name].version, settings=settings)
+
+    def memory(self, memory: VariantMemory) -> MemoryJob:
+        """Of a variant's memory."""
+        scale, kind = self.config.settings, KINDS[memory.kind]
+        return MemoryJob(
+            kind=kind.name,
+            version=kind.version,
+            settings=self.config.kind_settings(kind.name),
+            fewest=memory.fewest,
+            most=memory.most,
+            geometry=memory.geometry,
+            selection=memory.selection,
+            overlap=scale.memory.overlap,
+            channels=scale.features.channels,
+        )
+
+    def _alignment(self, alignment: Alignment) -> AlignmentJob:
+        online = alignment.teacher == "3d" and self.config.settings.features.online
+        return AlignmentJob(
+            objective=alignment.objective,
+            level=alignment.level,
+            frames=alignment.frames,
+            weight=alignment.weight,
+            scale_weight=alignment.scale_weight,
+            image_teacher=self._image_teacher() if alignment.teacher == "2d" else None,
+            online=self.teacher_model() if online else None,
+        )
+
+    def _image_teacher(self) -> ImageTeacherModel:
+        """Of the 2D teacher: DINOv2, or the model whose encoder stands in."""
+        chosen = self.config.settings.image_teacher
+        if not chosen.weights:
+            return ImageTeacherModel(encoder_of=self.teacher_model())
+        sizes = chosen.model_dump(exclude={"weights"})
+        return ImageTeacherModel(dinov2=DinoV2Model.model_validate(sizes))
+
+    def training(self, variant: str, seed: int) -> TrainingJob:
+        """Of the job that trains a variant."""
+        config, scale = self.config, self.config.settings
+        chosen = config.variants[variant]
+        recipe, plan = config.recipe_of(variant)
+        reads_features = chosen.memory or config.aligned_in_3d(variant)
+        return TrainingJob(
+            method=self.method(variant),
+            seed=seed,
+            resolution=scale.resolution,
+            recipe=scale.recipes[recipe],
+            plan=scale.plans[plan],
+            noise=chosen.noise,
+            initial=chosen.initial,
+            features=scale.features if reads_features else None,
+            memory=self.memory(chosen.memory) if chosen.memory else None,
+            memory_dropout=scale.memory.dropout if chosen.memory else None,
+            alignment=self._alignment(chosen.alignment) if chosen.alignment else None,
+        )
+
+    def imported(self, variant: str) -> ImportJob:
+        """Of the job that brings weights that are there already into a checkpoint."""
+        checkpoint = self.config.variants[variant].checkpoint
+        assert checkpoint is not None
+        return ImportJob(method=self.method(variant), sha256=checkpoint.sha256)
+
+    def pick(self, variant: str) -> PickJob:
+        """Of the jobs that pick a variant and adopt its checkpoint."""
+        rule = self.config.variants[variant].best_of
+        assert rule is not None
+        criteria = []
+        for criterion in rule.criteria:
+            better = metric_of(criterion.metric).better
+            assert better != "neither"
+            criteria.append(PickCriterion(metric=criterion.metric, better=better))
+        return PickJob(
+            among=self.config.candidates_of(variant),
+            protocol=rule.protocol,
+            criteria=tuple(criteria),
+        )
+
+    def rollout(self, variant: str, protocol: str) -> RolloutJob:
+        """Of the job that generates the videos of a variant."""
+        config, rollouts = self.config, self.config.settings.rollouts
+        chosen = config.variants[variant]
+        needs = config.needs_of(variant)
+        return RolloutJob(
+            clips=self.clips(rollouts.protocols[protocol].split),
+            frames=config.frames_of(protocol),
+            context=rollouts.context,
+            method=self.method(variant),
+            memory=self.memory(chosen.memory) if chosen.memory else None,
+            geometry=config.settings.memory.geometry if "geometry" in needs else None,
+            teacher=self.teacher_model() if needs else None,
+            sampling=None if chosen.floor else self._sampling(variant, protocol),
+        )
+
+    def _sampling(self, variant: str, protocol: str) -> SamplingJob:
+        config, rollouts = self.config, self.config.settings.rollouts
+        memory = config.variants[variant].memory
+        return SamplingJob(
+            window=config.window_of(variant),
+            keyframe_density=config.keyframe_density_of(variant, protocol),
+            steps=rollouts.sampling_steps,
+            keyframes=rollouts.keyframes,
+            interpolation=rollouts.interpolation,
+            memory_guidance=config.memory_guidance_of(memory) if memory else None,
+            precision=rollouts.precision,
+            seed=rollouts.seed,
+        )
+
+    def scores(self, protocol: str, family: str) -> ScoresJob:
+        """Of the job that scores a protocol by a family of metrics."""
+        scores, known = self.config.settings.scores, FAMILIES[family]
+        return ScoresJob(
+            family=family,
+            version=known.version,
+            settings=scores.families.get(family) or known.Settings(),
+            revisit_gap=scores.revisit_gap,
+            protocol=protocol,
+            frames=self.config.frames_of(protocol),
+            context=self.config.settings.rollouts.context,
+        )
+
+    def analysis(self, variant: str | None) -> AnalysisJob:
+        """Of the job that analyses a variant's features, or with None the teacher's."""
+        config, scale = self.config, self.config.settings
+        chosen, sizes = scale.analysis, scale.teacher.architecture
+        # the cells of the states that every analysed backbone shows
+        method = METHODS[config.method_of(config.analysed()[0])]
+        states = method.hidden_states(config.method_settings(method.name), scale.resolution)
+        alignment = config.variants[variant].alignment if variant is not None else None
+        return AnalysisJob(
+            analysis=chosen,
+            fit=self.clips(chosen.fit_split),
+            test=self.clips(chosen.test_split),
+            resolution=scale.resolution,
+            teacher=self.teacher_model(),
+            image_size=sizes.get("image_size", 518),
+            patch_size=sizes.get("patch_size", 14),
+            layer=scale.features.layer,
+            channels=scale.features.channels,
+            side=states[chosen.level].side,
+            method=self.method(variant) if variant is not None else None,
+            alignment=self._alignment(alignment) if alignment else None,
+        )
+
+    def table(self, table: str) -> TableJob:
+        """Of the job that renders a table."""
+        config, shown = self.config, self.config.tables[table]
+        variants = {row.variant for row in shown.rows}
+        return TableJob(
+            table=shown,
+            floors=tuple(sorted(name for name in config.floors if name in variants)),
+            scale=config.scale,
+            seeds=config.settings.seeds,
+            stands_in=self._stands_in(table),
+            teacher=config.settings.teacher.name,
+            bootstrap=config.settings.scores.bootstrap,
+        )
+
+    def _stands_in(self, table: str) -> str:
+        """Say what stands in for what in a table; the 2D teacher where it is one of them."""
+        config, scale = self.config, self.config.settings
+        shown = (config.variants[row.variant].alignment for row in config.tables[table].rows)
+        if scale.image_teacher.weights or all(a is None or a.teacher == "3d" for a in shown):
+            return scale.stands_in
+        name = scale.teacher.name
+        return f"{scale.stands_in}; the image encoder of {name} for DINOv2, the 2D teacher"
+
+    def facts(self) -> FactsJob:
+        """Of the job that states what the paper's text says of this scale."""
+        scale = self.config.settings
+        splits = {protocol.split for protocol in scale.rollouts.protocols.values()}
+        return FactsJob(
+            scale=self.config.scale,
+            resolution=scale.resolution,
+            seeds=len(scale.seeds),
+            context=scale.rollouts.context,
+            sampling_steps=scale.rollouts.sampling_steps,
+            scale_from=scale.memory.geometry.scale_from,
+            embedded=not any(self.config.source_of(split).downloads for split in splits),
+        )
+
+    def teacher_table(self) -> TeacherTableJob:
+        """Of the job that renders the table of the teacher's errors."""
+        scale = self.config.settings
+        return TeacherTableJob(
+            scale=self.config.scale, stands_in=scale.stands_in, teacher=scale.teacher.name
+        )
+
+    def analysis_table(self) -> AnalysisTableJob:
+        """Of the job that renders the tables of the analysis."""
+        config, scale = self.config, self.config.settings
+        assert config.analysis is not None
+        return AnalysisTableJob(
+            rows=config.analysis.rows,
+            analysis=scale.analysis,
+            scale=config.scale,
+            seeds=scale.seeds,
+            stands_in=scale.stands_in,
+            teacher=scale.teacher.name,
+            bootstrap=scale.scores.bootstrap,
+        )
+
+    def figure(self, figure: str) -> FigureJob:
+        """Of the job that draws a figure."""
+        config, scale, chosen = self.config, self.config.settings, self.config.figures[figure]
+        probed = chosen.kind in ("probes", "clouds")
+        intervals = isinstance(chosen, CurvesFigure) or chosen.kind == "probes"
+        shown = {row.variant for row in chosen.rows}
+        return FigureJob(
+            figure=chosen,
+            seeds=scale.seeds,
+            floors=tuple(sorted(name for name in config.floors if name in shown)),
+            context=scale.rollouts.context,
+            bootstrap=scale.scores.bootstrap if intervals else None,
+            analysis=scale.analysis if probed else None,
+        )
+
+    def video(self, video: str) -> VideoJob:
+        """Of the job that writes a video for people."""
+        scale = self.config.settings
+        return VideoJob(
+            video=self.config.videos[video], seeds=scale.seeds, context=scale.rollouts.context
+        )

@@ -1,0 +1,283 @@
+"""The whole configuration, and what follows from it by name."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from geomem.config.cluster import Resources
+from geomem.formats.cache_kinds import CacheKind
+from geomem.memory.registry import KINDS, Need
+from geomem.methods.registry import METHODS
+from geomem.metrics.registry import family_of
+from geomem.registry.fields import ByName
+from geomem.registry.strict import Positive, Strict
+from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisTable
+from geomem.settings.data import Dataset, PlanSettings, Split
+from geomem.settings.evaluation import (
+    CurvesFigure,
+    Figure,
+    FigureRow,
+    Rollouts,
+    Scores,
+    TableRow,
+    TableSettings,
+    Video,
+)
+from geomem.settings.memory import Features, ImageTeacher, Memory, Teacher
+from geomem.settings.training import Optimization, Variant, VariantMemory
+from geomem.sources.registry import SOURCES, Source
+
+
+class Tracking(Strict):
+    """Where MLflow keeps its mirror."""
+
+    uri: str = Field(default="sqlite:///mlflow.db", description="store or server address")
+    experiment: str = "geomem"
+
+
+class Scale(Strict):
+    """Everything that depends on the scale (`config/scales/<name>.yaml`)."""
+
+    resolution: Positive = Field(description="pixels of the square frames")
+    supersample: Positive = 1
+    seeds: tuple[int, ...] = Field(min_length=1)
+    stands_in: str = Field(description="one sentence for captions: what stands in for what")
+    splits: dict[str, Split]
+    plans: dict[str, PlanSettings]
+    teacher: Teacher
+    image_teacher: ImageTeacher = ImageTeacher()
+    features: Features
+    memory: Memory
+    methods: Annotated[dict[str, Any], ByName(METHODS, lambda method: method.Settings)] = Field(
+        description="by method; one all of whose settings have defaults need not be named"
+    )
+    recipes: dict[str, Optimization]
+    rollouts: Rollouts
+    scores: Scores
+    analysis: Analysis
+    resources: dict[str, Resources] = Field(
+        description="by stage, or by `stage.detail` where one kind of job differs"
+    )
+    leave_out: tuple[str, ...] = Field(
+        default=(), description="variants that this scale does not train; their rows go too"
+    )
+    candidates: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="`best_of` variants that choose among fewer candidates at this scale",
+    )
+
+
+class Config(Strict):
+    """The whole configuration; `load_config` checks that it fits together."""
+
+    scale: str
+    tracking: Tracking = Tracking()
+    plugins: tuple[str, ...] = Field(
+        default=(), description="modules that register methods, memories, metrics or sources"
+    )
+    settings: Scale
+    datasets: dict[str, Dataset]
+    variants: dict[str, Variant]
+    tables: dict[str, TableSettings]
+    figures: dict[str, Figure] = Field(default_factory=dict)
+    analysis: AnalysisTable | None = Field(
+        default=None, description="the table of what features know; not part of the main job"
+    )
+    videos: dict[str, Video] = Field(default_factory=dict)
+    main: tuple[str, ...] = Field(default=(), description="what the main job makes of them")
+
+    # --- variants -----------------------------------------------------------------------------
+
+    @property
+    def floors(self) -> list[str]:
+        """The variants that need no model: they have no checkpoint, and one seed."""
+        return [name for name, variant in self.variants.items() if variant.floor]
+
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        """Return the seeds a variant has; a floor draws nothing."""
+        return self.settings.seeds[:1] if variant in self.floors else self.settings.seeds
+
+    def candidates_of(self, variant: str) -> tuple[str, ...]:
+        """Return among which variants a `best_of` variant is picked at this scale."""
+        rule = self.variants[variant].best_of
+        assert rule is not None
+        return self.settings.candidates.get(variant, rule.among)
+
+    def starts_of(self, variant: str) -> tuple[str, ...]:
+        """Return the variants whose checkpoints a variant is made from."""
+        chosen = self.variants[variant]
+        if chosen.best_of:
+            return self.candidates_of(variant)
+        start = chosen.initial or chosen.checkpoint_of
+        return (start,) if start else ()
+
+    def weights_of(self, variant: str) -> str:
+        """Return the variant whose checkpoint a variant generates with."""
+        return self.variants[variant].checkpoint_of or variant
+
+    def backbone_of(self, variant: str) -> str:
+        """Return the variant whose checkpoint holds the backbone."""
+        weights = self.weights_of(variant)
+        chosen = self.variants[weights]
+        return chosen.initial if chosen.memory and chosen.initial else weights
+
+    def method_of(self, variant: str) -> str:
+        """Return the name of a variant's method: its own, or that of what it is made from."""
+        chosen = self.variants[variant]
+        if chosen.best_of or chosen.checkpoint_of:
+            return self.method_of(self.starts_of(variant)[0])
+        return chosen.method
+
+    def source_of(self, split: str) -> Source:
+        """Return the source of a split's clips."""
+        return SOURCES[self.datasets[self.settings.splits[split].dataset].source]
+
+    def recipe_of(self, variant: str) -> tuple[str, str]:
+        """Return the names of a trained variant's recipe and plan."""
+        chosen = self.variants[variant]
+        assert chosen.recipe and chosen.plan
+        return chosen.recipe, chosen.plan
+
+    def window_of(self, variant: str) -> int:
+        """Return how many frames a variant sees at once: those of its backbone's windows."""
+        backbone = self.backbone_of(variant)
+        chosen = self.variants[backbone]
+        if chosen.best_of:
+            return self.window_of(self.candidates_of(backbone)[0])
+        if chosen.checkpoint:
+            return chosen.checkpoint.window
+        return self.settings.plans[self.recipe_of(backbone)[1]].frames
+
+    # --- memory and alignment -------------------------------------------------------------------
+
+    def method_settings(self, method: str) -> Any:
+        """Return what this scale says of a method."""
+        return self.settings.methods.get(method) or METHODS[method].Settings()
+
+    def kind_settings(self, kind: str) -> Any:
+        """Return what this scale says of a kind of memory."""
+        return self.settings.memory.kinds.get(kind) or KINDS[kind].Settings()
+
+    def needs_of(self, variant: str) -> frozenset[Need]:
+        """Return what the teacher has to tell of the frames in a variant's memory."""
+        memory = self.variants[variant].memory
+        return KINDS[memory.kind].needs if memory and memory.most else frozenset()
+
+    def caches_of(self, variant: str) -> dict[str, CacheKind]:
+        """Return the feature caches that a trained variant reads, by purpose."""
+        memory, caches = self.variants[variant].memory, {}
+        if memory and self.needs_of(variant):
+            caches["memory_features"] = CacheKind(
+                fewest=memory.fewest, most=memory.most, selection=memory.selection
+            )
+        if self.aligned_in_3d(variant) and not self.settings.features.online:
+            caches["window_features"] = CacheKind()
+        return caches
+
+    def aligned_in_3d(self, variant: str) -> bool:
+        """Return whether a variant is aligned with the 3D teacher."""
+        alignment = self.variants[variant].alignment
+        return alignment is not None and alignment.teacher == "3d"
+
+    def online_weights_of(self, variant: str) -> str:
+        """Return the file of the teacher that runs while a variant is trained; empty for none."""
+        scale, alignment = self.settings, self.variants[variant].alignment
+        of_3d = scale.teacher.weights.format(scale=self.scale)
+        if alignment and alignment.teacher == "2d":
+            return scale.image_teacher.weights or of_3d
+        return of_3d if alignment and scale.features.online else ""
+
+    def memory_guidance_of(self, memory: VariantMemory) -> float:
+        """Return the scale of the guidance on a variant's memory."""
+        own, common = memory.guidance, self.settings.rollouts.memory_guidance
+        return common if own is None else own
+
+    # --- protocols and what is shown --------------------------------------------------------------
+
+    def frames_of(self, protocol: str) -> int:
+        """Return the length of a protocol's videos."""
+        chosen = self.settings.rollouts.protocols[protocol]
+        return chosen.frames or self.settings.splits[chosen.split].frames
+
+    def keyframe_density_of(self, variant: str, protocol: str) -> float:
+        """Return the share of frames made first, at least two of them; 1 where one window makes
+        all at once."""
+        frames = self.frames_of(protocol)
+        at_once = frames <= self.window_of(variant)
+        return 1.0 if at_once else max(self.settings.rollouts.keyframe_density, 2 / frames)
+
+    def analysed(self) -> list[str]:
+        """Return the variants whose hidden states are analysed, for the table or a figure."""
+        figures = [f for f in self.figures.values() if isinstance(f, AnalysisFigure)]
+        table = self.analysis.rows if self.analysis else ()
+        shown = [*table, *(row for figure in figures for row in figure.rows)]
+        return list(dict.fromkeys(row.variant for row in shown))
+
+    def runs(self) -> dict[str, list[str]]:
+        """Return every variant that is needed, in order, with the protocols it generates."""
+        wanted: dict[str, set[str]] = {name: set() for name in self.analysed()}
+        for variant, protocol in self.scored():
+            wanted.setdefault(variant, set()).add(protocol)
+        for shown in (*self.figures.values(), *self.videos.values()):
+            for row in shown.rows:
+                wanted.setdefault(row.variant, set()).update(shown.shown_protocols)
+        waiting = list(wanted)
+        while waiting:
+            starts = self.starts_of(waiting.pop())
+            waiting += [start for start in starts if start not in wanted]
+            wanted |= {start: set() for start in starts if start not in wanted}
+        for name in [name for name in wanted if self.variants[name].best_of]:
+            for candidate, protocol in self.deciding(name):
+                wanted[candidate].add(protocol)
+        order = self.settings.rollouts.protocols
+        return {
+            name: [protocol for protocol in order if protocol in wanted[name]]
+            for name in self.variants
+            if name in wanted
+        }
+
+    def deciding(self, picked: str) -> list[tuple[str, str]]:
+        """Return which variants are scored on which protocol to make a pick; none where there is
+        one candidate alone."""
+        rule, among = self.variants[picked].best_of, self.candidates_of(picked)
+        assert rule is not None
+        return [(name, rule.protocol) for name in among] if len(among) > 1 else []
+
+    def families_of(self, table: TableSettings, protocol: str) -> list[str]:
+        """Return the families of metrics that a table shows of a protocol."""
+        columns = [column for column in table.columns if column.protocol == protocol]
+        return sorted({family_of(column.metric) for column in columns})
+
+    def families_of_curves(self, figure: CurvesFigure) -> list[str]:
+        """Return the families of metrics that a figure of curves shows."""
+        return sorted({family_of(metric) for metric in figure.metrics})
+
+    def scored(self) -> dict[tuple[str, str], list[str]]:
+        """Return by variant and protocol the families of metrics that tables and figures show."""
+        wanted: dict[tuple[str, str], set[str]] = {}
+
+        def add(rows: Iterable[TableRow | FigureRow], protocol: str, families: list[str]) -> None:
+            for row in rows:
+                wanted.setdefault((row.variant, protocol), set()).update(families)
+
+        for table in self.tables.values():
+            for protocol in {column.protocol: None for column in table.columns}:
+                add(table.rows, protocol, self.families_of(table, protocol))
+        for figure in self.figures.values():
+            if isinstance(figure, CurvesFigure):
+                for protocol in figure.protocols:
+                    add(figure.rows, protocol, self.families_of_curves(figure))
+        return {run: sorted(families) for run, families in wanted.items()}
+
+    def scores(self) -> dict[tuple[str, str], list[str]]:
+        """Return by variant and protocol all families that are scored: those shown, and those that
+        picks are made by."""
+        wanted = {run: set(families) for run, families in self.scored().items()}
+        for name in self.runs():
+            rule = self.variants[name].best_of
+            if rule:
+                families = {family_of(criterion.metric) for criterion in rule.criteria}
+                for run in self.deciding(name):
+                    wanted.setdefault(run, set()).update(families)
+        return {run: sorted(families) for run, families in wanted.items()}

@@ -1,0 +1,455 @@
+"""Every job of a study: what it makes, of what, with which settings.
+
+Said once: the rules take their inputs, options and parameters from here, and verification compares
+every record on disk with it. Paths are relative to the project's root.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from geomem.config import Config, JobSettings
+from geomem.formats.cache_kinds import CacheKind
+from geomem.layout import Layout
+from geomem.metrics.registry import family_of
+from geomem.registry.strict import Strict
+from geomem.settings.analysis import AnalysisFigure
+from geomem.settings.evaluation import CurvesFigure, Figure, Video
+from geomem.sources.registry import Download
+
+Files = Path | list[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job.
+
+    Attributes:
+        stage: Whose package makes it, and whose version its record carries.
+        settings: What it may read of the configuration.
+        record: The JSON file that says how it was made.
+        outputs: All its files, the record among them.
+        inputs: What it reads, by name; their checksums are in the record.
+        options: How its command is told of them: option -> file, or folder of the files.
+        sums: Outputs whose checksums stand in the record, by their key there.
+        choice: The record of the pick that it adopts. A pick that is made again with the same
+            outcome changes nothing after it, so the outcome is compared, not the record.
+        candidates: The records of the checkpoints that it may adopt, by variant.
+        rootless: Whether it is made from the configuration alone. No file can then be newer than an
+            outdated one, whose record has to go for it to be made again.
+    """
+
+    stage: str
+    settings: Strict
+    record: Path
+    outputs: tuple[Path, ...]
+    inputs: dict[str, Files] = field(default_factory=dict)
+    options: dict[str, Files] = field(default_factory=dict)
+    sums: dict[str, Path] = field(default_factory=dict)
+    choice: Path | None = None
+    candidates: dict[str, Path] = field(default_factory=dict)
+    rootless: bool = False
+
+    def command_line(self) -> str:
+        """Return the options that name the inputs."""
+        words = []
+        for name, given in self.options.items():
+            paths = [given] if isinstance(given, Path) else given
+            words += [f"--{name.replace('_', '-')}", *map(str, paths)]
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Dag:
+    """The jobs of a configuration."""
+
+    config: Config
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where their files lie."""
+        return Layout(self.config.scale)
+
+    @cached_property
+    def settings(self) -> JobSettings:
+        """What they may read."""
+        return JobSettings(self.config)
+
+    @property
+    def teacher(self) -> str:
+        """Name of the teacher."""
+        return self.config.settings.teacher.name
+
+    @property
+    def weights(self) -> Path:
+        """The teacher's weights."""
+        return Path(self.config.settings.teacher.weights.format(scale=self.config.scale))
+
+    @property
+    def basis(self) -> Path:
+        """The basis of the teacher's features."""
+        return self.layout.basis(self.teacher)
+
+    # --- clips, plans, teacher, features ----------------------------------------------------------
+
+    def dataset(self, split: str) -> str:
+        """Return the data set of a split."""
+        return self.config.settings.splits[split].dataset
+
+    def folder(self, split: str) -> Path:
+        """Return the folder of a split's shards."""
+        return self.layout.clips(self.dataset(split), split)
+
+    def shards(self, split: str) -> list[Path]:
+        """Return the indices of all shards of a split."""
+        numbers = range(self.config.settings.splits[split].shards)
+        dataset = self.dataset(split)
+        return [self.layout.shard(dataset, split, n) / "index.json" for n in numbers]
+
+    def clips(self, split: str, number: int) -> Job:
+        """Return the job that makes a shard."""
+        folder = self.layout.shard(self.dataset(split), split, number)
+        source, inputs = self.config.source_of(split), dict[str, Files]()
+        if source.downloads:
+            inputs["choice"] = self.layout.chosen_clips(split)
+        depth = ("depth",) if "depth" in source.conditions else ()
+        options = {"archive": self.layout.unpacked(self.dataset(split)), **inputs}
+        return Job(
+            stage="clips",
+            settings=self.settings.clips(split),
+            record=folder / "index.json",
+            outputs=(
+                *(folder / f"{array}.npy" for array in ("rgb", "cam", *depth)),
+                folder / "index.json",
+            ),
+            inputs=inputs,
+            options=options if source.downloads else {},
+            rootless=not source.downloads,
+        )
+
+    def plan(self, plan: str) -> Job:
+        """Return the job that draws a plan."""
+        split, path = self.config.settings.plans[plan].split, self.layout.plan(plan)
+        return Job(
+            stage="clips",
+            settings=self.settings.plan(plan),
+            record=path,
+            outputs=(path,),
+            inputs={"clips": self.shards(split)},
+            options={"clips": self.folder(split)},
+        )
+
+    def teacher_metrics(self) -> Job:
+        """Return the job that measures the teacher."""
+        split, path = self.config.settings.teacher.validation_split, self.layout.teacher_metrics
+        return Job(
+            stage="teacher",
+            settings=self.settings.teacher(),
+            record=path,
+            outputs=(path,),
+            inputs={"clips": self.shards(split), "weights": self.weights},
+            options={"clips": self.folder(split), "weights": self.weights},
+        )
+
+    def cache_part(self, plan: str, kind: CacheKind, number: int) -> Job:
+        """Return the job that makes a part of a cache."""
+        part = self.layout.cache_part(self.teacher, plan, kind.name, number)
+        split = self.config.settings.plans[plan].split
+        own: dict[str, Files] = {
+            "plan": self.layout.plan(plan),
+            "weights": self.weights,
+            "basis": self.basis,
+        }
+        return Job(
+            stage="features",
+            settings=self.settings.features(plan),
+            record=part,
+            outputs=(part,),
+            inputs={"clips": self.shards(split), **own},
+            options={"clips": self.folder(split), **own},
+        )
+
+    def cache(self, plan: str, kind: CacheKind) -> list[Path]:
+        """Return the indices of all parts of a cache."""
+        parts = range(self.config.settings.features.shards)
+        return [self.layout.cache_part(self.teacher, plan, kind.name, n) for n in parts]
+
+    # --- variants ---------------------------------------------------------------------------------
+
+    def checkpoint(self, variant: str, seed: int) -> Job:
+        """Return the job that makes a checkpoint: a training, an import, or an adoption."""
+        chosen = self.config.variants[variant]
+        if chosen.best_of:
+            return self._adopted(variant, seed)
+        return self._imported(variant, seed) if chosen.checkpoint else self._trained(variant, seed)
+
+    def _checkpoint_files(self, variant: str, seed: int) -> tuple[Path, ...]:
+        folder = self.layout.checkpoint(variant, seed)
+        return (folder / "model", folder / "curves.csv", folder / "checkpoint.json")
+
+    def _trained(self, variant: str, seed: int) -> Job:
+        config, chosen = self.config, self.config.variants[variant]
+        _, plan = config.recipe_of(variant)
+        split = config.settings.plans[plan].split
+        inputs: dict[str, Files] = {"plan": self.layout.plan(plan), "clips": self.shards(split)}
+        options: dict[str, Files] = {"plan": inputs["plan"], "clips": self.folder(split)}
+        if chosen.initial:
+            inputs["initial"] = self.layout.checkpoint_record(chosen.initial, seed)
+            options["initial"] = self.layout.checkpoint(chosen.initial, seed)
+        for name, kind in config.caches_of(variant).items():
+            inputs[name] = self.cache(plan, kind)
+            options[name] = self.layout.cache(self.teacher, plan, kind.name)
+        if online := config.online_weights_of(variant):
+            inputs["weights"] = options["weights"] = Path(online)
+            if config.aligned_in_3d(variant):
+                inputs["basis"] = options["basis"] = self.basis
+        return Job(
+            stage="training",
+            settings=self.settings.training(variant, seed),
+            record=self.layout.checkpoint_record(variant, seed),
+            outputs=self._checkpoint_files(variant, seed),
+            inputs=inputs,
+            options=options,
+        )
+
+    def _imported(self, variant: str, seed: int) -> Job:
+        checkpoint = self.config.variants[variant].checkpoint
+        assert checkpoint is not None
+        weights: dict[str, Files] = {
+            "weights": Path(checkpoint.weights.format(scale=self.config.scale))
+        }
+        return Job(
+            stage="training",
+            settings=self.settings.imported(variant),
+            record=self.layout.checkpoint_record(variant, seed),
+            outputs=self._checkpoint_files(variant, seed),
+            inputs=weights,
+            options=weights,
+        )
+
+    def _adopted(self, variant: str, seed: int) -> Job:
+        candidates = self.config.candidates_of(variant)
+        choice = self.layout.pick(variant)
+        return Job(
+            stage="picks",
+            settings=self.settings.pick(variant),
+            record=self.layout.checkpoint_record(variant, seed),
+            outputs=self._checkpoint_files(variant, seed),
+            options={
+                "choice": choice,
+                "candidates": [self.layout.checkpoint(name, seed) for name in candidates],
+            },
+            choice=choice,
+            candidates={n: self.layout.checkpoint_record(n, seed) for n in candidates},
+        )
+
+    def pick(self, variant: str) -> Job:
+        """Return the job that picks a variant; it reads no scores where one candidate is left."""
+        record, scores = self.layout.pick(variant), self._deciding_scores(variant)
+        inputs: dict[str, Files] = {
+            f"{path.parts[-4]}-{path.parts[-3]}-{path.stem}": path for path in scores
+        }
+        return Job(
+            stage="picks",
+            settings=self.settings.pick(variant),
+            record=record,
+            outputs=(record,),
+            inputs=inputs,
+            options={"scores": scores} if scores else {},
+            rootless=not scores,
+        )
+
+    def _deciding_scores(self, variant: str) -> list[Path]:
+        rule = self.config.variants[variant].best_of
+        assert rule is not None
+        families = sorted({family_of(criterion.metric) for criterion in rule.criteria})
+        return self.scores_of(dict.fromkeys(self.config.deciding(variant), families))
+
+    def rollout(self, variant: str, seed: int, protocol: str) -> Job:
+        """Return the job that generates the videos of a variant on a protocol."""
+        config, folder = self.config, self.layout.rollout(variant, seed, protocol)
+        split = config.settings.rollouts.protocols[protocol].split
+        inputs: dict[str, Files] = {"clips": self.shards(split)}
+        options: dict[str, Files] = {"clips": self.folder(split)}
+        if variant not in config.floors:
+            made = {"checkpoint": config.weights_of(variant), "base": config.backbone_of(variant)}
+            inputs |= {k: self.layout.checkpoint_record(v, seed) for k, v in made.items()}
+            options |= {k: self.layout.checkpoint(v, seed) for k, v in made.items()}
+        if config.needs_of(variant):
+            teacher: dict[str, Files] = {"weights": self.weights, "basis": self.basis}
+            inputs, options = inputs | teacher, options | teacher
+        return Job(
+            stage="rollouts",
+            settings=self.settings.rollout(variant, protocol),
+            record=folder / "rollout.json",
+            outputs=(folder / "rgb.npy", folder / "rollout.json"),
+            inputs=inputs,
+            options=options,
+        )
+
+    def scores(self, variant: str, seed: int, protocol: str, family: str) -> Job:
+        """Return the job that scores those videos by a family of metrics."""
+        record = self.layout.scores(variant, seed, protocol, family)
+        split = self.config.settings.rollouts.protocols[protocol].split
+        rollout = self.layout.rollout(variant, seed, protocol)
+        return Job(
+            stage="scores",
+            settings=self.settings.scores(protocol, family),
+            record=record,
+            outputs=(record,),
+            inputs={"clips": self.shards(split), "rollout": rollout / "rollout.json"},
+            options={"clips": self.folder(split), "rollout": rollout},
+        )
+
+    def scores_of(self, runs: dict[tuple[str, str], list[str]]) -> list[Path]:
+        """Return the score files of variants on protocols by families, with every seed."""
+        return [
+            self.layout.scores(variant, seed, protocol, family)
+            for (variant, protocol), families in runs.items()
+            for seed in self.config.seeds_of(variant)
+            for family in families
+        ]
+
+    def analysis(self, variant: str | None, seed: int) -> Job:
+        """Return the job that analyses what features know: a variant's, or the teacher's."""
+        chosen, record = self.config.settings.analysis, self.layout.analysis(variant, seed)
+        inputs: dict[str, Files] = {"weights": self.weights, "basis": self.basis}
+        options = dict(inputs)
+        for name, split in (("fit_clips", chosen.fit_split), ("test_clips", chosen.test_split)):
+            inputs[name], options[name] = self.shards(split), self.folder(split)
+        if variant is not None:
+            inputs["checkpoint"] = self.layout.checkpoint_record(variant, seed)
+            options["checkpoint"] = self.layout.checkpoint(variant, seed)
+        return Job(
+            stage="scores",
+            settings=self.settings.analysis(variant),
+            record=record,
+            outputs=(self.layout.clouds(variant, seed), record),
+            inputs=inputs,
+            options=options,
+            sums={"clouds": self.layout.clouds(variant, seed)},
+        )
+
+    def downloads(self) -> dict[str, Download]:
+        """Return by path the published weights that are fetched from a hub."""
+        teacher, found = self.config.settings.teacher, dict[str, Download]()
+        if teacher.download:
+            found[str(self.weights)] = Download(
+                repository=teacher.download,
+                revision=teacher.revision,
+                files={"model.safetensors": teacher.sha256},
+            )
+        for variant in self.config.variants.values():
+            if variant.checkpoint and variant.checkpoint.repository:
+                chosen = variant.checkpoint
+                found[chosen.weights.format(scale=self.config.scale)] = Download(
+                    repository=chosen.repository,
+                    revision=chosen.revision,
+                    files={chosen.file: chosen.sha256},
+                )
+        return found
+
+    # --- what is shown ----------------------------------------------------------------------------
+
+    def checkpoints(self, variants: Iterable[str]) -> list[Path]:
+        """Return the records of variants' checkpoints and of their backbones', with every seed."""
+        config = self.config
+        models = [name for name in variants if name not in config.floors]
+        wanted = dict.fromkeys(
+            weights
+            for name in models
+            for weights in (config.backbone_of(name), config.weights_of(name))
+        )
+        seeds = config.settings.seeds
+        return [self.layout.checkpoint_record(name, seed) for name in wanted for seed in seeds]
+
+    def table_scores(self, table: str) -> list[Path]:
+        """Return the score files that a table shows."""
+        shown = self.config.tables[table]
+        runs = {
+            (row.variant, column.protocol): families
+            for row in shown.rows
+            for column in shown.columns
+            for families in [self.config.families_of(shown, column.protocol)]
+        }
+        return self.scores_of(runs)
+
+    def figure_scores(self, figure: CurvesFigure) -> list[Path]:
+        """Return the score files that curves show."""
+        families = self.config.families_of_curves(figure)
+        runs = {(row.variant, p): families for row in figure.rows for p in figure.protocols}
+        return self.scores_of(runs)
+
+    def analyses(self, variants: Iterable[str], seeds: Iterable[int]) -> list[Path]:
+        """Return the records of the teacher's analysis and of variants' with some seeds."""
+        chosen = list(seeds)
+        made = [self.layout.analysis(name, seed) for name in variants for seed in chosen]
+        return [self.layout.analysis(None, 0), *made]
+
+    def figure_analyses(self, figure: AnalysisFigure) -> list[Path]:
+        """Return the records that a figure of the analysis shows."""
+        seeds = self.config.settings.seeds
+        shown = seeds if figure.kind == "probes" else seeds[:1]
+        return self.analyses((row.variant for row in figure.rows), shown)
+
+    def shown_rollouts(self, shown: Figure | Video) -> list[Path]:
+        """Return the folders of the videos (first seed) that a figure or video shows."""
+        seed = self.config.settings.seeds[0]
+        [protocol] = shown.shown_protocols
+        return [self.layout.rollout(row.variant, seed, protocol) for row in shown.rows]
+
+    # --- all of them ------------------------------------------------------------------------------
+
+    def stages(self) -> Iterator[list[Job]]:
+        """Yield all jobs that leave a record, in groups; a group comes after what it is made of."""
+        scale = self.config.settings
+        yield [
+            self.clips(name, number)
+            for name, split in scale.splits.items()
+            for number in range(split.shards)
+        ]
+        yield [self.plan(name) for name in scale.plans]
+        yield [self.teacher_metrics()]
+        runs, scores = self.config.runs(), self.config.scores()
+        trained = [name for name in runs if self.config.variants[name].trained]
+        kinds = dict.fromkeys(
+            (self.config.recipe_of(name)[1], kind)
+            for name in trained
+            for kind in self.config.caches_of(name).values()
+        )
+        parts = range(scale.features.shards)
+        yield [self.cache_part(plan, kind, number) for plan, kind in kinds for number in parts]
+        for group in self._generations(list(runs)):
+            yield [self.pick(name) for name in group if self.config.variants[name].best_of]
+            yield [
+                self.checkpoint(name, seed)
+                for name in group
+                if name not in self.config.floors and not self.config.variants[name].checkpoint_of
+                for seed in scale.seeds
+            ]
+            made = [
+                (name, seed, protocol)
+                for name in group
+                for seed in self.config.seeds_of(name)
+                for protocol in runs[name]
+            ]
+            yield [self.rollout(*run) for run in made]
+            yield [
+                self.scores(name, seed, protocol, family)
+                for name, seed, protocol in made
+                for family in scores.get((name, protocol), [])
+            ]
+        analysed = self.config.analysed()
+        variants = [(name, seed) for name in analysed for seed in scale.seeds]
+        yield [self.analysis(*run) for run in [(None, 0), *variants]] if analysed else []
+
+    def _generations(self, variants: list[str]) -> Iterator[list[str]]:
+        """Yield variants in groups; what a checkpoint is made from comes before it."""
+        made: set[str] = set()
+        left = list(variants)
+        while left:
+            ready = [name for name in left if made.issuperset(self.config.starts_of(name))]
+            yield ready
+            made |= set(ready)
+            left = [name for name in left if name not in ready]

@@ -1,0 +1,1 @@
+"""The kinds of memory; each module registers one (docs/extend.md)."""

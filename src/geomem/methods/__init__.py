@@ -1,0 +1,1 @@
+"""Methods: what the study compares, a folder each with one spec (docs/extend.md)."""

@@ -1,0 +1,1 @@
+"""DFoT: diffusion forcing on the U-ViT, with history guidance and memory branches."""

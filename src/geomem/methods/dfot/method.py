@@ -1,0 +1,315 @@
+"""The U-ViT under diffusion forcing, with an optional memory branch: its loss, and its sampling.
+
+Shape suffixes: B clips, T frames, M memory channels, S pixels.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geomem.diffusion.samplers import VelocityModel
+from geomem.diffusion.schedule import CosineSchedule
+from geomem.errors import InputError
+from geomem.formats.checkpoints import load_module, read_checkpoint
+from geomem.geometry.rays import encode_cameras, encode_cameras_apart
+from geomem.methods.clips import WindowSampling
+from geomem.methods.dfot.settings import UViTSettings
+from geomem.methods.registry import MemoryFace, StateReader, Weights
+from geomem.methods.training import Loss, TrainedMethod, memory_of, pixels_last
+from geomem.methods.windows import WindowedGenerator
+from geomem.networks.uvit.control import MemoryControl
+from geomem.networks.uvit.implicit import ImplicitControl, ImplicitMemory
+from geomem.networks.uvit.layers import ResBlock, TransformerBlock, seed_dropout
+from geomem.networks.uvit.model import UViT3DPose
+from geomem.networks.uvit.weights import load_public_uvit, load_safetensors
+
+BASE_RESOLUTION = 32  # of the schedule's shift
+
+
+@lru_cache(maxsize=4)
+def schedule_for(size: int) -> CosineSchedule:
+    """Return the noise schedule for frames of so many pixels."""
+    return CosineSchedule(shift=BASE_RESOLUTION / size)
+
+
+class VideoModel(TrainedMethod):
+    """Backbone with an optional memory branch.
+
+    Attributes:
+        backbone: The U-ViT; frozen where there is a branch.
+        control: The memory branch or None.
+        memory: What compresses histories for the branch, where its memory is one of tokens.
+        names: Names of what the memory reads, in the order the branch takes it.
+    """
+
+    def __init__(
+        self,
+        backbone: UViT3DPose,
+        *,
+        control: MemoryControl | None = None,
+        memory: ImplicitMemory | None = None,
+        names: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.control = control
+        self.memory = memory
+        self.names = names
+        if control is not None:
+            backbone.requires_grad_(False)
+
+    def trained_modules(self) -> dict[str, nn.Module]:
+        """Return the modules with trainable parameters by their name in a checkpoint."""
+        named = {
+            "backbone": None if self.control is not None else self.backbone,
+            "control": self.control,
+            "memory": self.memory,
+        }
+        return {name: module for name, module in named.items() if module is not None}
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the blocks of all levels."""
+        return [m for m in self.modules() if isinstance(m, ResBlock | TransformerBlock)]
+
+    def parameter_groups(self, learning_rate: float, *, zero_init_rate: float) -> list[Any]:
+        """Return the optimizer's groups: the branch's zero-initialised ends may learn faster."""
+        ends = [] if self.control is None else self.control.zero_initialised_parameters()
+        fast = {id(parameter) for parameter in ends}
+        [everything] = super().parameter_groups(learning_rate, zero_init_rate=zero_init_rate)
+        others = [p for p in everything["params"] if id(p) not in fast]
+        groups = [{"params": others, "rate": learning_rate}]
+        return groups + ([{"params": ends, "rate": learning_rate * zero_init_rate}] if ends else [])
+
+    def draw(
+        self,
+        shape_BTCSS: tuple[int, ...],
+        *,
+        noise: str,
+        memory_dropout: float | None,
+        device: torch.device,
+    ) -> dict[str, Tensor]:
+        """Draw `times` (B, T) in [0, 1], `noise` (B, T, C, S, S), and `camera_mask` and, with a
+        memory, `memory_mask` (B,), True where they are dropped."""
+        windows, frames = shape_BTCSS[:2]
+        drawn = {
+            "times": draw_times((windows, frames), noise, device),
+            "noise": pixels_last(torch.empty(shape_BTCSS, device=device)).normal_(),
+        }
+        if memory_dropout is not None:
+            drawn["memory_mask"] = torch.rand(windows, device=device) < memory_dropout
+        dropout = float(self.backbone.config["camera_dropout"])
+        drawn["camera_mask"] = torch.rand(windows, device=device) < dropout
+        return drawn | {"dropout_seeds": torch.randint(2**62, (windows,))}
+
+    def loss(self, windows: dict[str, Tensor]) -> Loss:
+        """Return the weighted squared error of v on frames that are noised one by one."""
+        x, t, eps = windows["frames"], windows["times"], windows["noise"]
+        schedule = schedule_for(x.shape[-1])
+        seed_dropout(self, windows["dropout_seeds"])
+        x_t = schedule.add_noise(x, t, eps)
+        v, states = self.predict(
+            x_t,
+            schedule.training_noise_levels(t),
+            windows["cameras"],
+            windows["camera_mask"],
+            memory_of(windows, self.names),
+            windows.get("memory_mask"),
+        )
+        diffusion = schedule.loss(v.float(), x_t, eps, t).mean()
+        return Loss(value=diffusion, parts={"diffusion": diffusion.detach()}, states=states)
+
+    def predict(
+        self,
+        x_t: Tensor,
+        noise_levels: Tensor,
+        cameras: Tensor,
+        camera_mask: Tensor,
+        memory: Tensor | None,
+        memory_mask: Tensor | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return v (B, T, 3, S, S) and the backbone's hidden states.
+
+        Args:
+            x_t: Noisy frames (B, T, 3, S, S).
+            noise_levels: (B, T).
+            cameras: (B, T, 16).
+            camera_mask: Clips whose cameras are dropped (B,), bool.
+            memory: Memory maps (B, T, M, S, S), histories (B, K, M, h, w) for a memory of tokens,
+                or None.
+            memory_mask: Clips whose memory is dropped (B,), bool, or None.
+        """
+        rays = encode_cameras_apart(cameras, x_t.shape[-1])
+        residuals = None
+        if self.control is not None:
+            assert memory is not None
+            if self.memory is not None:
+                memory = self.memory(memory)
+            residuals = self.control(
+                x_t,
+                noise_levels,
+                None,
+                memory,
+                camera_mask,
+                memory_mask,
+                camera_embedding=self.control.embed_cameras(*rays),
+            )
+        v, states = self.backbone(
+            x_t,
+            noise_levels,
+            None,
+            camera_mask,
+            camera_embedding=self.backbone.embed_cameras(*rays),
+            control=residuals,
+            return_states=True,
+        )
+        return v, states
+
+
+def draw_times(shape: tuple[int, int], noise: str, device: torch.device) -> Tensor:
+    """Draw noise times (B, T) in [0, 1]: one a frame (diffusion forcing) or one a clip."""
+    if noise == "per_clip":
+        return torch.rand(shape[0], 1, device=device).expand(shape).clone()
+    return torch.rand(shape, device=device)
+
+
+def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | None) -> VideoModel:
+    """Return the untrained model; see `Method.build`."""
+    if initial is None:
+        backbone = UViT3DPose(**settings.model_dump())
+    else:
+        read_checkpoint(initial)
+        backbone = load_module(UViT3DPose, initial, "backbone")
+    if memory is None:
+        return VideoModel(backbone)
+    names = tuple(memory.channels)
+    if memory.form == "maps":
+        return VideoModel(
+            backbone, control=MemoryControl.from_base(backbone, memory.width), names=names
+        )
+    sizes = memory.settings
+    compress = ImplicitMemory(
+        memory.width,
+        queries=sizes.queries,
+        width=sizes.width,
+        heads=sizes.heads,
+        layers=sizes.layers,
+    )
+    control = ImplicitControl.from_base(backbone, sizes.width)
+    return VideoModel(backbone, control=control, memory=compress, names=names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(WindowedGenerator):
+    """The trained networks at work.
+
+    Attributes:
+        backbone: The U-ViT.
+        control: The memory branch or None.
+        memory: What compresses a memory of tokens for the branch, or None.
+        names: Names of what the memory reads, in the order the branch takes it.
+    """
+
+    backbone: UViT3DPose
+    control: MemoryControl | None = None
+    memory: ImplicitMemory | None = None
+    names: tuple[str, ...] = ()
+
+    def bind(
+        self, cameras_BL16: Tensor, size: int, memory: dict[str, Tensor], sampling: WindowSampling
+    ) -> VelocityModel:
+        """Return the network with a window's cameras and memory bound.
+
+        Guidance on the memory is v_without + s (v_with - v_without), the network with and without
+        its memory on the same rows: the composition of the history's branches is linear, so it goes
+        through. What has no weight is not run: R evaluations a step with memory at s = 1, R without
+        at s = 0, both at every other scale.
+        """
+        rays = encode_cameras_apart(cameras_BL16, size)
+        autocast = torch.autocast(
+            cameras_BL16.device.type, torch.bfloat16, enabled=sampling.precision == "bf16"
+        )
+        scale = sampling.memory_guidance if memory else 0.0
+        told = None
+        if memory and self.control is not None:
+            told = torch.cat([memory[name] for name in self.names], dim=-3)
+            told = told if self.memory is None else self.memory(told)
+        with autocast:
+            own = self.backbone.embed_cameras(*rays)
+            branch = None if self.control is None else self.control.embed_cameras(*rays)
+
+        @autocast
+        def run(
+            x: Tensor, levels: Tensor, unconditional: Tensor, clip: Tensor, with_memory: bool
+        ) -> Tensor:
+            residuals = None
+            if with_memory and self.control is not None and branch is not None:
+                assert told is not None
+                residuals = self.control(
+                    x, levels, None, told[clip], unconditional, camera_embedding=branch[clip]
+                )
+            out: Tensor = self.backbone(
+                x, levels, None, unconditional, camera_embedding=own[clip], control=residuals
+            )
+            return out
+
+        def predict_v(x: Tensor, levels: Tensor, unconditional: Tensor, clip: Tensor) -> Tensor:
+            if scale in (0, 1):
+                return run(x, levels, unconditional, clip, scale == 1).float()
+            without = run(x, levels, unconditional, clip, False).float()
+            return without + scale * (run(x, levels, unconditional, clip, True).float() - without)
+
+        return predict_v
+
+
+def load(weights: Weights, *, memory: MemoryFace | None, device: torch.device) -> Sampler:
+    """Return the trained networks on a device; see `Method.load`."""
+
+    def module(cls: Any, folder: Path, name: str) -> Any:
+        return load_module(cls, folder, name).eval().to(device)
+
+    backbone = module(UViT3DPose, weights.backbone, "backbone")
+    if memory is None:
+        return Sampler(backbone=backbone)
+    names, tokens = tuple(memory.channels), memory.form == "tokens"
+    kind = ImplicitControl if tokens else MemoryControl
+    return Sampler(
+        backbone=backbone,
+        control=module(kind, weights.checkpoint, "control"),
+        memory=module(ImplicitMemory, weights.checkpoint, "memory") if tokens else None,
+        names=names,
+    )
+
+
+def open_states(checkpoint: Path, *, device: torch.device) -> StateReader:
+    """Return what reads the backbone's hidden states; see `Method.open_states`."""
+    backbone = load_module(UViT3DPose, checkpoint, "backbone").eval().to(device)
+
+    def read(
+        frames: Tensor, times: Tensor, noise: Tensor, cameras: Tensor, told: bool
+    ) -> list[Tensor]:
+        schedule = schedule_for(frames.shape[-1])
+        noisy = schedule.add_noise(frames, times, noise)
+        rays = encode_cameras(cameras, frames.shape[-1])
+        dropped = torch.full((len(frames),), not told, device=frames.device)
+        levels = schedule.training_noise_levels(times)
+        _, states = backbone(noisy, levels, rays, dropped, return_states=True)
+        return list(states)
+
+    return read
+
+
+def read_public(settings: UViTSettings, path: Path) -> dict[str, nn.Module]:
+    """Return the backbone of a file of weights; see `Method.read_public`."""
+    backbone = UViT3DPose(**settings.model_dump())
+    try:
+        if path.suffix == ".safetensors":
+            load_safetensors(path, backbone)
+        else:
+            load_public_uvit(path, backbone)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return {"backbone": backbone}

@@ -1,0 +1,1 @@
+"""Floors: what needs no model."""

@@ -1,0 +1,72 @@
+"""Generate long videos window by window, with the memory read anew before each.
+
+Shape suffixes: B clips, T frames of a clip, L frames of a window, S pixels.
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geomem.diffusion.rollout_plans import SamplerWindow
+from geomem.diffusion.samplers import VelocityModel, sample_window
+from geomem.methods.clips import Clips, Sampling, WindowSampling
+from geomem.methods.registry import Generator
+
+
+def noise_generator(clip_id: str, window: SamplerWindow, seed: int) -> torch.Generator:
+    """Return the generator of one clip's noise in one window, the same in every batch."""
+    name = f"{seed}/{clip_id}/{window.frames}".encode()
+    number = int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
+    return torch.Generator().manual_seed(number)
+
+
+class WindowedGenerator(Generator):
+    """A diffusion model that makes a window at a time: keyframes, then the frames between them
+    (METHOD 8)."""
+
+    @abstractmethod
+    def bind(
+        self, cameras_BL16: Tensor, size: int, memory: dict[str, Tensor], sampling: WindowSampling
+    ) -> VelocityModel:
+        """Return the network with a window's conditions bound, as the sampler sees it.
+
+        Args:
+            cameras_BL16: Cameras of the window.
+            size: Side S of its frames.
+            memory: What the memory tells of its frames, (B, ...) by name; empty without one.
+            sampling: Precision, and the scale of the guidance on the memory.
+        """
+
+    def generate(self, clips: Clips, sampling: Sampling, *, progress: Callable[..., Any]) -> None:
+        """Fill `clips.video` in place.
+
+        Networks and clips are on one device. With precision `bf16` the networks run under autocast;
+        the sampler's own arithmetic, the memory and the rays are float32 always.
+        """
+        how = sampling.windows
+        assert how is not None
+        known, device = list(range(sampling.context)), clips.video.device
+        stages = [(window, how.keyframes) for window in how.plan.keyframe_windows]
+        stages += [(w, how.interpolation) for batch in how.plan.interpolation for w in batch]
+        for window, guidance in progress(stages, total=len(stages)):
+            frames = list(window.frames)
+            told = clips.remembered(sorted(known), frames) if clips.memory else {}
+            made = sample_window(
+                self.bind(clips.cameras[:, frames], clips.video.shape[-1], told, how),
+                clips.video[:, frames],
+                torch.tensor(window.context_mask, device=device).expand(len(clips.ids), -1),
+                schedule=how.schedule,
+                guidance=guidance,
+                steps=how.steps,
+                generators=[noise_generator(name, window, how.seed) for name in clips.ids],
+            )
+            for position, frame in enumerate(frames):
+                if frame in window.generated:
+                    clips.video[:, frame] = made[:, position].clamp(-1, 1)
+                    if "coverage" in told:
+                        clips.coverage[:, frame] = told["coverage"][:, position].mean((1, 2, 3))
+            known.extend(window.generated)

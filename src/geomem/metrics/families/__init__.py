@@ -1,0 +1,1 @@
+"""The families of metrics; each module registers one (docs/extend.md)."""

@@ -1,0 +1,94 @@
+"""What is measured on pixels alone: PSNR and SSIM of frames, and of places seen again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from geomem.metrics.registry import (
+    FAMILIES,
+    PSNR_CAP,
+    ClipScores,
+    ClipVideos,
+    Metric,
+    MetricFamily,
+    Scorer,
+)
+from geomem.registry.strict import Strict
+
+if TYPE_CHECKING:
+    from torch import device
+
+
+class FrameScorer(Scorer):
+    """PSNR, SSIM, revisits by PSNR, and the memory's coverage."""
+
+    def clip(self, videos: ClipVideos) -> ClipScores:
+        """Score one clip."""
+        import torch
+
+        from geomem.metrics.frames import psnr_per_frame, psnr_pooled, ssim_per_frame
+        from geomem.metrics.revisits import revisit_psnr
+
+        context, truth, generated = videos.context, videos.truth, videos.generated
+        made, true = generated[context:], truth[context:]
+        scored = torch.arange(len(truth), device=truth.device) >= context
+        psnr, ssim = psnr_per_frame(made, true), ssim_per_frame(made, true)
+        known = [share for share in videos.coverage if share is not None]
+        values = {
+            "psnr": float(psnr_pooled(generated, truth, scored)),
+            "psnr_frame_mean": float(psnr.mean()),
+            "ssim": float(ssim.mean()),
+            "coverage": sum(known) / len(known) if known else None,
+        }
+        if len(videos.revisits):
+            values |= revisit_psnr(generated, truth, videos.revisits, context=context)
+        shares = [float("nan") if share is None else share for share in videos.coverage]
+        covered = torch.tensor(shares, dtype=torch.float64)
+        return ClipScores(values=values, curves={"psnr": psnr, "ssim": ssim, "coverage": covered})
+
+
+class Frames(MetricFamily):
+    """The family of what pixels say."""
+
+    name = "frames"
+    summary = "PSNR and SSIM of frames against the truth, of places seen again, memory coverage"
+    metrics = (
+        Metric(name="psnr", level="frame", label="PSNR", unit="dB", better="higher", cap=PSNR_CAP),
+        Metric(
+            name="psnr_frame_mean",
+            level="clip",
+            label="PSNR, mean of frames",
+            unit="dB",
+            better="higher",
+            cap=PSNR_CAP,
+        ),
+        Metric(name="ssim", level="frame", label="SSIM", better="higher", precision=3),
+        Metric(
+            name="truth_psnr",
+            level="clip",
+            label="revisit PSNR",
+            unit="dB",
+            better="higher",
+            cap=PSNR_CAP,
+        ),
+        Metric(name="contrast", level="clip", label="contrast", unit="dB", better="higher"),
+        Metric(name="self_psnr", level="clip", label="self PSNR", unit="dB", better="higher"),
+        Metric(name="forgetting", level="clip", label="forgetting", unit="dB", better="lower"),
+        Metric(name="closing_psnr", level="clip", label="closing PSNR", unit="dB", better="higher"),
+        Metric(
+            name="late_psnr",
+            level="clip",
+            label="late PSNR",
+            unit="dB",
+            better="higher",
+            cap=PSNR_CAP,
+        ),
+        Metric(name="coverage", level="frame", label="memory coverage", better="neither"),
+    )
+
+    def open(self, settings: Strict, device: device) -> Scorer:
+        """Return the scorer; it has no network."""
+        return FrameScorer()
+
+
+FAMILIES.add(Frames())

@@ -1,0 +1,116 @@
+"""Distances of a perceptual network: LPIPS, or the stand-in that is named as such."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from geomem.metrics.registry import (
+    FAMILIES,
+    ClipScores,
+    ClipVideos,
+    Metric,
+    MetricFamily,
+    NetworkName,
+    Scorer,
+)
+from geomem.registry.strict import Positive, Strict
+
+if TYPE_CHECKING:
+    from torch import device
+
+    from geomem.metrics.networks import Perceptual
+
+NAMES = {
+    "lpips": NetworkName(key="lpips", heading=("LPIPS",), axis="LPIPS"),
+    "efficientnet_lite0_distance": NetworkName(
+        key="efficientnet_lite0_distance",
+        heading=("EfficientNet-", "Lite0 dist."),
+        axis="E-Lite0 distance",
+        stands_for="a distance of EfficientNet-Lite0 features for LPIPS",
+    ),
+}
+
+
+class PerceptualSettings(Strict):
+    """Which network, and how often it looks."""
+
+    network: Literal["auto", "lpips", "efficientnet_lite0"] = Field(
+        default="auto", description="auto: LPIPS where it can run without a download"
+    )
+    stride: Positive = Field(
+        default=1, description="every n-th generated frame gets a perceptual distance"
+    )
+
+
+class PerceptualScorer(Scorer):
+    """Distances of frames to the truth and between visits of a place."""
+
+    def __init__(self, network: Perceptual, stride: int) -> None:
+        self.network, self.stride = network, stride
+        self.names = {"perceptual": NAMES[network.label]}
+        self.networks = {"perceptual": network.details}
+
+    def clip(self, videos: ClipVideos) -> ClipScores:
+        """Score one clip."""
+        import torch
+
+        from geomem.metrics.revisits import revisit_distances
+
+        made, true = videos.generated[videos.context :], videos.truth[videos.context :]
+        curve = made.new_full((len(made),), torch.nan, dtype=torch.float64)
+        distances = self.network.distance(made[:: self.stride], true[:: self.stride])
+        curve[:: self.stride] = distances.to(curve)
+        values: dict[str, float | None] = {"perceptual": float(curve.nanmean())}
+        if len(videos.revisits):
+            values |= revisit_distances(
+                videos.generated, videos.truth, videos.revisits, distance=self.network.distance
+            )
+        return ClipScores(values=values, curves={"perceptual": curve})
+
+
+class PerceptualDistances(MetricFamily):
+    """The family of a perceptual network."""
+
+    name = "perceptual"
+    summary = "LPIPS or its labelled stand-in: frames against the truth, places seen again"
+    metrics = (
+        Metric(name="perceptual", level="frame", better="lower", precision=3),
+        Metric(
+            name="truth_distance",
+            level="clip",
+            label="revisit distance",
+            better="lower",
+            precision=3,
+        ),
+        Metric(
+            name="self_distance", level="clip", label="self distance", better="lower", precision=3
+        ),
+        Metric(
+            name="closing_distance",
+            level="clip",
+            label="closing distance",
+            better="lower",
+            precision=3,
+        ),
+        Metric(
+            name="late_distance", level="clip", label="late distance", better="lower", precision=3
+        ),
+    )
+    Settings = PerceptualSettings
+
+    def open(self, settings: PerceptualSettings, device: device) -> Scorer:
+        """Load the network."""
+        from geomem.errors import InputError
+        from geomem.metrics.networks import LPIPS, available_perceptual, load_perceptual
+
+        try:
+            name = available_perceptual() if settings.network == "auto" else settings.network
+            return PerceptualScorer(load_perceptual(name, device=device), settings.stride)
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            extra = "perceptual" if settings.network == LPIPS else "scores"
+            raise InputError(f"{error} (pip install geomem[{extra}])") from None
+
+
+FAMILIES.add(PerceptualDistances())

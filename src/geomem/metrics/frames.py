@@ -1,0 +1,119 @@
+"""Frame metrics against the truth: PSNR and SSIM.
+
+Frames are float in [0, 1], shape (..., T, 3, H, W); `scored` is a (T,) mask of the frames that
+count: context frames are given to the model and must be left out.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from geomem.metrics.registry import PSNR_CAP
+
+SSIM_KERNEL = 11
+SSIM_SIGMA = 1.5
+# Identical frames would have infinite PSNR and spoil every mean: the error is floored at 100 dB.
+MSE_FLOOR = 10 ** (-PSNR_CAP / 10)
+
+
+def unit_frames(frames: Tensor) -> Tensor:
+    """Return stored frames, uint8 (..., H, W, 3), as float32 (..., 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: If the frames are not uint8 with three channels last.
+    """
+    if frames.dtype != torch.uint8 or frames.shape[-1] != 3:
+        raise ValueError(f"need uint8 (..., H, W, 3), got {frames.dtype} {tuple(frames.shape)}")
+    return frames.movedim(-1, -3).float().div_(255.0)
+
+
+def psnr_per_frame(generated: Tensor, truth: Tensor) -> Tensor:
+    """Return the PSNR of every frame in dB, float64 (..., T), data range 1, at most 100.
+
+    Raises:
+        ValueError: If the shapes differ or a value lies outside [0, 1].
+    """
+    return _psnr(_frame_mse(generated, truth))
+
+
+def psnr_pooled(generated: Tensor, truth: Tensor, scored: Tensor) -> Tensor:
+    """Return the PSNR in dB of the error pooled over a clip's scored frames, float64 (...).
+
+    The mean of per-frame PSNR is never below it (Jensen); the two conventions differ by several dB
+    where the quality varies along the clip, so both are kept.
+
+    Raises:
+        ValueError: As `psnr_per_frame`, or if no frame is scored.
+    """
+    return _psnr(clip_mean(_frame_mse(generated, truth), scored))
+
+
+def ssim_per_frame(generated: Tensor, truth: Tensor) -> Tensor:
+    """Return the SSIM of every frame, float64 (..., T), in [-1, 1].
+
+    Gaussian window of 11 pixels and sigma 1.5, data range 1, mean over channels and pixels (Wang et
+    al. 2004). Borders are reflected, as torchmetrics does; the paper keeps inner windows alone.
+
+    Raises:
+        ValueError: If the shapes differ, a value lies outside [0, 1] or a side is below 11 pixels.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _check_pair(generated, truth)
+    if min(generated.shape[-2:]) < SSIM_KERNEL:
+        raise ValueError(f"SSIM needs {SSIM_KERNEL} pixels a side, got {tuple(generated.shape)}")
+    # Frame by frame: the convolution unfolds its input 121-fold in double precision.
+    frames = zip(generated.flatten(0, -4), truth.flatten(0, -4), strict=True)
+    similarity = torch.empty(
+        generated.shape[:-3].numel(), dtype=torch.float64, device=generated.device
+    )
+    for i, (made, true) in enumerate(frames):
+        one = structural_similarity_index_measure(
+            made[None].double(),
+            true[None].double(),
+            sigma=SSIM_SIGMA,
+            kernel_size=SSIM_KERNEL,
+            data_range=1.0,
+        )
+        assert isinstance(one, Tensor)
+        similarity[i] = one
+    return similarity.reshape(generated.shape[:-3])
+
+
+def clip_mean(per_frame: Tensor, scored: Tensor) -> Tensor:
+    """Return the mean of (..., T) values over the scored frames, shape (...).
+
+    Raises:
+        ValueError: If the mask is not boolean (T,) or leaves no frame.
+    """
+    _check_scored(scored, per_frame.shape[-1])
+    return per_frame[..., scored].mean(-1)
+
+
+def _psnr(mse: Tensor) -> Tensor:
+    return mse.clamp(min=MSE_FLOOR).log10().mul(-10.0)
+
+
+def _frame_mse(generated: Tensor, truth: Tensor) -> Tensor:
+    _check_pair(generated, truth)
+    return (generated.double() - truth.double()).square().mean((-3, -2, -1))
+
+
+def _check_pair(generated: Tensor, truth: Tensor) -> None:
+    if generated.shape != truth.shape or generated.ndim < 4 or generated.shape[-3] != 3:
+        raise ValueError(
+            f"need two (..., T, 3, H, W), got {tuple(generated.shape)} and {tuple(truth.shape)}"
+        )
+    for name, frames in (("generated", generated), ("truth", truth)):
+        low, high = (float(bound) for bound in frames.aminmax())
+        # NaN fails every comparison, so it is refused as well.
+        if not (low >= 0 and high <= 1 and math.isfinite(low)):
+            raise ValueError(f"{name} frames must lie in [0, 1], got [{low}, {high}]")
+
+
+def _check_scored(scored: Tensor, frames: int) -> None:
+    if scored.dtype != torch.bool or scored.shape != (frames,):
+        raise ValueError(f"need a boolean ({frames},) mask, got {scored.dtype} {scored.shape}")
+    if not scored.any():
+        raise ValueError("no frame is scored")

@@ -1,0 +1,180 @@
+"""What a metric is, and the registry from which configuration, scores, tables and figures read.
+
+A family is a set of metrics that are computed together, by one network or none; its scores are one
+file a run and protocol, so that a family that is added or mended is computed on stored videos and
+nothing else is made again.
+Legend: C clips, T frames, S samples of a clip, D feature width, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from geomem.registry.core import Registry
+from geomem.registry.fields import Named
+from geomem.registry.strict import Strict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, device
+
+Level = Literal["frame", "clip", "set"]
+PSNR_CAP = 100.0  # dB; the PSNR of a perfect copy, which would be infinite and spoil every mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One number about generated videos.
+
+    Attributes:
+        name: By which configuration and score files know it; a network may give it another in
+            tables (`NetworkName`).
+        level: What it is known of: every frame (and so every clip), every clip, or a set of clips.
+        label: Heading of its column, and with the unit the name of its axis; a metric of a network
+            is headed by the one that was really used.
+        unit: Of the value, or empty.
+        better: Which way is better; `neither` for what describes.
+        precision: Decimals in a table.
+        cap: Its value of a perfect copy, where that is shown as a word instead of a number.
+    """
+
+    name: str
+    level: Level
+    label: str = ""
+    unit: str = ""
+    better: Literal["higher", "lower", "neither"]
+    precision: int = 2
+    cap: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkName:
+    """How tables and figures name a metric by the network that was really used.
+
+    Attributes:
+        key: Of the column in a CSV file.
+        heading: Of the column in the paper, in lines.
+        axis: Of a figure.
+        stands_for: What it stands in for, in words; empty for the real one.
+    """
+
+    key: str
+    heading: tuple[str, ...]
+    axis: str
+    stands_for: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipVideos:
+    """One clip on the device that scores it.
+
+    Attributes:
+        generated: (T, 3, H, W) in [0, 1]; the context is the truth.
+        truth: (T, 3, H, W) in [0, 1].
+        cameras: (T, 16).
+        context: Number of given frames, the first ones.
+        revisits: Pairs (P, 2) of a first visit and a later frame of the same pose, the later one
+            generated; P may be 0.
+        coverage: Share of each generated frame that the memory covered; None where there was none.
+    """
+
+    generated: Tensor
+    truth: Tensor
+    cameras: Tensor
+    context: int
+    revisits: Tensor
+    coverage: list[float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScores:
+    """What a family says of a clip.
+
+    Attributes:
+        values: By metric; None, or no entry, where it means nothing in this clip.
+        curves: By metric of level `frame`, a value (or NaN) for every generated frame.
+        features: Truth's and generated clip's features (2, S, D), for metrics of sets.
+    """
+
+    values: Mapping[str, float | None] = field(default_factory=dict)
+    curves: Mapping[str, Tensor] = field(default_factory=dict)
+    features: np.ndarray | None = None
+
+
+class Scorer(ABC):
+    """A family at work, with its networks loaded.
+
+    Attributes:
+        names: How its metrics are named by the networks that are used.
+        networks: Which those are, as the record keeps them.
+    """
+
+    names: Mapping[str, NetworkName] = {}
+    networks: Mapping[str, Mapping[str, str]] = {}
+
+    @abstractmethod
+    def clip(self, videos: ClipVideos) -> ClipScores:
+        """Score one clip."""
+
+    def sets(self, real: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
+        """Return by metric of level `set` an entry of the score file, None where it has none.
+
+        Args:
+            real: Features (C, S, D) of the truth.
+            generated: The same of the generated clips.
+        """
+        return {}
+
+
+class MetricFamily(ABC):
+    """Metrics that are computed together.
+
+    Attributes:
+        name: Of the family and its score files.
+        summary: One line on what it measures.
+        version: Raised when its values change; then its scores are computed again, and no others.
+        metrics: What it gives.
+        Settings: Model of what a scale says of it (`scores.families.<name>`).
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    version: ClassVar[int] = 1
+    metrics: ClassVar[tuple[Metric, ...]]
+    Settings: ClassVar[type[Strict]] = Strict
+
+    @abstractmethod
+    def open(self, settings: Any, device: device) -> Scorer:
+        """Load what the family needs onto a device.
+
+        Args:
+            settings: Of the model `Settings`.
+            device: Where clips and networks are.
+
+        Raises:
+            InputError: If a network that is asked for is not installed.
+        """
+
+
+FAMILIES: Registry[MetricFamily] = Registry("metric family", "geomem.metrics.families")
+
+
+def metrics() -> dict[str, tuple[Metric, MetricFamily]]:
+    """Return every metric with its family by name."""
+    return {metric.name: (metric, family) for family in FAMILIES for metric in family.metrics}
+
+
+def metric_of(name: str) -> Metric:
+    """Return a metric; KeyError if there is none of that name."""
+    return metrics()[name][0]
+
+
+def family_of(name: str) -> str:
+    """Return the name of the family that gives a metric; KeyError if there is none."""
+    return metrics()[name][1].name
+
+
+MetricName = Annotated[str, Named("metric", lambda: list(metrics()))]

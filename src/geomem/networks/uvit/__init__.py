@@ -1,0 +1,1 @@
+"""The U-ViT of DFoT, its memory branches, and the loader of its public weights."""

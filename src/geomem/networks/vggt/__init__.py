@@ -1,0 +1,1 @@
+"""VGGT, from its published description: loads the official weights."""

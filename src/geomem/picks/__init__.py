@@ -1,0 +1,1 @@
+"""Stage: the best of several variants by their scores."""

@@ -1,0 +1,1 @@
+"""Registries, and settings whose model a registry knows."""

@@ -1,0 +1,1 @@
+"""Settings: what the configuration is made of, and what each job reads of it."""

@@ -1,0 +1,256 @@
+"""Long generation, its scores, and the tables and figures that show them."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from geomem.metrics.registry import FAMILIES, MetricName, metric_of
+from geomem.registry.fields import ByName
+from geomem.registry.strict import Positive, Share, Strict
+from geomem.settings.analysis import AnalysisFigure
+
+GuidanceScale = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False, description="1: no more than conditional; above: stronger"),
+]
+StabilizationLevel = Annotated[
+    Share, Field(description="noise put on generated history, as a share of all levels")
+]
+FreqScale = Annotated[
+    Share, Field(description="noise of the partial history, as a share of all levels")
+]
+
+
+class Conditional(Strict):
+    """The history as it is, no guidance."""
+
+    scheme: Literal["conditional"]
+
+
+class Vanilla(Strict):
+    """HG-v: away from the prediction without history."""
+
+    scheme: Literal["vanilla"]
+    guidance_scale: GuidanceScale
+
+
+class StabilizedVanilla(Strict):
+    """HG-v that sees generated history at a little noise."""
+
+    scheme: Literal["stabilized_vanilla"]
+    guidance_scale: GuidanceScale
+    stabilization_level: StabilizationLevel
+
+
+class Fractional(Strict):
+    """HG-f: guidance by the low frequencies of the history."""
+
+    scheme: Literal["fractional"]
+    guidance_scale: GuidanceScale
+    freq_scale: FreqScale
+
+
+class StabilizedFractional(Strict):
+    """HG-f that sees generated history at a little noise."""
+
+    scheme: Literal["stabilized_fractional"]
+    guidance_scale: GuidanceScale
+    freq_scale: FreqScale
+    stabilization_level: StabilizationLevel
+
+
+class Temporal(Strict):
+    """HG-t: guidance by parts of the history."""
+
+    scheme: Literal["temporal"]
+    hist_subsequences: tuple[Annotated[tuple[int, ...], Field(min_length=1)], ...] = Field(
+        min_length=1,
+        description="positions within the history, negative ones from its end; those that a short "
+        "history lacks are left out, and a subsequence of which nothing is left adds nothing",
+    )
+    hist_weights: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
+        min_length=1,
+        description="one a subsequence; the prediction without history takes what is left to 1",
+    )
+
+    @model_validator(mode="after")
+    def _a_weight_each(self) -> Self:
+        parts, weights = len(self.hist_subsequences), len(self.hist_weights)
+        if parts != weights:
+            raise ValueError(f"{parts} hist_subsequences need as many hist_weights, not {weights}")
+        return self
+
+
+Guidance = Annotated[
+    Conditional | Vanilla | StabilizedVanilla | Fractional | StabilizedFractional | Temporal,
+    Field(discriminator="scheme"),
+]
+
+
+class Protocol(Strict):
+    """What is generated: which clips, and how much of each."""
+
+    split: str
+    frames: Positive | None = Field(
+        default=None, description="first frames of every clip that are generated; all if none"
+    )
+
+
+class Rollouts(Strict):
+    """Long generation; a variant sees as many frames at once as it was trained on."""
+
+    protocols: dict[str, Protocol]
+    context: Positive = Field(description="given frames")
+    keyframe_density: float = Field(gt=0, le=1)
+    sampling_steps: Positive
+    keyframes: Guidance
+    interpolation: Guidance
+    memory_guidance: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="scale of the guidance on the memory, on top of that on the history; 1: none; "
+        "others need memory.dropout above 0 in training, and all but 0 evaluate twice as often",
+    )
+    batch: Positive = Field(exclude=True, description="clips generated together")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="of the networks; the sampler's own arithmetic is fp32"
+    )
+    seed: int = 0
+
+
+class Scores(Strict):
+    """Metrics."""
+
+    revisit_gap: Positive = Field(
+        default=8, description="frames between two visits of a place, at least"
+    )
+    families: Annotated[dict[str, Any], ByName(FAMILIES, lambda family: family.Settings)] = Field(
+        default_factory=dict,
+        description="by family of metrics; one that is not named has its defaults",
+    )
+    bootstrap: Positive = Field(
+        exclude=True, description="resamples per interval of a table or figure"
+    )
+
+
+class Published(Strict):
+    """Which numbers of the literature stand beside a column (`config/published_numbers.csv`)."""
+
+    metric: str
+    dataset: str
+    frames: str
+
+
+class TableColumn(Strict):
+    """A column of a table; what the metric is, its registry says."""
+
+    metric: MetricName
+    protocol: str
+    precision: int | None = Field(default=None, ge=0, description="overrides the metric's own")
+    published: Published | None = Field(
+        default=None, description="adds a column with what the literature reports"
+    )
+
+
+class TableRow(Strict):
+    """A row of a table."""
+
+    variant: str
+    label: str
+    bound: bool = Field(default=False, description="an upper bound: shown, not ranked")
+    rule_above: bool = Field(default=False, description="a thin line above")
+    published: str = Field(default="", description="the method's name in the literature's numbers")
+
+
+class TableSettings(Strict):
+    """A table of the paper."""
+
+    caption: str
+    reference: str = Field(description="variant that the paired tests compare with")
+    rows: tuple[TableRow, ...] = Field(min_length=1)
+    columns: tuple[TableColumn, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rows_differ(self) -> Self:
+        labels = [row.label for row in self.rows]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"row labels repeat in {labels}")
+        return self
+
+
+class FigureRow(Strict):
+    """A variant in a figure."""
+
+    variant: str
+    label: str
+
+
+class VideoFigure(Strict):
+    """Frames of one clip: the truth above, then a row for each variant (first seed)."""
+
+    protocol: str
+    clip: int = Field(ge=0, description="index in the protocol's split")
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """The protocols whose videos or scores are shown."""
+        return (self.protocol,)
+
+
+class Video(Strict):
+    """An MP4 file for people: clips below each other, each with the truth and the variants (first
+    seed) side by side. Nothing is scored on it."""
+
+    protocol: str
+    clips: Positive = Field(description="how many; the first of the protocol's split")
+    rate: Positive = Field(default=8, description="frames per second")
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """The protocol whose videos are shown."""
+        return (self.protocol,)
+
+
+class StripFigure(VideoFigure):
+    """Frames spread over the clip."""
+
+    kind: Literal["strip"]
+    frames: Positive = Field(description="number of frames shown, spread over the clip")
+
+
+class RevisitFigure(VideoFigure):
+    """First visits beside revisits and their difference."""
+
+    kind: Literal["revisits"]
+    visits: tuple[Share, ...] = Field(
+        min_length=1, description="when places are first seen, as shares of the clip"
+    )
+
+
+class CurvesFigure(Strict):
+    """Quality of every frame: a column of panels for each protocol, a row for each metric."""
+
+    kind: Literal["curves"]
+    protocols: tuple[str, ...] = Field(min_length=1)
+    metrics: tuple[MetricName, ...] = Field(min_length=1)
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _metrics_have_curves(self) -> Self:
+        for name in self.metrics:
+            if metric_of(name).level != "frame":
+                raise ValueError(f"metrics: {name} is not known of every frame")
+        return self
+
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """The protocols whose videos or scores are shown."""
+        return self.protocols
+
+
+Figure = Annotated[
+    StripFigure | RevisitFigure | CurvesFigure | AnalysisFigure, Field(discriminator="kind")
+]

@@ -1,0 +1,335 @@
+"""What each job may read: its settings, whose digest is the job's parameter in the workflow.
+
+`geomem.config.jobs` makes them of the configuration. Records keep them as plain values.
+"""
+
+from typing import Any, Literal
+
+from geomem.formats.cache_kinds import CacheKind
+from geomem.memory.registry import KINDS, MemoryKind
+from geomem.methods.registry import METHODS, HiddenState, MemoryFace, Method
+from geomem.metrics.registry import FAMILIES, MetricFamily
+from geomem.registry.strict import Positive, Share, Strict
+from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisRow
+from geomem.settings.data import PlanSettings
+from geomem.settings.evaluation import Figure, Guidance, TableSettings, Video
+from geomem.settings.memory import Features, Geometry, Overlap, TeacherTraining
+from geomem.settings.training import Objective, Optimization
+from geomem.sources.registry import ClipsOfSplit
+
+Precision = Literal["fp32", "bf16"]
+
+
+class MethodJob(Strict):
+    """A method with its settings at a scale."""
+
+    name: str
+    version: int
+    settings: Any
+
+    @property
+    def spec(self) -> Method:
+        """What the registry has under its name."""
+        return METHODS[self.name]
+
+
+class MemoryJob(Strict):
+    """A variant's memory.
+
+    Attributes:
+        kind: Its name.
+        version: Of the kind.
+        settings: Of the kind.
+        fewest: Smallest number of memory frames; 0 where the memory is always empty.
+        most: Largest number.
+        geometry: Whether depth is the teacher's or the truth.
+        selection: How frames are chosen.
+        overlap: Depths between which views overlap.
+        channels: Of the compressed features.
+    """
+
+    kind: str
+    version: int
+    settings: Any
+    fewest: int
+    most: int
+    geometry: Literal["teacher", "truth"]
+    selection: Literal["time", "overlap"]
+    overlap: Overlap
+    channels: int
+
+    @property
+    def spec(self) -> MemoryKind:
+        """What the registry has under its kind."""
+        return KINDS[self.kind]
+
+    @property
+    def cache(self) -> CacheKind:
+        """The kind of cache that holds its frames, where they are cached."""
+        return CacheKind(fewest=self.fewest, most=self.most, selection=self.selection)
+
+    @property
+    def face(self) -> MemoryFace:
+        """What a network has to know of it."""
+        channels = self.spec.channels(self.channels)
+        return MemoryFace(form=self.spec.form, channels=channels, settings=self.settings)
+
+
+class TeacherModel(Strict):
+    """A frozen 3D teacher that a job loads: sizes (none for VGGT-1B), checksum, precision."""
+
+    architecture: dict[str, Any]
+    sha256: str
+    precision: Precision = "fp32"
+
+
+class DinoV2Model(Strict):
+    """A frozen DINOv2 that a job loads."""
+
+    sha256: str
+    embed_dim: Positive
+    depth: Positive
+    num_heads: Positive
+    image_size: Positive
+    patch_size: Positive
+
+
+class ImageTeacherModel(Strict):
+    """The frozen 2D teacher: DINOv2, or the image encoder of a VGGT that stands in for it."""
+
+    dinov2: DinoV2Model | None = None
+    encoder_of: TeacherModel | None = None
+
+
+class AlignmentJob(Strict):
+    """3D-REPA of a variant.
+
+    Attributes:
+        objective: Which loss.
+        level: Index of the aligned hidden state.
+        frames: Aligned frames of a window; None for all.
+        weight: Of the alignment's term.
+        scale_weight: Of the scale's term.
+        image_teacher: The 2D teacher, where it is one.
+        online: The 3D teacher, where it runs while training.
+    """
+
+    objective: Objective
+    level: int
+    frames: Positive | None
+    weight: float
+    scale_weight: float
+    image_teacher: ImageTeacherModel | None = None
+    online: TeacherModel | None = None
+
+
+class PlanJob(Strict):
+    """Draws a plan of windows."""
+
+    plan: PlanSettings
+
+
+class TeacherJob(Strict):
+    """Trains and measures the small teacher."""
+
+    architecture: dict[str, Any]
+    training: TeacherTraining | None
+    resolution: Positive
+
+
+class FeaturesJob(Strict):
+    """Fits the basis of the teacher's features and caches them for a plan."""
+
+    plan: PlanSettings
+    teacher: TeacherModel
+    features: Features
+    geometry: Geometry
+    overlap: Overlap
+    resolution: Positive
+
+
+class TrainingJob(Strict):
+    """Trains a variant with a seed."""
+
+    method: MethodJob
+    seed: int
+    resolution: Positive
+    recipe: Optimization
+    plan: PlanSettings
+    noise: Literal["per_frame", "per_clip"]
+    initial: str | None
+    features: Features | None = None
+    memory: MemoryJob | None = None
+    memory_dropout: Share | None = None
+    alignment: AlignmentJob | None = None
+
+    @property
+    def hidden_states(self) -> tuple[HiddenState, ...]:
+        """The states that the method shows."""
+        return self.method.spec.hidden_states(self.method.settings, self.resolution)
+
+
+class ImportJob(Strict):
+    """Brings weights that are there already into a checkpoint."""
+
+    method: MethodJob
+    sha256: str
+
+
+class PickCriterion(Strict):
+    """A metric that decides, and which way."""
+
+    metric: str
+    better: Literal["higher", "lower"]
+
+
+class PickJob(Strict):
+    """Picks a variant and adopts its checkpoint."""
+
+    among: tuple[str, ...]
+    protocol: str
+    criteria: tuple[PickCriterion, ...]
+
+
+class SamplingJob(Strict):
+    """How a network generates."""
+
+    window: Positive
+    keyframe_density: float
+    steps: Positive
+    keyframes: Guidance
+    interpolation: Guidance
+    memory_guidance: float | None
+    precision: Precision
+    seed: int
+
+
+class RolloutJob(Strict):
+    """Generates the videos of a variant on a protocol; a floor has no `sampling`."""
+
+    clips: ClipsOfSplit
+    frames: Positive
+    context: Positive
+    method: MethodJob
+    memory: MemoryJob | None = None
+    geometry: Geometry | None = None
+    teacher: TeacherModel | None = None
+    sampling: SamplingJob | None = None
+
+
+class ScoresJob(Strict):
+    """Scores the videos of a variant on a protocol by one family of metrics."""
+
+    family: str
+    version: int
+    settings: Any
+    revisit_gap: Positive
+    protocol: str
+    frames: Positive
+    context: Positive
+
+    @property
+    def spec(self) -> MetricFamily:
+        """What the registry has under the family's name."""
+        return FAMILIES[self.family]
+
+
+class AnalysisJob(Strict):
+    """Analyses the features of the teacher, or of a variant's hidden states.
+
+    Attributes:
+        analysis: Windows and probes.
+        fit: Clips that probes are fitted on.
+        test: Held-out clips.
+        resolution: Side of the frames, pixels.
+        teacher: Whose heads decode.
+        image_size: Side of the teacher's images, pixels.
+        patch_size: Side of their patches, pixels.
+        layer: Of the teacher's tokens that alignment teaches.
+        channels: Of their basis.
+        side: Cells along a side of the decoded hidden state.
+        method: Of the variant; None for the teacher.
+        alignment: Of the variant, or None.
+    """
+
+    analysis: Analysis
+    fit: ClipsOfSplit
+    test: ClipsOfSplit
+    resolution: Positive
+    teacher: TeacherModel
+    image_size: Positive
+    patch_size: Positive
+    layer: int
+    channels: Positive
+    side: Positive
+    method: MethodJob | None = None
+    alignment: AlignmentJob | None = None
+
+
+class TableJob(Strict):
+    """Renders a table of scores."""
+
+    table: TableSettings
+    floors: tuple[str, ...]
+    scale: str
+    seeds: tuple[int, ...]
+    stands_in: str
+    teacher: str
+    bootstrap: Positive
+
+
+class TeacherTableJob(Strict):
+    """Renders the table of the teacher's errors."""
+
+    scale: str
+    stands_in: str
+    teacher: str
+
+
+class AnalysisTableJob(Strict):
+    """Renders the tables of what features know."""
+
+    rows: tuple[AnalysisRow, ...]
+    analysis: Analysis
+    scale: str
+    seeds: tuple[int, ...]
+    stands_in: str
+    teacher: str
+    bootstrap: Positive
+
+
+class FigureJob(Strict):
+    """Draws a figure."""
+
+    figure: Figure
+    seeds: tuple[int, ...]
+    floors: tuple[str, ...]
+    context: Positive
+    bootstrap: Positive | None = None
+    analysis: Analysis | None = None
+
+    @property
+    def of_analysis(self) -> AnalysisFigure:
+        """The figure, of the analysis."""
+        assert isinstance(self.figure, AnalysisFigure)
+        return self.figure
+
+
+class VideoJob(Strict):
+    """Writes a video for people."""
+
+    video: Video
+    seeds: tuple[int, ...]
+    context: Positive
+
+
+class FactsJob(Strict):
+    """States what the paper's text says of a scale."""
+
+    scale: str
+    resolution: Positive
+    seeds: Positive
+    context: Positive
+    sampling_steps: Positive
+    scale_from: Literal["cameras", "colours"]
+    embedded: bool

@@ -1,0 +1,117 @@
+"""The teacher, what is kept of its features, and the memory built from them."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from geomem.memory.registry import KINDS
+from geomem.registry.fields import ByName
+from geomem.registry.strict import Positive, Share, Strict
+
+
+class TeacherTraining(Strict):
+    """How the small VGGT is trained on the embedded worlds."""
+
+    steps: Positive
+    batch_frames: Positive = Field(description="frames per step, over all its windows")
+    max_frames: Positive = Field(description="frames per window are drawn from 1 to this")
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    cooldown_steps: int = Field(ge=0, description="last steps, in which the rate falls to zero")
+    matching_weight: float = Field(
+        default=0.0, ge=0, description="weight of the attention's loss on true correspondences"
+    )
+    seed: int = 0
+
+
+class Teacher(Strict):
+    """The frozen 3D reconstruction model."""
+
+    name: str = Field(description="names the cache's folder")
+    architecture: dict[str, Any] = Field(description="fields of VGGTConfig, or {} for VGGT-1B")
+    weights: str = Field(description="safetensors file; `{scale}` is replaced")
+    sha256: str = Field(default="", description="checked before use where given")
+    download: str = Field(default="", description="hub repository that has model.safetensors")
+    revision: str = Field(default="", description="commit of that repository; pinned")
+    training: TeacherTraining | None = None
+    train_split: str = "train"
+    validation_split: str = "validation"
+
+    @model_validator(mode="after")
+    def _downloads_are_pinned(self) -> Self:
+        if self.download and not (self.revision and self.sha256):
+            raise ValueError(f"{self.download} is downloaded: name `revision` and `sha256`")
+        return self
+
+
+class ImageTeacher(Strict):
+    """The frozen 2D model of the REPA baseline; runs inside training, nothing is cached."""
+
+    weights: str = Field(
+        default="",
+        description="official DINOv2 file with registers (.pth or .safetensors); empty: the image "
+        "encoder inside the 3D teacher stands in for DINOv2, with that one's sizes",
+    )
+    sha256: str = Field(default="", description="checked before use where given")
+    embed_dim: Positive = 1024
+    depth: Positive = 24
+    num_heads: Positive = 16
+    image_size: Positive = Field(default=518, description="pixels; images are resized to this side")
+    patch_size: Positive = Field(default=14, description="pixels")
+
+
+class Features(Strict):
+    """What the cache keeps of the teacher."""
+
+    basis_plan: str = Field(description="plan whose first windows the PCA is fitted on")
+    layer: int = Field(ge=0, description="backbone layer whose tokens are kept")
+    channels: Positive = Field(description="PCA components kept of each token")
+    basis_windows: Positive = Field(description="windows the PCA is fitted on")
+    shards: Positive = 1
+    batch: Positive = Field(description="windows per forward pass")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="of the teacher's backbone; its heads compute in fp32"
+    )
+    online: bool = Field(
+        default=False,
+        description="alignment targets are computed while training instead of cached: slower, but "
+        "a plan of any length needs no storage",
+    )
+
+
+class Geometry(Strict):
+    """How the teacher's depth comes to metres."""
+
+    scale_from: Literal["cameras", "colours"] = Field(
+        description="what tells the teacher's scale: its own cameras against the given ones (least "
+        "squares), or the colours of frames warped by the given cameras"
+    )
+    scale_prior_weight: float = Field(
+        gt=0,
+        description="strength of the scale prior: square metres of baseline (cameras), or the "
+        "colour difference that a factor of 2 is worth (colours)",
+    )
+
+
+class Overlap(Strict):
+    """Between which depths the overlap of views is measured."""
+
+    near: float = Field(default=0.5, gt=0, description="metres; where a view begins")
+    far: float = Field(default=8.0, gt=0, description="metres; where it ends")
+
+    @model_validator(mode="after")
+    def _views_have_depth(self) -> Self:
+        if self.far <= self.near:
+            raise ValueError(f"far ({self.far}) must exceed near ({self.near})")
+        return self
+
+
+class Memory(Strict):
+    """What all memories of a scale share, and the settings of each kind."""
+
+    dropout: Share = Field(description="share of training clips that see no memory")
+    geometry: Geometry
+    overlap: Overlap = Overlap()
+    kinds: Annotated[dict[str, Any], ByName(KINDS, lambda kind: kind.Settings)] = Field(
+        description="by kind; one all of whose settings have defaults need not be named"
+    )

@@ -1,0 +1,1 @@
+"""Sources of clips: embedded worlds that are rendered, and data sets that are downloaded."""

@@ -1,0 +1,1 @@
+"""The sources; each module registers one (docs/extend.md)."""

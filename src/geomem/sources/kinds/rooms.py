@@ -1,0 +1,58 @@
+"""Embedded worlds: textured rooms, rendered with true cameras and depth."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from geomem.registry.strict import Positive, Strict
+from geomem.sources.registry import SOURCES, ClipsOfSplit, Shard, Source, SourceSettings
+
+Trajectory = Literal["walk", "forward", "pan", "spin", "orbit", "out_and_back", "static"]
+
+
+class WorldSettings(SourceSettings):
+    """A data set of rendered worlds."""
+
+    horizontal_fov: float = Field(default=80.0, gt=10, lt=150, description="degrees")
+
+
+class WorldOptions(Strict):
+    """What a split asks a world for."""
+
+    trajectories: dict[Trajectory, Positive] = Field(
+        min_length=1, description="relative shares of the cameras' paths"
+    )
+    moving_object: bool = Field(default=False, description="regime (c)")
+
+
+class Rooms(Source):
+    """The rooms that the study is trained and tested on."""
+
+    name = "rooms"
+    world: ClassVar[Literal["rooms", "rooms_ood"]] = "rooms"
+    summary = "procedural rooms with furniture, rendered with true cameras and depth"
+    terms = "made by this project, under its licence"
+    conditions = frozenset({"cameras", "depth"})
+    Settings = WorldSettings
+    Options = WorldOptions
+
+    def make_shard(
+        self, split: ClipsOfSplit, shard: Shard, *, progress: Callable[..., Any]
+    ) -> None:
+        """Render one shard."""
+        from geomem.sources.embedded import render_shard
+
+        render_shard(split, shard, world=self.world, progress=progress)
+
+
+class OtherRooms(Rooms):
+    """Rooms of another style, for tests out of the training distribution."""
+
+    name = "rooms_ood"
+    world = "rooms_ood"
+    summary = "rooms of other shapes, textures and lights than `rooms`, for tests of transfer"
+
+
+SOURCES.add(Rooms())
+SOURCES.add(OtherRooms())

@@ -1,0 +1,145 @@
+"""What a source of clips is, and the registry of all of them.
+
+A source brings clips to the form of the clip store (`geomem.formats.clips`): it renders them, or it
+converts an archive that is downloaded. A data set is a source with its settings
+(`config/datasets/<name>.yaml`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from geomem.registry.core import Registry
+from geomem.registry.strict import Positive, Strict
+
+Condition = Literal["cameras", "depth", "actions"]
+
+
+class SourceSettings(Strict):
+    """What every data set's file says."""
+
+    source: str
+
+
+class Download(Strict):
+    """An archive of a hub, pinned."""
+
+    repository: str = Field(min_length=1, description="`owner/name` on the Hugging Face hub")
+    revision: str = Field(
+        min_length=1, description="commit of the repository; pinned, since its main branch may move"
+    )
+    files: dict[str, str] = Field(
+        min_length=1,
+        description="files of it, in order, each with its SHA-256; empty where it is not known "
+        "yet: the first download then records it, to be written here",
+    )
+
+
+class NoOptions(Strict):
+    """A split can ask the source for nothing of its own."""
+
+
+class ClipsOfSplit(Strict):
+    """What a source makes a split from.
+
+    Attributes:
+        name: Of the split.
+        role: `train`, `validation` or `test`: no scene is in two roles.
+        clips: How many, over all shards.
+        frames: Of each clip.
+        shards: How many.
+        resolution: Side S of the square frames, pixels.
+        supersample: Rays a pixel side, where clips are rendered.
+        settings: The data set's, of the source's `Settings`.
+        options: The split's, of the source's `Options`.
+        version: Of the source.
+    """
+
+    name: str
+    role: Literal["train", "validation", "test"]
+    clips: Positive
+    frames: Positive
+    shards: Positive
+    resolution: Positive
+    supersample: Positive
+    settings: Any
+    options: Any
+    version: int
+
+    def rows(self, shard: int) -> range:
+        """Return the clip numbers of one shard; every clip falls in exactly one."""
+        return range(self.clips * shard // self.shards, self.clips * (shard + 1) // self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Where a shard goes, and what it is made from.
+
+    Attributes:
+        folder: Made whole or not at all.
+        number: Which shard of the split.
+        record: Provenance that goes into its index.
+        archive: The unpacked archive, for a source that downloads one.
+        choice: The split's clips as `Source.choose` has chosen them, for such a source.
+    """
+
+    folder: Path
+    number: int
+    record: dict[str, Any]
+    archive: Path | None = None
+    choice: Path | None = None
+
+
+class Source(ABC):
+    """A source of clips.
+
+    Attributes:
+        name: By which `config/datasets/*.yaml` know it.
+        summary: One line on what it gives.
+        terms: Terms of use, in a line.
+        conditions: What its clips come with beside their frames.
+        version: Raised when its clips change; then they are made again.
+        Settings: Model of a data set's file; of a downloaded one it has an `archive`.
+        Options: Model of what a split may ask for.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    terms: ClassVar[str]
+    conditions: ClassVar[frozenset[Condition]] = frozenset({"cameras"})
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type[SourceSettings]] = SourceSettings
+    Options: ClassVar[type[Strict]] = NoOptions
+
+    @property
+    def downloads(self) -> bool:
+        """Whether its clips come from an archive."""
+        return "archive" in self.Settings.model_fields
+
+    @abstractmethod
+    def make_shard(
+        self, split: ClipsOfSplit, shard: Shard, *, progress: Callable[..., Any]
+    ) -> None:
+        """Write one shard of a split.
+
+        Args:
+            split: What is asked for.
+            shard: Where it goes.
+            progress: Wraps the iteration over clips.
+
+        Raises:
+            InputError: If a clip cannot be made, named with the remedy.
+        """
+
+    def choose(self, split: ClipsOfSplit, archive: Path) -> dict[str, Any]:
+        """Return which clips of an archive a split has, plain values for a tracked file."""
+        raise NotImplementedError(f"{self.name} has no archive to choose from")
+
+
+SOURCES: Registry[Source] = Registry("source", "geomem.sources.kinds")

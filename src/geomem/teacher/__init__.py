@@ -1,0 +1,1 @@
+"""Stage: the frozen teacher, made or fetched, and measured."""

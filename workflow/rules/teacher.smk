@@ -1,0 +1,56 @@
+"""The frozen teacher: made, and measured.
+
+in:  data/<scale>/clips/, weights/<teacher>/ (tracked, where the teacher is small)
+out: data/<scale>/teacher/, results/<scale>/teacher.json
+"""
+
+
+rule train_teacher:
+    input:
+        clips=names(GRAPH.shards(SETTINGS.teacher.train_split)),
+    output:
+        weights=str(LAYOUT.trained_teacher),
+        training=str(LAYOUT.trained_teacher.with_name("training.json")),
+    log:
+        f"logs/train_teacher/{SCALE}.log",
+    benchmark:
+        f"benchmarks/jobs/train_teacher/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: asks("teacher", "train").threads
+    resources:
+        **request("teacher", "train"),
+    params:
+        job=JOB,
+        version=stage_version("teacher"),
+        settings=JOBS.teacher().digest,
+        clips=lambda w: str(GRAPH.folder(SETTINGS.teacher.train_split)),
+        state=f"{LAYOUT.data}/training_state/teacher",
+    shell:
+        "python -m geomem.teacher train {output.weights:q} {params.job} --threads {threads}"
+        " --expect {params.settings} --clips {params.clips:q} --state {params.state:q}"
+        " > {log:q} 2>&1"
+
+
+rule evaluate_teacher:
+    input:
+        **names(GRAPH.teacher_metrics().inputs),
+    output:
+        metrics=str(LAYOUT.teacher_metrics),
+    log:
+        f"logs/evaluate_teacher/{SCALE}.log",
+    benchmark:
+        f"benchmarks/jobs/evaluate_teacher/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: asks("teacher").threads
+    resources:
+        **request("teacher"),
+    params:
+        job=JOB,
+        version=stage_version("teacher"),
+        settings=GRAPH.teacher_metrics().settings.digest,
+        inputs=lambda w: GRAPH.teacher_metrics().command_line(),
+    shell:
+        "python -m geomem.teacher evaluate {output.metrics:q} {params.job} --threads {threads}"
+        " --expect {params.settings} {params.inputs} > {log:q} 2>&1"
