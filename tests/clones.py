@@ -1,6 +1,7 @@
 """Copies of the project, as a clone would be, and commands that run in them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,3 +42,18 @@ def run(folder: Path, *command: str, check: bool = True) -> subprocess.Completed
     if check:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
+
+
+def planned(folder: Path, *arguments: str) -> dict[str, int]:
+    """Return the rules a dry-run would run, with their number of jobs."""
+    done = run(folder, "snakemake", "-n", "--quiet", "rules", "--", *arguments)
+    output = done.stdout + done.stderr
+    if "Nothing to be done" in output:
+        return {}
+    return jobs_in(output)
+
+
+def jobs_in(output: str) -> dict[str, int]:
+    table = output.split("Job stats:")[1]
+    jobs = re.findall(r"^([a-z_]+) +(\d+)$", table, flags=re.MULTILINE)
+    return {name: int(count) for name, count in jobs if name not in ("all", "total")}

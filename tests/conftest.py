@@ -76,7 +76,7 @@ def edit_yaml(path: Path, **values: object) -> None:
         *parents, key = name.split("__")
         target = content
         for parent in parents:
-            target = target[parent]
+            target = target.setdefault(parent, {})
         target[key] = value
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 

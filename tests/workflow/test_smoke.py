@@ -1,0 +1,269 @@
+"""The `smoke` DAG from nothing to the paper, and what runs again after a change."""
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clones import copy_project, planned, run
+from conftest import ROOT, edit_yaml
+from geomem.config import load_config
+
+LEFT_OUT = (
+    *("memory_2", "memory_3", "memory_8", "memory_4_overlap", "memory_4_on_base"),
+    *("memory_4_on_repa", "memory_4_on_tuned", "memory_4_on_tuned_repa"),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose `smoke` DAG has run from nothing to the paper."""
+    project = copy_project(tmp_path_factory.mktemp("smoke"))
+    # what is left of the study has every kind of job once
+    scale = project / "config/scales/smoke.yaml"
+    left_out = yaml.safe_load(scale.read_text())["leave_out"]
+    edit_yaml(scale, leave_out=[*left_out, *LEFT_OUT], features__shards=1)
+    show_less(project / "config/experiments.yaml")
+    run(project, "git", "init", "-q", ".")
+    run(project, "git", "add", "-A")
+    commit(project)
+    run(project, "snakemake", "--quiet", "rules")
+    return project
+
+
+def show_less(experiments: Path) -> None:
+    """Leave clips that go out and back, and set distances on `spin`, to table 2; no long walks."""
+    content = yaml.safe_load(experiments.read_text())
+    for name, table in content["tables"].items():
+        if name != "ablation_table2":
+            table["columns"] = [
+                column
+                for column in table["columns"]
+                if column["protocol"] in ("spin", "walk_short")
+                and (column["protocol"], column["metric"]) != ("spin", "kernel_distance")
+            ]
+    rows = content["tables"]["main_table"]["rows"]
+    content["tables"]["main_table"]["rows"] = rows[2:]
+    for figure in content["figures"].values():
+        if "protocols" in figure:
+            figure["protocols"] = ["spin"]
+    for video in content["videos"].values():
+        video["rows"] = video["rows"][:2]
+    experiments.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def commit(project: Path) -> None:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.invalid")
+    run(project, "git", *identity, "commit", "-qm", "state", "--allow-empty")
+
+
+def results_of(project: Path) -> dict[str, bytes]:
+    files = [p for p in (project / "results").rglob("*") if p.is_file()]
+    return {str(p.relative_to(project)): p.read_bytes() for p in files}
+
+
+@pytest.mark.slow
+class TestSmoke:
+    """In order: later tests change the project that earlier ones have looked at."""
+
+    def test_products_are_there_and_verify(self, finished: Path) -> None:
+        table = (finished / "results/ablation_table2.tex").read_text()
+        for label in ("without memory", "single frame", "4 frames, true depth"):
+            assert label in table
+        assert "4 frames, implicit" in (finished / "results/ablation_table2_kinds.tex").read_text()
+        videos = sorted(path.name for path in (finished / "results/smoke/videos").iterdir())
+        assert videos == ["out_and_back_clips.mp4", "spin_clips.mp4"]
+        run(finished, "geomem", "verify")
+
+    def test_the_scores_are_those_of_the_tree_before_its_walls_moved(self, finished: Path) -> None:
+        """Of all its runs; bit for bit on the machine that made both, else but for rounding."""
+        before = json.loads((ROOT / "tests/fixtures/smoke_scores.json").read_text())
+        compared = 0
+        for variant, protocol in load_config(finished).scores():
+            run_of = f"{variant}/{protocol}"
+            metrics = before[run_of]
+            files = finished.glob(f"results/smoke/scores/{variant}/seed0/{protocol}/*.json")
+            now: dict[str, list[float | None]] = {}
+            for content in (json.loads(path.read_text()) for path in files):
+                now |= content["per_clip"]
+                now |= {m: [entry["value"]] for m, entry in content["sets"].items() if entry}
+            assert now, f"{run_of} is not scored"
+            for metric in metrics.keys() & now.keys():
+                for found, expected in zip(now[metric], metrics[metric], strict=True):
+                    assert (found is None) == (expected is None), (run_of, metric)
+                    if found is not None:
+                        assert found == pytest.approx(expected, rel=1e-2, abs=1e-3), run_of
+                    compared += 1
+        assert compared > 400
+
+    def test_features_are_analysed_on_other_scenes(self, finished: Path) -> None:
+        table = (finished / "results/feature_analysis.tex").read_text()
+        for label in ("RGB patches", "VGGT, layer 3", "video model, fine-tuned, with 3D-REPA"):
+            assert label in table
+        decoded = (finished / "results/feature_decoding.tex").read_text()
+        assert decoded.count("own projector") == 2 and decoded.count(": ridge") == 4
+        folder = finished / "results/smoke/analysis"
+        teacher, repa = (
+            json.loads((folder / name).read_text()) for name in ("teacher.json", "repa/seed0.json")
+        )
+        assert set(repa["probes"]) == {"nothing", *(f"state{i}" for i in range(5))}
+        # both probe the same windows, so what knows nothing scores alike
+        assert repa["probes"]["nothing"] == teacher["probes"]["nothing"]
+        own = teacher["decoding"]["teacher"]["values"]["abs_rel"]
+        blind = teacher["decoding"]["mean_depth"]["values"]["abs_rel"]
+        assert all(a < 0.5 * b for a, b in zip(own, blind, strict=True))
+
+    def test_the_pick_has_its_reasons_and_what_starts_from_it_is_the_picked(
+        self, finished: Path
+    ) -> None:
+        results = finished / "results/smoke"
+        choice = json.loads((results / "choices/best.json").read_text())
+        assert set(choice["candidates"]) == {"base", "repa", "tuned", "tuned_repa"}
+        means = {name: values["perceptual"] for name, values in choice["candidates"].items()}
+        [compared] = choice["comparisons"]
+        best = min(means, key=means.__getitem__)
+        assert compared["best"] == best and set(compared["differences"]) == set(means) - {best}
+        tied = {n for n, d in compared["differences"].items() if d["low"] <= 0 <= d["high"]} | {
+            best
+        }
+        assert choice["picked"] == next(name for name in means if name in tied)
+        assert choice["picked"] in choice["reason"] or tied == {best}
+        folders = [results / f"checkpoints/{name}/seed0" for name in ("best", choice["picked"])]
+        adopted, source = (json.loads((f / "checkpoint.json").read_text()) for f in folders)
+        assert adopted["weights"] == source["weights"]
+        assert adopted["adopted"] == choice["picked"]
+        score = results / "scores/repa/seed0/validation/perceptual.json"
+        before, times = score.read_bytes(), score.stat()
+        score.write_bytes(before + b"\n")
+        told = run(finished, "geomem", "verify", check=False)
+        assert (
+            f"choices/best.json was made from another {score.relative_to(finished)}" in told.stderr
+        )
+        score.write_bytes(before)
+        os.utime(score, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    def test_alignment_was_trained_and_logged(self, finished: Path) -> None:
+        for variant, aligned in (("repa", True), ("tuned_repa", True), ("tuned", False)):
+            folder = finished / f"results/smoke/checkpoints/{variant}/seed0"
+            columns = (folder / "curves.csv").read_text().splitlines()[0].split(",")
+            assert ("cosine" in columns and "align_angular" in columns) == aligned
+            assert (folder / "model/projector").is_dir() == aligned
+
+    def test_second_run_does_nothing(self, finished: Path) -> None:
+        assert planned(finished) == {}
+
+    def test_the_report_is_one_file_with_tables_figures_and_run_times(self, finished: Path) -> None:
+        run(finished, "snakemake", "--report", "report.html")
+        report = (finished / "report.html").read_text()
+        loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:[^\" >]+)", report)
+        assert not loaded, "it loads what is not in it"
+        for path in (finished / "results/smoke/tables").glob("*.csv"):
+            assert f"results/smoke/tables/{path.name}" in report
+        figure = finished / "results/figures/qualitative.png"
+        assert base64.b64encode(figure.read_bytes()).decode() in report
+        seconds = re.findall(r'"rule": "train_variant", "runtime": ([0-9.]+)', report)
+        study = load_config(finished)
+        trained = [name for name in study.runs() if study.variants[name].trained]
+        assert len(seconds) == len(trained) > 8 and min(map(float, seconds)) > 0
+
+    def test_results_hold_no_times_and_every_cell_is_traced(self, finished: Path) -> None:
+        provenance = json.loads(
+            (finished / "results/smoke/provenance/ablation_table2.json").read_text()
+        )
+        text = json.dumps(provenance)
+        assert not re.search(r"20\d\d-\d\d-\d\d", text)
+        cells = provenance["cells"]
+        shown = [row.label for row in load_config(finished).tables["ablation_table2"].rows]
+        assert list(cells) == sorted(shown) and "splat of the memory, no model" in cells
+        record = finished / "results/smoke/checkpoints/memory_4/seed0/checkpoint.json"
+        from geomem.formats import sha256_file
+        from geomem.formats.runs import run_tag
+
+        assert sha256_file(record) in text
+        assert run_tag("smoke", "memory_4", 0, sha256_file(record)) in text
+
+    def test_mlflow_has_every_run_under_its_tag(self, finished: Path) -> None:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{finished / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("geomem")
+        runs = client.search_runs([experiment.experiment_id])
+        mirrored = json.loads((finished / "logs/mirror_runs/smoke.json").read_text())
+        assert {r.data.tags["geomem.run"] for r in runs} == set(mirrored["runs"])
+        study = load_config(finished)
+        assert len(runs) == len(set(study.runs()) - set(study.floors)) > 9
+        base = next(r for r in runs if r.info.run_name == "base-seed0")
+        assert len(client.get_metric_history(base.info.run_id, "loss")) == 4
+        assert "spin.psnr" in base.data.metrics
+
+    def test_a_changed_template_renders_tables_again_and_nothing_else(self, finished: Path) -> None:
+        template = finished / "src/geomem/paper/templates/table.tex.j2"
+        before = template.read_text()
+        template.write_text(before + "\n% changed\n")
+        assert set(planned(finished)) <= {
+            "render_table",
+            "render_teacher_table",
+            "render_analysis_tables",
+            "build_paper",
+            "publish_table",
+            "publish_paper",
+        }
+        assert planned(finished)["render_table"] == len(load_config(finished).tables)
+        template.write_text(before)
+        run(finished, "snakemake", "--quiet", "rules")
+
+    def test_a_changed_rollout_length_trains_nothing_again(self, finished: Path) -> None:
+        scale = finished / "config/scales/smoke.yaml"
+        before = scale.read_text()
+        edit_yaml(
+            scale,
+            rollouts__protocols__spin__frames=12,
+            rollouts__protocols__out_and_back__frames=12,
+        )
+        jobs = planned(finished)
+        changed = [
+            (variant, protocol)
+            for variant, protocols in load_config(finished).runs().items()
+            for protocol in protocols
+            if protocol in ("spin", "out_and_back")
+        ]
+        assert jobs["generate_videos"] == len(changed) >= 20
+        scored = load_config(finished).scores()
+        assert jobs["score_videos"] == sum(len(scored.get(run_of, ())) for run_of in changed)
+        assert not {"train_variant", "cache_features", "make_clips", "draw_plan"} & set(jobs)
+        assert not {"choose_variant", "adopt_checkpoint"} & set(jobs)
+        scale.write_text(before)
+        assert planned(finished) == {}
+
+    def test_dvc_repro_computes_nothing_again(self, finished: Path) -> None:
+        before = results_of(finished)
+        checkpoint = finished / "results/smoke/checkpoints/base/seed0/checkpoint.json"
+        made = checkpoint.stat().st_mtime_ns
+        run(finished, "dvc", "repro")
+        assert checkpoint.stat().st_mtime_ns == made
+        after = results_of(finished)
+        assert {k: after[k] for k in before} == before
+        status = run(finished, "dvc", "status")
+        assert "up to date" in status.stdout
+
+    def test_a_second_clone_pulls_and_renders_without_training(
+        self, finished: Path, tmp_path: Path
+    ) -> None:
+        run(finished, "dvc", "remote", "add", "-q", "-d", "-f", "store", str(tmp_path / "store"))
+        run(finished, "dvc", "push")
+        run(finished, "git", "add", "-A")
+        commit(finished)
+        clone = tmp_path / "clone"
+        run(tmp_path, "git", "clone", "-q", str(finished), str(clone))
+        table = (finished / "results/ablation_table2.tex").read_bytes()
+        (clone / "results/ablation_table2.tex").unlink()
+        run(clone, "dvc", "pull")
+        run(clone, "dvc", "repro")
+        assert (clone / "results/ablation_table2.tex").read_bytes() == table
+        assert not (clone / "logs/train_variant").exists()
+        assert not (clone / "logs/generate_videos").exists()
+        assert "up to date" in run(clone, "dvc", "status").stdout
