@@ -43,7 +43,7 @@ reproduce: setup ## the main job at the default scale: table 2, figures, PDF
 	snakemake --quiet rules --config only=main
 
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
-	pytest -q -n 2 --dist loadfile
+	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slurm: .venv/ready slurm-packages ## as root: a real Slurm on this machine, and faults injected on it
 	pytest -q -m slurm tests/slurm
