@@ -1,9 +1,12 @@
 """Small files of the true formats, shared by tests of stages."""
 
+import importlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,18 @@ def write_fake_clips(
         provenance={},
     )
     return folder
+
+
+def run_stage(project: Path, stage: str, *arguments: str) -> None:
+    """Run a stage's command as `python -m geomem.<stage>` does, without a process of its own."""
+    main = importlib.import_module(f"geomem.{stage}.__main__").main
+    sigterm = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, chdir(project):
+        patch.setattr("sys.argv", [f"geomem.{stage}", *arguments])
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.setenv(name, "1")  # a job sets them: put them back
+        main()
+    signal.signal(signal.SIGTERM, sigterm)
 
 
 def told(action: Callable[[], Any], *words: str) -> None:

@@ -22,7 +22,7 @@ from geomem.training.loop import train
 from geomem.training.objective import Objective
 from geomem.training.parallel import leave_team
 
-STEPS = {"base": 20, "memory": 6, "aligned": 6, "released": 6}
+STEPS = {"base": 10, "memory": 6, "aligned": 6, "released": 6}
 BATCH, DROPOUT = 4, 0.1
 VARIANTS = {"base": "base", "memory": "memory_4", "aligned": "repa", "released": "repa"}
 OBJECTIVES = {"aligned": "angular", "released": "as_released"}
@@ -31,7 +31,7 @@ OBJECTIVES = {"aligned": "angular", "released": "as_released"}
 def configure(project: Path) -> None:
     """Give the scale `smoke` enough steps, windows and dropout for a comparison of curves."""
     most = max(STEPS.values())
-    recipe = {"steps": most, "batch": BATCH, "checkpoint_steps": 8}
+    recipe = {"steps": most, "batch": BATCH, "checkpoint_steps": 4}
     edit_yaml(
         project / "config/scales/smoke.yaml",
         methods__dfot__block_dropouts=[0.0, DROPOUT, DROPOUT],

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_training import run_module
 from torch import Tensor
 
-from conftest import ROOT, edit_yaml, told, write_fake_clips
+from conftest import ROOT, edit_yaml, run_stage, told, write_fake_clips
 from geomem.config import JobSettings, load_config
 from geomem.formats import InputError
 from geomem.formats.teachers import load_image_teacher, load_teacher
@@ -131,7 +130,7 @@ def aligned(project: Path) -> Path:
     alignment = {"level": 1, "objective": "repa", "teacher": "2d"}
     edit_yaml(project / "config/experiments.yaml", variants__repa__alignment=alignment)
     write_fake_clips(project / "clips", clips=6, frames=24, size=32)
-    run_module(project, "clips", "plan", "train.json", "--plan", "train", "--clips", "clips")
+    run_stage(project, "clips", "plan", "train.json", "--plan", "train", "--clips", "clips")
     return project
 
 

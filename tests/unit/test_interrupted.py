@@ -9,22 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, edit_yaml, write_fake_clips
+from conftest import ROOT, edit_yaml, run_stage, write_fake_clips
 from geomem.formats import sha256_file
 
 WINDOWS = 256  # two shards
 PARTS = 4
 
 
-def start(project: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", *arguments]
+def start(project: Path, stage: str, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"geomem.{stage}", *arguments]
     return subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE)
-
-
-def finish(project: Path, *arguments: str) -> None:
-    run = start(project, *arguments)
-    _, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors.decode()
 
 
 def kill_after_first(run: subprocess.Popen[bytes], folder: Path, pattern: str) -> list[Path]:
@@ -43,12 +37,12 @@ def kill_after_first(run: subprocess.Popen[bytes], folder: Path, pattern: str) -
 def with_basis(project: Path) -> Path:
     """A project with fake clips, a plan of several shards and the basis of the features."""
     scale = project / "config/scales/smoke.yaml"
-    edit_yaml(scale, plans__memory__windows=WINDOWS, features__shards=1)
+    edit_yaml(scale, plans__memory__windows=WINDOWS, features__shards=1, features__batch=64)
     (project / "weights").symlink_to(ROOT / "weights")
     write_fake_clips(project / "clips", clips=6, frames=24, size=32)
-    plan = ["geomem.clips", "plan", "memory.json", "--plan", "memory", "--clips", "clips"]
-    finish(project, *plan)
-    finish(project, "geomem.features", "fit-basis", "basis.safetensors", *inputs())
+    plan = ["clips", "plan", "memory.json", "--plan", "memory", "--clips", "clips"]
+    run_stage(project, *plan)
+    run_stage(project, "features", "fit-basis", "basis.safetensors", *inputs())
     return project
 
 
@@ -59,7 +53,7 @@ def inputs() -> list[str]:
 
 def cache(folder: str) -> list[str]:
     part = [f"{folder}/part-000.json", "--number", "0", "--kind", "memory2"]
-    return ["geomem.features", "cache", *part, "--basis", "basis.safetensors", *inputs()]
+    return ["features", "cache", *part, "--basis", "basis.safetensors", *inputs()]
 
 
 @pytest.mark.slow
@@ -68,9 +62,9 @@ def test_a_killed_cache_keeps_its_finished_shards(with_basis: Path) -> None:
     kept = kill_after_first(start(with_basis, *cache("killed")), killed, "shard-*.safetensors")
     times = {path: path.stat().st_mtime_ns for path in kept}
     assert not (killed / "part-000.json").exists()
-    finish(with_basis, *cache("killed"))
+    run_stage(with_basis, *cache("killed"))
     assert {path: path.stat().st_mtime_ns for path in kept} == times
-    finish(with_basis, *cache("whole"))
+    run_stage(with_basis, *cache("whole"))
     names = sorted(path.name for path in (with_basis / "whole").iterdir() if path.suffix)
     assert len(names) == 1 + WINDOWS // 128
     for name in names:
@@ -80,17 +74,17 @@ def test_a_killed_cache_keeps_its_finished_shards(with_basis: Path) -> None:
 def rollout(folder: str) -> list[str]:
     checkpoint = ["--checkpoint", "base", "--base", "base"]
     protocol = ["--variant", "base", "--seed", "0", "--protocol", "spin", "--clips", "clips"]
-    return ["geomem.rollouts", "generate", folder, *protocol, *checkpoint]
+    return ["rollouts", "generate", folder, *protocol, *checkpoint]
 
 
 @pytest.mark.slow
 def test_killed_rollouts_keep_their_finished_clips(project: Path) -> None:
     scale = project / "config/scales/smoke.yaml"
-    edit_yaml(scale, rollouts__batch=1, rollouts__sampling_steps=8)
+    edit_yaml(scale, rollouts__batch=1, rollouts__sampling_steps=4)
     write_fake_clips(project / "clips", clips=PARTS, frames=24, size=32)
-    finish(project, "geomem.clips", "plan", "train.json", "--plan", "train", "--clips", "clips")
-    training = ["geomem.training", "train", "base", "--variant", "base", "--seed", "0"]
-    finish(project, *training, "--clips", "clips", "--plan", "train.json", "--state", "state")
+    run_stage(project, "clips", "plan", "train.json", "--plan", "train", "--clips", "clips")
+    training = ["training", "train", "base", "--variant", "base", "--seed", "0"]
+    run_stage(project, *training, "--clips", "clips", "--plan", "train.json", "--state", "state")
     killed = project / "killed"
     kept = kill_after_first(start(project, *rollout("killed")), killed, "part-*-coverage.npy")
     assert not (killed / "rollout.json").exists()
@@ -102,7 +96,7 @@ def test_killed_rollouts_keep_their_finished_clips(project: Path) -> None:
         time.sleep(0.01)
     _, errors = resumed.communicate()
     assert resumed.returncode == 0, errors.decode()
-    finish(project, *rollout("whole"))
+    run_stage(project, *rollout("whole"))
     names = {path.name for path in killed.iterdir() if path.is_file() and path.name != ".lock"}
     assert {"rgb.npy", "rollout.json"} <= names
     for name in ("rgb.npy", "rollout.json"):

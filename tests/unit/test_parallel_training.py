@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from test_training import memory_cache, run_module, train_command, window_cache
+from test_training import memory_cache, train_base, window_cache
 
-from conftest import ROOT, edit_yaml, write_fake_clips
+from conftest import ROOT, edit_yaml, run_stage, write_fake_clips
 from geomem.formats import read_json
 from training_cases import STEPS, configure
 
@@ -45,10 +45,10 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     configure(project)
     write_fake_clips(project / "clips", clips=6, frames=24, size=32)
     for name in ("train", "memory"):
-        run_module(project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips")
+        run_stage(project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips")
     memory_cache(project, frames=4)
     window_cache(project)
-    subprocess.run(train_command("initial"), cwd=project, env=ENVIRONMENT, check=True)
+    train_base(project, "initial")
     script = [sys.executable, str(ROOT / "tests/training_cases.py"), str(project)]
     alone = subprocess.Popen(
         [*script, str(project / "1"), *WHOLE, *MICRO],
@@ -96,8 +96,8 @@ def test_micro_batches_have_the_loss_curve_of_the_batch(curves: Path, case: str)
 def test_only_the_main_process_writes(curves: Path) -> None:
     states = sorted(path.name for path in (curves / "2/state-base-fsdp2-1").iterdir())
     assert states == [
-        f"step-{step:08d}.{kind}" for step in (8, 16) for kind in ("json", "safetensors")
+        f"step-{step:08d}.{kind}" for step in (4, 8) for kind in ("json", "safetensors")
     ]
-    whole = load_file(curves / "1/state-base-ddp-1/step-00000016.safetensors")
-    gathered = load_file(curves / "2/state-base-fsdp2-1/step-00000016.safetensors")
+    whole = load_file(curves / "1/state-base-ddp-1/step-00000008.safetensors")
+    gathered = load_file(curves / "2/state-base-fsdp2-1/step-00000008.safetensors")
     assert {k: v.shape for k, v in whole.items()} == {k: v.shape for k, v in gathered.items()}

@@ -92,7 +92,7 @@ def test_what_is_built_in_is_found() -> None:
     assert METHODS.names() == ["dfot", "mean_colour", "repeat", "splat"]
     assert KINDS.names() == ["explicit", "implicit"]
     assert FAMILIES.names() == ["frames", "perceptual", "sets"]
-    assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood"]
+    assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
     named = [metric.name for family in FAMILIES for metric in family.metrics]
     assert len(named) == len(set(named)) == len(metrics())
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from geomem.geometry.warp import warp_frame
-from geomem.scenes import textures_ood, textures_rooms
+from geomem.scenes import textures_ood, textures_plain, textures_rooms
 from geomem.scenes.render import render
+from geomem.scenes.styles import STYLES
 from geomem.scenes.trajectories import make_trajectory
 from geomem.scenes.worlds import World, make_world
 
@@ -65,7 +66,9 @@ def _oracle_depth(world: World, camera: Tensor, u: float, v: float, time: float)
     return float(nearest)
 
 
-@pytest.mark.parametrize(("kind", "seed", "resolution"), [("rooms", 0, 36), ("rooms_ood", 1, 32)])
+@pytest.mark.parametrize(
+    ("kind", "seed", "resolution"), [("rooms", 0, 36), ("rooms_ood", 1, 32), ("rooms_plain", 2, 32)]
+)
 def test_depth_agrees_with_every_primitive_tried(kind: str, seed: int, resolution: int) -> None:
     world = make_world(kind, seed, moving_object=True)
     cameras = torch.cat(
@@ -225,10 +228,7 @@ def test_shadow_of_a_moving_object_follows_it_in_every_frame(moving: bool) -> No
 
 def test_worlds_of_different_seeds_differ() -> None:
     worlds = [
-        make_world(k, s, moving_object=m)
-        for k in ("rooms", "rooms_ood")
-        for s in range(3)
-        for m in (False, True)
+        make_world(k, s, moving_object=m) for k in STYLES for s in range(3) for m in (False, True)
     ]
     assert len({w.scene_id for w in worlds}) == len(worlds)
     looks = {w.atlas.texels.numpy().tobytes() for w in worlds if not w.moving}
@@ -243,7 +243,8 @@ def test_out_of_domain_rooms_share_no_texture_kind() -> None:
         return {painter for painters in family.values() for painter in painters}
 
     assert not kinds(textures_rooms.ROOMS) & kinds(textures_ood.ROOMS_OOD)
-    assert textures_rooms.ROOMS.keys() == textures_ood.ROOMS_OOD.keys()
+    for other in (textures_ood.ROOMS_OOD, textures_plain.ROOMS_PLAIN):
+        assert other.keys() == textures_rooms.ROOMS.keys()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from geomem.scenes.planning import CLEARANCE
+from geomem.scenes.styles import STYLES
 from geomem.scenes.trajectories import KINDS, MAX_STEP, MAX_TURN, look, make_trajectory, spin
 from geomem.scenes.worlds import World, make_world
 
-WORLDS = [make_world(kind, seed) for kind in ("rooms", "rooms_ood") for seed in (0, 1, 2)]
+WORLDS = [make_world(style, seed) for style in STYLES for seed in (0, 1, 2)]
 
 
 def _poses(cameras: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ROOT, edit_yaml, told, write_fake_clips
+from conftest import ROOT, edit_yaml, run_stage, told, write_fake_clips
 from geomem.config import JobSettings, load_config
 from geomem.features.cache import cache_part, frames_of, write_basis
 from geomem.formats import (
@@ -57,27 +57,19 @@ def prepared(project: Path) -> Path:
     )
     write_fake_clips(project / "clips", clips=6, frames=24, size=32)
     for name in ("train", "memory"):
-        run_module(project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips")
+        run_stage(project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips")
     return project
 
 
-def run_module(project: Path, stage: str, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", f"geomem.{stage}", *arguments],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def train_command(output: str) -> list[str]:
+def train_words(output: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "geomem.training", "train", output),
-        *("--variant", "base", "--seed", "0", "--clips", "clips", "--plan", "train.json"),
-        *("--state", f"state-{output}"),
+        *("train", output, "--variant", "base", "--seed", "0", "--clips", "clips"),
+        *("--plan", "train.json", "--state", f"state-{output}"),
     ]
+
+
+def train_base(project: Path, output: str) -> None:
+    run_stage(project, "training", *train_words(output))
 
 
 def weights_of(checkpoint: Path) -> dict[str, str]:
@@ -104,15 +96,14 @@ main()
 
 @pytest.mark.slow
 def test_training_killed_at_any_moment_ends_with_the_same_weights(prepared: Path) -> None:
-    subprocess.run(train_command("whole"), cwd=prepared, check=True)
-    program, _, _, *words = train_command("killed")
+    train_base(prepared, "whole")
     # states are written behind the steps: after these, one is whole, cut off, or about to come
     for steps in (1, 3, 6):
-        command = [program, "-c", KILLED, str(steps), *words]
+        command = [sys.executable, "-c", KILLED, str(steps), *train_words("killed")]
         run = subprocess.run(command, cwd=prepared, stderr=subprocess.DEVNULL, check=False)
         assert run.returncode == -signal.SIGKILL
     _, spooled, _ = read_spool(prepared / "state-killed" / SPOOL)
-    subprocess.run(train_command("killed"), cwd=prepared, check=True)
+    train_base(prepared, "killed")
     assert weights_of(prepared / "killed") == weights_of(prepared / "whole")
     assert sha256_file(prepared / "killed/curves.csv") == sha256_file(prepared / "whole/curves.csv")
     assert not (prepared / "state-killed").exists()
@@ -188,7 +179,7 @@ def test_a_state_that_was_made_from_another_base_is_not_gone_on_from(prepared: P
 
 
 def test_what_a_training_reads_is_part_of_its_record(prepared: Path) -> None:
-    subprocess.run(train_command("made"), cwd=prepared, check=True)
+    train_base(prepared, "made")
     made_by = read_checkpoint(prepared / "made")["provenance"]
     assert made_by["stage"] == "training"
     settings = JobSettings(load_config(prepared)).training("base", 0)
@@ -280,7 +271,7 @@ def test_an_empty_memory_trains_all_the_branch_has_and_knows_nothing(prepared: P
     assert list(maps) == ["rgb", "features", "coverage", "inverse_depth"]
     assert not any(x.any() for x in maps.values())
     assert dataset[5]["frames"].equal(with_frames[5]["frames"])
-    subprocess.run(train_command("initial"), cwd=prepared, check=True)
+    train_base(prepared, "initial")
     model = objective_of(settings, initial=prepared / "initial")
     branch = model.method.control
     before = {name: p.detach().clone() for name, p in branch.named_parameters()}
@@ -292,7 +283,7 @@ def test_an_empty_memory_trains_all_the_branch_has_and_knows_nothing(prepared: P
 
 def test_what_starts_from_a_checkpoint_trains_with_dropout_as_from_scratch(prepared: Path) -> None:
     edit_yaml(prepared / "config/scales/smoke.yaml", methods__dfot__block_dropouts=[0.0, 0.1, 0.1])
-    subprocess.run(train_command("initial"), cwd=prepared, check=True)
+    train_base(prepared, "initial")
     settings = JobSettings(load_config(prepared)).training("tuned", 0)
     dataset = open_dataset(prepared / "clips", prepared / "train.json", settings)
     model = objective_of(settings, initial=prepared / "initial")
@@ -306,7 +297,7 @@ def test_what_starts_from_a_checkpoint_trains_with_dropout_as_from_scratch(prepa
 
 def test_memory_branch_learns_and_the_base_does_not_move(prepared: Path) -> None:
     settings, dataset = open_memory(prepared, "memory_4", 4)
-    subprocess.run(train_command("base"), cwd=prepared, check=True)
+    train_base(prepared, "base")
     model = objective_of(settings, initial=prepared / "base")
     before = {name: p.detach().clone() for name, p in model.method.named_parameters()}
     log = learn(model, dataset, settings, prepared / "state")
@@ -327,7 +318,7 @@ def test_an_implicit_memory_learns_with_its_branch_and_reads_the_same_cache(prep
     known = [min(4, dataset.plan.windows[i].history) / 4 for i in windows]
     assert present == known
     assert present[short] < 1, "a history shorter than the memory, or the test proves little"
-    subprocess.run(train_command("base"), cwd=prepared, check=True)
+    train_base(prepared, "base")
     model = objective_of(settings, initial=prepared / "base")
     before = {name: p.detach().clone() for name, p in model.method.named_parameters()}
     learn(model, dataset, settings, prepared / "state")
@@ -422,7 +413,7 @@ def write_untrained(folder: Path, settings: TrainingJob) -> None:
 
 def test_nan_features_stop_with_one_line(prepared: Path) -> None:
     settings, dataset = open_memory(prepared, "memory_4", 4)
-    subprocess.run(train_command("base"), cwd=prepared, check=True)
+    train_base(prepared, "base")
     model = objective_of(settings, initial=prepared / "base")
     broken = dataset.memory_cache.row
     dataset.memory_cache.row = lambda i: {
@@ -479,9 +470,9 @@ def test_the_teacher_at_work_gives_what_the_cache_holds(prepared: Path) -> None:
     (prepared / "weights").symlink_to(ROOT / "weights")
     weights = ["--weights", "weights/vggt_tiny/model.safetensors"]
     windows = ["--plan", "train.json", "--clips", "clips", *weights]
-    run_module(prepared, "features", "fit-basis", "basis.safetensors", *windows)
+    run_stage(prepared, "features", "fit-basis", "basis.safetensors", *windows)
     part = ["window/part-000.json", "--number", "0", "--kind", "window"]
-    run_module(prepared, "features", "cache", *part, "--basis", "basis.safetensors", *windows)
+    run_stage(prepared, "features", "cache", *part, "--basis", "basis.safetensors", *windows)
     settings = JobSettings(load_config(prepared)).training("repa", 0)
     dataset = open_dataset(
         prepared / "clips", prepared / "train.json", settings, window_cache=prepared / "window",

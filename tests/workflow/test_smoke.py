@@ -36,16 +36,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def show_less(experiments: Path) -> None:
-    """Leave clips that go out and back, and set distances on `spin`, to table 2; no long walks."""
+    """Score spins and short walks alone, the latter alone by set distances too."""
     content = yaml.safe_load(experiments.read_text())
-    for name, table in content["tables"].items():
-        if name != "ablation_table2":
-            table["columns"] = [
-                column
-                for column in table["columns"]
-                if column["protocol"] in ("spin", "walk_short")
-                and (column["protocol"], column["metric"]) != ("spin", "kernel_distance")
-            ]
+    for table in content["tables"].values():
+        table["columns"] = [
+            column
+            for column in table["columns"]
+            if column["protocol"] in ("spin", "walk_short")
+            and (column["protocol"], column["metric"]) != ("spin", "kernel_distance")
+        ]
     rows = content["tables"]["main_table"]["rows"]
     content["tables"]["main_table"]["rows"] = rows[2:]
     for figure in content["figures"].values():
@@ -98,7 +97,7 @@ class TestSmoke:
                     if found is not None:
                         assert found == pytest.approx(expected, rel=1e-2, abs=1e-3), run_of
                     compared += 1
-        assert compared > 400
+        assert compared > 200
 
     def test_features_are_analysed_on_other_scenes(self, finished: Path) -> None:
         table = (finished / "results/feature_analysis.tex").read_text()
@@ -231,7 +230,7 @@ class TestSmoke:
             for protocol in protocols
             if protocol in ("spin", "out_and_back")
         ]
-        assert jobs["generate_videos"] == len(changed) >= 20
+        assert jobs["generate_videos"] == len(changed) > 10
         scored = load_config(finished).scores()
         assert jobs["score_videos"] == sum(len(scored.get(run_of, ())) for run_of in changed)
         assert not {"train_variant", "cache_features", "make_clips", "draw_plan"} & set(jobs)

@@ -5,7 +5,7 @@ World frame as in `worlds`: x right, y down, z forward, floor at y = 0; metres. 
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,15 +16,30 @@ Rng = np.random.Generator
 Bounds = tuple[float, float, float, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Furnishing:
+    """How rooms are furnished.
+
+    Attributes:
+        pieces: Furniture for the "wall" and the "middle" of rooms.
+        turned: Whether a piece in the middle always stands at an angle.
+        wall_pieces: How often a place for a piece is sought along the walls.
+        hangings: How often one is sought for a picture or a window.
+        picture: Range of the half width and half height of pictures, metres.
+    """
+
+    pieces: Mapping[str, tuple[Builder, ...]]
+    turned: bool = False
+    wall_pieces: int = 14
+    hangings: int = 7
+    picture: tuple[float, float] = (0.22, 0.45)
+
+
 def furnish_room(
-    plan: FloorPlan,
-    room: int,
-    rng: Rng,
-    pieces: Mapping[str, tuple[Builder, ...]],
-    *,
-    turned: bool,
-    moving: bool,
+    plan: FloorPlan, room: int, rng: Rng, furnishing: Furnishing, *, moving: bool
 ) -> None:
+    """Add furniture, pictures, windows and a lamp to a room, and a moving figure to one."""
+    pieces = furnishing.pieces
     x0, x1, z0, z1 = plan.room_bounds(room)
     number = room * 100 + 1
     placed: list[Bounds] = []
@@ -35,16 +50,16 @@ def furnish_room(
     elif rng.random() < 0.55:
         spot = (rng.uniform(0.42, 0.58) * (x1 - x0) + x0, rng.uniform(0.42, 0.58) * (z1 - z0) + z0)
         piece = pieces["middle"][rng.integers(len(pieces["middle"]))](rng)
-        yaw = rng.uniform(0, 2 * np.pi) if turned or rng.random() < 0.4 else 0.0
+        yaw = rng.uniform(0, 2 * np.pi) if furnishing.turned or rng.random() < 0.4 else 0.0
         placed += _place(plan, piece, room, spot, float(yaw), number, placed)
-    for attempt in range(14):
+    for attempt in range(furnishing.wall_pieces):
         builders = pieces["wall"]
         piece = builders[rng.integers(len(builders))](rng)
         side, u = int(rng.integers(4)), rng.uniform(0.05, 0.95)
         spot, yaw = _against_wall((x0, x1, z0, z1), piece, side, u)
         placed += _place(plan, piece, room, spot, yaw, number + 1 + attempt, placed)
-    for attempt in range(7):
-        _hang(plan, room, rng, number + 20 + attempt, placed)
+    for attempt in range(furnishing.hangings):
+        _hang(plan, room, rng, number + 20 + attempt, placed, furnishing.picture)
 
 
 def _against_wall(
@@ -169,7 +184,14 @@ def _add_rug(plan: FloorPlan, room: int, rng: Rng) -> None:
     )
 
 
-def _hang(plan: FloorPlan, room: int, rng: Rng, number: int, placed: list[Bounds]) -> None:
+def _hang(
+    plan: FloorPlan,
+    room: int,
+    rng: Rng,
+    number: int,
+    placed: list[Bounds],
+    picture: tuple[float, float],
+) -> None:
     """Hang a picture, or a window on an outer wall, unless something stands in the way."""
     x0, x1, z0, z1 = plan.room_bounds(room)
     i, j = divmod(room, plan.shape[1])
@@ -177,7 +199,7 @@ def _hang(plan: FloorPlan, room: int, rng: Rng, number: int, placed: list[Bounds
     side, u = int(rng.integers(4)), rng.uniform(0.2, 0.8)
     outer = (i == 0, i == nx - 1, j == 0, j == nz - 1)[side]
     role = "window" if outer and rng.random() < 0.6 else "picture"
-    size = rng.uniform((0.5, 0.5), (0.8, 0.6)) if role == "window" else rng.uniform(0.22, 0.45, 2)
+    size = rng.uniform((0.5, 0.5), (0.8, 0.6)) if role == "window" else rng.uniform(*picture, 2)
     y = -1.55 - (0.1 if role == "window" else rng.uniform(-0.1, 0.15))
     thick = 0.025
     x = (x0 + thick, x1 - thick, x0 + u * (x1 - x0), x0 + u * (x1 - x0))[side]

@@ -222,7 +222,7 @@ def _counter(rng: Rng) -> Piece:
 
 
 Builder = Callable[[Rng], Piece]
-# Pieces for the walls and for the middle of a room. The two families share none.
+# Pieces for the walls and for the middle of a room. `ROOMS` and `ROOMS_OOD` share none.
 ROOMS: Mapping[str, tuple[Builder, ...]] = {
     "wall": (_shelf, _shelf, _cabinet, _cabinet, _table, _sofa, _bed, _chair, _plant, _floor_lamp),
     "middle": (_table, _sofa, _chair, _plant),
@@ -230,4 +230,9 @@ ROOMS: Mapping[str, tuple[Builder, ...]] = {
 ROOMS_OOD: Mapping[str, tuple[Builder, ...]] = {
     "wall": (_steps, _counter, _plinth, _column),
     "middle": (_column, _plinth, _steps, _counter),
+}
+# What 32 pixels can show.
+ROOMS_PLAIN: Mapping[str, tuple[Builder, ...]] = {
+    "wall": (_shelf, _cabinet, _cabinet, _sofa, _bed, _counter),
+    "middle": (_sofa, _cabinet),
 }

@@ -3,12 +3,9 @@
 World frame as in `worlds`: x right, y down, z forward, floor at y = 0; metres.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from geomem.scenes.furnishing import furnish_room
-from geomem.scenes.furniture import Builder
+from geomem.scenes.furnishing import Furnishing, furnish_room
 from geomem.scenes.layout import WALL, Door, FloorPlan, Footprint, Item
 
 Rng = np.random.Generator
@@ -18,7 +15,7 @@ DOOR_HEIGHT = 2.1
 def draw_plan(
     rng: Rng,
     *,
-    pieces: Mapping[str, tuple[Builder, ...]],
+    furnishing: Furnishing,
     spacious: bool,
     moving_object: bool,
 ) -> FloorPlan:
@@ -26,8 +23,8 @@ def draw_plan(
 
     Args:
         rng: Source of all choices.
-        pieces: Furniture for the "wall" and the "middle" of rooms.
-        spacious: Few large halls with high ceilings and turned furniture, instead of nine rooms.
+        furnishing: How its rooms are furnished.
+        spacious: Few large halls with high ceilings, instead of nine rooms.
         moving_object: Puts a moving figure into one room.
     """
     counts, sizes, heights = (3, 3), (3.6, 6.0), (2.5, 3.0)
@@ -41,7 +38,7 @@ def draw_plan(
     _build_shell(plan, rng)
     moving_room = int(rng.integers(counts[0] * counts[1])) if moving_object else -1
     for room in range(counts[0] * counts[1]):
-        furnish_room(plan, room, rng, pieces, turned=spacious, moving=room == moving_room)
+        furnish_room(plan, room, rng, furnishing, moving=room == moving_room)
     return plan
 
 

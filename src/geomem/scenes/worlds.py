@@ -6,20 +6,19 @@ Shape suffixes: N primitives, R rooms, T frames, K textures.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geomem.scenes import furniture, textures_ood, textures_rooms
+from geomem.scenes import furniture
 from geomem.scenes.atlas import Atlas, Texture, build_atlas
 from geomem.scenes.interiors import draw_plan
 from geomem.scenes.layout import FloorPlan, Item
+from geomem.scenes.styles import STYLES, Style, WorldKind
 from geomem.scenes.textures import make_texture
 
-WorldKind = Literal["rooms", "rooms_ood"]
-KINDS: tuple[WorldKind, ...] = ("rooms", "rooms_ood")
+KINDS: tuple[WorldKind, ...] = tuple(STYLES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +114,8 @@ def make_world(kind: WorldKind, seed: int, *, moving_object: bool = False) -> Wo
     """Return the world of a seed; equal arguments give equal worlds.
 
     Args:
-        kind: "rooms", or "rooms_ood" whose textures, palettes, furniture and layouts never occur
-            in "rooms".
+        kind: "rooms"; "rooms_ood" whose textures, palettes, furniture and layouts never occur in
+            "rooms"; or "rooms_plain", of flat colours and few large things.
         seed: Non-negative scene number.
         moving_object: Adds a figure that walks a small closed path in one room (regime c).
 
@@ -128,16 +127,18 @@ def make_world(kind: WorldKind, seed: int, *, moving_object: bool = False) -> Wo
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     rng = np.random.default_rng([KINDS.index(kind), seed])
-    pieces = furniture.ROOMS if kind == "rooms" else furniture.ROOMS_OOD
-    plan = draw_plan(rng, pieces=pieces, spacious=kind == "rooms_ood", moving_object=moving_object)
-    atlas, faces = _paint(plan, kind, rng)
+    style = STYLES[kind]
+    plan = draw_plan(
+        rng, furnishing=style.furnishing, spacious=style.spacious, moving_object=moving_object
+    )
+    atlas, faces = _paint(plan, style, rng)
     return World(
         scene_id=f"{kind}-{seed:06d}" + ("-moving" if moving_object else ""),
         kind=kind,
         primitives=_stack(plan.items, faces),
         atlas=atlas,
         lights=torch.from_numpy(plan.lights).float(),
-        light_colours=_light_colours(len(plan.lights), kind, rng),
+        light_colours=_light_colours(len(plan.lights), style, rng),
         edges_x=torch.from_numpy(plan.edges_x).float(),
         edges_z=torch.from_numpy(plan.edges_z).float(),
         height=plan.height,
@@ -146,27 +147,15 @@ def make_world(kind: WorldKind, seed: int, *, moving_object: bool = False) -> Wo
     )
 
 
-def _paint(plan: FloorPlan, kind: WorldKind, rng: np.random.Generator) -> tuple[Atlas, np.ndarray]:
+def _paint(plan: FloorPlan, style: Style, rng: np.random.Generator) -> tuple[Atlas, np.ndarray]:
     """Draw a few textures for every role; return the atlas and the faces' texture ids (N, 6)."""
-    family = textures_rooms.ROOMS if kind == "rooms" else textures_ood.ROOMS_OOD
     # The roles of one room look alike, those of different rooms may not.
-    variants = {
-        "wall": 5,
-        "floor": 4,
-        "wood": 4,
-        "cloth": 4,
-        "accent": 3,
-        "picture": 4,
-        "shelf": 3,
-        "front": 3,
-        "rug": 4,
-    }
     ids: dict[str, list[int]] = {}
     drawn: list[Texture] = []
     for role in sorted({role for item in plan.items for role in item.roles}):
-        ids[role] = list(range(len(drawn), len(drawn) + variants.get(role, 1)))
+        ids[role] = list(range(len(drawn), len(drawn) + style.variants.get(role, 1)))
         drawn += [
-            make_texture(role, rng, family=family, wall_height=plan.height) for _ in ids[role]
+            make_texture(role, rng, family=style.family, wall_height=plan.height) for _ in ids[role]
         ]
     rooms = len(plan.lights)
     by_room = {role: rng.permutation(np.resize(ids[role], rooms)) for role in sorted(ids)}
@@ -203,8 +192,8 @@ def _stack(items: list[Item], faces: np.ndarray) -> Primitives:
     )
 
 
-def _light_colours(rooms: int, kind: WorldKind, rng: np.random.Generator) -> Tensor:
-    tint = np.array([1.08, 1.0, 0.86]) if kind == "rooms" else np.array([1.1, 1.15, 1.3])
+def _light_colours(rooms: int, style: Style, rng: np.random.Generator) -> Tensor:
+    tint = np.array(style.light)
     white = np.full(3, tint.mean())
     share = rng.uniform(0, 1, (rooms, 1))
     return torch.from_numpy(

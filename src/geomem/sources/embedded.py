@@ -9,8 +9,9 @@ import torch
 from geomem.formats import ClipInfo, write_clip_shard
 from geomem.geometry.cameras import check_cameras
 from geomem.scenes.render import render
+from geomem.scenes.styles import WorldKind
 from geomem.scenes.trajectories import TrajectoryKind, make_trajectory
-from geomem.scenes.worlds import WorldKind, make_world
+from geomem.scenes.worlds import make_world
 from geomem.sources.registry import ClipsOfSplit, Shard
 
 FIRST_SCENE = {"train": 0, "validation": 10_000_000, "test": 20_000_000}

@@ -1,12 +1,17 @@
 """Embedded worlds: textured rooms, rendered with true cameras and depth."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from geomem.registry.strict import Positive, Strict
 from geomem.sources.registry import SOURCES, ClipsOfSplit, Shard, Source, SourceSettings
+
+if TYPE_CHECKING:
+    from geomem.scenes.styles import WorldKind
 
 Trajectory = Literal["walk", "forward", "pan", "spin", "orbit", "out_and_back", "static"]
 
@@ -30,7 +35,7 @@ class Rooms(Source):
     """The rooms that the study is trained and tested on."""
 
     name = "rooms"
-    world: ClassVar[Literal["rooms", "rooms_ood"]] = "rooms"
+    world: ClassVar[WorldKind] = "rooms"
     summary = "procedural rooms with furniture, rendered with true cameras and depth"
     terms = "made by this project, under its licence"
     conditions = frozenset({"cameras", "depth"})
@@ -54,5 +59,14 @@ class OtherRooms(Rooms):
     summary = "rooms of other shapes, textures and lights than `rooms`, for tests of transfer"
 
 
+class PlainRooms(Rooms):
+    """Rooms whose looks small frames can hold."""
+
+    name = "rooms_plain"
+    world = "rooms_plain"
+    summary = "rooms of flat colours and few large things, for frames of 32 pixels"
+
+
 SOURCES.add(Rooms())
 SOURCES.add(OtherRooms())
+SOURCES.add(PlainRooms())
