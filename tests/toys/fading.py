@@ -33,6 +33,7 @@ class FadingMethod(TrainedMethod):
         shape_BTCSS: tuple[int, ...],
         *,
         noise: str,
+        history: float,
         memory_dropout: float | None,
         device: torch.device,
     ) -> dict[str, Tensor]:

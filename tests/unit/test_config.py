@@ -223,7 +223,7 @@ def test_true_depth_needs_an_embedded_world(edit: Edit) -> None:
 def test_left_out_variants_are_gone_from_tables_and_figures() -> None:
     config, whole = load_config(ROOT, scale="paper"), load_config(ROOT, scale="tiny")
     gone = set(whole.variants) - set(config.variants)
-    assert gone == {"memory_4_true_depth", "splat_true_depth"}
+    assert gone == {"memory_4_true_depth", "splat_true_depth", "pretraining"}
     for before, after in (
         (whole.tables["ablation_table2"], config.tables["ablation_table2"]),
         (whole.figures["qualitative"], config.figures["qualitative"]),

@@ -90,7 +90,7 @@ def test_spin_follows_the_formula_and_returns_exactly() -> None:
 @pytest.mark.parametrize("frames", [16, 33])
 def test_returns_are_exact(frames: int) -> None:
     world = WORLDS[0]
-    for kind in ("spin", "orbit"):
+    for kind in ("spin", "orbit", "loop"):
         cameras = make_trajectory(world, kind, frames=frames, seed=1)
         assert torch.equal(cameras[0], cameras[-1])
         _, heading = _poses(cameras)[1], _poses(cameras)[0][:, 2]
@@ -108,6 +108,16 @@ def test_orbit_looks_at_one_point() -> None:
     view = rotation[:, 2][:, [0, 2]]
     cosine = (inward * view).sum(1) / np.linalg.norm(inward, axis=1) / np.linalg.norm(view, axis=1)
     assert cosine.min() > 0.999
+
+
+def test_a_loop_looks_ahead_and_comes_by_other_places() -> None:
+    for world in WORLDS:
+        rotation, centre = _poses(make_trajectory(world, "loop", frames=64, seed=0))
+        step = np.diff(centre, axis=0)[:, [0, 2]]
+        view = (rotation[:-1, 2] + rotation[1:, 2])[:, [0, 2]]
+        ahead = (step * view).sum(1) / np.linalg.norm(step, axis=1) / np.linalg.norm(view, axis=1)
+        assert ahead.min() > 0.99
+        assert np.linalg.norm(centre - centre[0], axis=1).max() > 0.15
 
 
 def test_static_camera_watches_the_moving_figure() -> None:

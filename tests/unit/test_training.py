@@ -32,6 +32,7 @@ from geomem.formats.states import States
 from geomem.formats.teachers import load_teacher
 from geomem.memory.live import LiveMemory
 from geomem.memory.selection import select_by_time
+from geomem.methods.registry import Weights
 from geomem.methods.training import MEMORY
 from geomem.networks.uvit.control import MemoryControl
 from geomem.rollouts.protocols import load_variant, run_protocol
@@ -308,6 +309,34 @@ def test_memory_branch_learns_and_the_base_does_not_move(prepared: Path) -> None
     assert any("down_blocks" in name for name in moved)
     assert all(np.isfinite(entry["loss"]) for entry in log)
     assert isinstance(model.method.control, MemoryControl)
+
+
+def test_backbone_branch_and_gate_are_trained_together_where_a_variant_says_so(
+    prepared: Path,
+) -> None:
+    edit_yaml(
+        prepared / "config/experiments.yaml",
+        variants__memory_4__memory__backbone="trained",
+        variants__memory_4__memory__gate=True,
+    )
+    settings, dataset = open_memory(prepared, "memory_4", 4)
+    config = load_config(prepared)
+    assert config.backbone_of("memory_4") == "memory_4"
+    train_base(prepared, "base")
+    model = objective_of(settings, initial=prepared / "base")
+    before = {name: p.detach().clone() for name, p in model.method.named_parameters()}
+    learn(model, dataset, settings, prepared / "state")
+    moved = {n for n, p in model.method.named_parameters() if not torch.equal(p, before[n])}
+    assert {name.split(".")[0] for name in moved} == {"backbone", "control", "gate"}
+    assert set(model.trained_modules()) == {"backbone", "control", "gate"}
+    modules = model.trained_modules()
+    write_checkpoint(prepared / "made", modules, provenance("training", 1, settings, {}), {}, [])
+    rollout = JobSettings(config).rollout("memory_4", "spin")
+    made = Weights(checkpoint=prepared / "made", backbone=prepared / "made")
+    method = rollout.method.spec.load(
+        rollout.method.settings, made, memory=rollout.memory.face, device=torch.device("cpu")
+    )
+    assert method.gate.end.weight.equal(model.method.gate.end.weight)
 
 
 def test_an_implicit_memory_learns_with_its_branch_and_reads_the_same_cache(prepared: Path) -> None:

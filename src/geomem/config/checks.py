@@ -24,12 +24,12 @@ def check(config: Config) -> None:
     for name, variant in config.variants.items():
         _check_starts(config, name, variant)
     _check_no_circle(config)
+    _check_left_out(config)
     for name, variant in config.variants.items():
         if variant.best_of:
             _check_best_of(config, name, variant.best_of)
-        elif variant.trained:
+        elif variant.trained and name not in config.settings.leave_out:
             _check_trained(config, name, variant)
-    _check_left_out(config)
     _check_tables(config)
     for name, figure in config.figures.items():
         _check_figure(config, name, figure)

@@ -32,7 +32,7 @@ from geomem.settings.jobs import (
     TrainingJob,
     VideoJob,
 )
-from geomem.settings.training import Alignment, VariantMemory
+from geomem.settings.training import Alignment
 from geomem.sources.registry import ClipsOfSplit
 
 
@@ -99,9 +99,13 @@ class JobSettings:
         settings = self.config.method_settings(name)
         return MethodJob(name=name, version=METHODS[name].version, settings=settings)
 
-    def memory(self, memory: VariantMemory) -> MemoryJob:
-        """Of a variant's memory."""
+    def memory(self, variant: str) -> MemoryJob | None:
+        """Of a variant's memory; None without one."""
+        memory = self.config.variants[variant].memory
+        if memory is None:
+            return None
         scale, kind = self.config.settings, KINDS[memory.kind]
+        trained = self.config.variants[self.config.weights_of(variant)].memory or memory
         return MemoryJob(
             kind=kind.name,
             version=kind.version,
@@ -112,6 +116,8 @@ class JobSettings:
             selection=memory.selection,
             overlap=scale.memory.overlap,
             channels=scale.features.channels,
+            backbone=trained.backbone,
+            gate=trained.gate,
         )
 
     def _alignment(self, alignment: Alignment) -> AlignmentJob:
@@ -149,7 +155,7 @@ class JobSettings:
             noise=chosen.noise,
             initial=chosen.initial,
             features=scale.features if reads_features else None,
-            memory=self.memory(chosen.memory) if chosen.memory else None,
+            memory=self.memory(variant),
             memory_dropout=scale.memory.dropout if chosen.memory else None,
             alignment=self._alignment(chosen.alignment) if chosen.alignment else None,
         )
@@ -185,7 +191,7 @@ class JobSettings:
             frames=config.frames_of(protocol),
             context=rollouts.context,
             method=self.method(variant),
-            memory=self.memory(chosen.memory) if chosen.memory else None,
+            memory=self.memory(variant),
             geometry=config.settings.memory.geometry if "geometry" in needs else None,
             teacher=self.teacher_model() if needs else None,
             sampling=None if chosen.floor else self._sampling(variant, protocol),

@@ -120,7 +120,8 @@ class Config(Strict):
         """Return the variant whose checkpoint holds the backbone."""
         weights = self.weights_of(variant)
         chosen = self.variants[weights]
-        return chosen.initial if chosen.memory and chosen.initial else weights
+        frozen = chosen.memory and chosen.memory.backbone == "frozen"
+        return chosen.initial if frozen and chosen.initial else weights
 
     def method_of(self, variant: str) -> str:
         """Return the name of a variant's method: its own, or that of what it is made from."""

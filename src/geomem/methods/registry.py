@@ -34,11 +34,15 @@ class MemoryFace:
         form: `maps` or `tokens`.
         channels: Width of everything that is read by name, in the order the network takes it.
         settings: Of the memory's kind.
+        trains_backbone: Whether the backbone is trained with what reads the memory.
+        gate: Whether pixels are pulled towards the memory's colours (`rgb` where `coverage`).
     """
 
     form: Form
     channels: Mapping[str, int]
     settings: Any
+    trains_backbone: bool = False
+    gate: bool = False
 
     @property
     def width(self) -> int:

@@ -42,6 +42,7 @@ class TrainedMethod(nn.Module):
         shape_BTCSS: tuple[int, ...],
         *,
         noise: str,
+        history: float,
         memory_dropout: float | None,
         device: torch.device,
     ) -> dict[str, Tensor]:
@@ -50,6 +51,8 @@ class TrainedMethod(nn.Module):
         Args:
             shape_BTCSS: Shape of the global batch's frames.
             noise: "per_frame" or "per_clip".
+            history: Share of windows in which a random part of the frames is clean and the others
+                share their noise.
             memory_dropout: Share of windows that lose their memory; None without a memory.
             device: Where the tensors are made.
         """

@@ -16,7 +16,9 @@ from torch import Tensor
 from geomem.scenes.planning import CELL, CLEARANCE, Walkable, clearance, moving_average
 from geomem.scenes.worlds import World
 
-TrajectoryKind = Literal["walk", "forward", "pan", "spin", "orbit", "out_and_back", "static"]
+TrajectoryKind = Literal[
+    "walk", "forward", "pan", "spin", "orbit", "out_and_back", "static", "loop"
+]
 KINDS: tuple[TrajectoryKind, ...] = (
     "walk",
     "forward",
@@ -25,6 +27,7 @@ KINDS: tuple[TrajectoryKind, ...] = (
     "orbit",
     "out_and_back",
     "static",
+    "loop",
 )
 MAX_STEP = 0.1  # metres a frame
 MAX_TURN = math.radians(2.0)  # a frame
@@ -43,9 +46,9 @@ def make_trajectory(
     """Return the cameras of a clip.
 
     `walk`, `forward`, `pan` and `out_and_back` move at most `MAX_STEP` and `MAX_TURN` a frame, so a
-    short clip sees less; `spin` and `orbit` always make a whole turn and their last camera equals
-    the first exactly; frame i of `out_and_back` equals frame T - 1 - i exactly. All cameras keep
-    `planning.CLEARANCE` from walls and furniture.
+    short clip sees less; `spin`, `orbit` and `loop` always go all the way round and their last
+    camera equals the first exactly; frame i of `out_and_back` equals frame T - 1 - i exactly. All
+    cameras keep `planning.CLEARANCE` from walls and furniture.
 
     Args:
         world: The scene.
@@ -75,6 +78,8 @@ def make_trajectory(
         poses = _forward(space, frames, rng)
     elif kind == "orbit":
         poses = _orbit(space, frames, rng)
+    elif kind == "loop":
+        poses = _loop(space, frames, rng)
     else:
         poses = _on_the_spot(space, kind, frames, rng)
     rows = np.concatenate([np.tile(intrinsics, (frames, 1)), poses.reshape(frames, 12)], axis=1)
@@ -250,6 +255,42 @@ def _find_circle(space: Walkable, rng: Rng) -> tuple[np.ndarray, float]:
                 if (clearance(centre + radius * ring, space.footprints) >= CLEARANCE + 0.01).all():
                     return centre, radius
     raise AssertionError("a furnished world always has room for a small circle")
+
+
+def _loop(space: Walkable, frames: int, rng: Rng) -> np.ndarray:
+    """Go from A by B and C back to A (ABCA), looking ahead; the last pose is the first."""
+    middle, first, second = _find_ellipse(space, rng)
+    angle = np.linspace(0, 2 * np.pi, frames)[:, None]
+    flat = middle + first * np.cos(angle) + second * np.sin(angle)
+    ahead = second * np.cos(angle) - first * np.sin(angle)
+    height = rng.uniform(1.35, 1.6)
+    positions = np.stack([flat[:, 0], np.full(frames, -height), flat[:, 1]], axis=1)
+    poses = look(positions, np.arctan2(ahead[:, 0], ahead[:, 1]), rng.uniform(-0.2, -0.05))
+    poses[-1] = poses[0]
+    return poses
+
+
+def _find_ellipse(space: Walkable, rng: Rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return middle and two half axes (2,) of the ellipse through three free places of a room (the
+    Steiner ellipse of their triangle) that keeps the clearance, wide ones first."""
+    angle = np.linspace(0, 2 * np.pi, 96, endpoint=False)[:, None]
+    for size in (1.0, 0.8, 0.6, 0.4):
+        for room in rng.permutation(len(space.plan.lights)):
+            cells = space.free_cells(int(room)) * CELL
+            if len(cells) < 3:
+                continue
+            for a, b, c in cells[rng.integers(len(cells), size=(24, 3))]:
+                middle = (a + b + c) / 3
+                first, second = size * (a - middle), size * (b - c) / math.sqrt(3)
+                # narrow ones turn too fast at their ends
+                long, short = np.linalg.svd(np.stack([first, second]), compute_uv=False)
+                if short < max(0.3, 0.5 * long):
+                    continue
+                way = middle + first * np.cos(angle) + second * np.sin(angle)
+                if (clearance(way, space.footprints) >= CLEARANCE + 0.01).all():
+                    return middle, first, second
+    centre, radius = _find_circle(space, rng)
+    return centre, np.array([radius, 0.0]), np.array([0.0, radius])
 
 
 def _on_the_spot(space: Walkable, kind: TrajectoryKind, frames: int, rng: Rng) -> np.ndarray:

@@ -46,6 +46,8 @@ class MemoryJob(Strict):
         selection: How frames are chosen.
         overlap: Depths between which views overlap.
         channels: Of the compressed features.
+        backbone: Whether the backbone was frozen or trained with the branch.
+        gate: Whether the branch has a copy gate.
     """
 
     kind: str
@@ -57,6 +59,8 @@ class MemoryJob(Strict):
     selection: Literal["time", "overlap"]
     overlap: Overlap
     channels: int
+    backbone: Literal["frozen", "trained"] = "frozen"
+    gate: bool = False
 
     @property
     def spec(self) -> MemoryKind:
@@ -72,7 +76,13 @@ class MemoryJob(Strict):
     def face(self) -> MemoryFace:
         """What a network has to know of it."""
         channels = self.spec.channels(self.channels)
-        return MemoryFace(form=self.spec.form, channels=channels, settings=self.settings)
+        return MemoryFace(
+            form=self.spec.form,
+            channels=channels,
+            settings=self.settings,
+            trains_backbone=self.backbone == "trained",
+            gate=self.gate,
+        )
 
 
 class TeacherModel(Strict):

@@ -29,6 +29,11 @@ class Optimization(Strict):
     clip_norm: float = Field(gt=0)
     ema_decay: Share
     precision: Literal["fp32", "bf16"] = "fp32"
+    history: Share = Field(
+        default=0.0,
+        description="share of windows in which a random part of the frames is clean and all others "
+        "have the same noise, as when a sampler continues a history",
+    )
     # What follows changes nothing about what is learned.
     checkpoint_steps: Positive = Field(
         exclude=True, description="optimizer steps between resumable states"
@@ -89,6 +94,14 @@ class VariantMemory(Strict):
         default="time",
         description="frames spread over the history, or those that see most of the target views",
     )
+    backbone: Literal["frozen", "trained"] = Field(
+        default="frozen",
+        description="whether the branch is trained on a frozen backbone, or both together",
+    )
+    gate: bool = Field(
+        default=False,
+        description="a copy gate, which pulls each pixel towards the memory's colours",
+    )
     guidance: float | None = Field(
         default=None,
         ge=0,
@@ -115,6 +128,8 @@ class VariantMemory(Strict):
             raise ValueError(f"frames: {self.frames}: the smaller number comes first")
         if "geometry" not in kind.needs and self.geometry == "truth":
             raise ValueError(f"a memory of kind {self.kind} has no points: leave out `geometry`")
+        if self.gate and not {"rgb", "coverage"} <= kind.channels(0).keys():
+            raise ValueError(f"a memory of kind {self.kind} shows no colours: leave out `gate`")
         if not self.most and not kind.can_be_empty:
             raise ValueError(f"a memory of kind {self.kind} needs `frames` of at least 1")
         return self
@@ -232,6 +247,9 @@ class Variant(Strict):
             raise ValueError(
                 f"method {self.method} cannot read the {form} of memory {self.memory.kind}"
             )
+        of_training = {"backbone", "gate"} & self.memory.model_fields_set
+        if not self.trained and of_training:
+            raise ValueError(f"memory.{min(of_training)} is said where the branch is trained")
         if not self.trained and self.memory.fewest != self.memory.most:
             raise ValueError("memory.frames: a range is for training; name one number here")
         if self.trained and not self.initial:

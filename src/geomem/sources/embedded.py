@@ -53,12 +53,12 @@ def render_shard(
         cameras = make_trajectory(
             made,
             kind,
-            frames=frames,
+            frames=(frames - 1) * options.stride + 1,
             seed=scene,
             intrinsics=pinhole(split.settings.horizontal_fov),
-        )
+        )[:: options.stride]
         check_cameras(cameras)
-        times = torch.arange(frames) if options.moving_object else None
+        times = options.stride * torch.arange(frames) if options.moving_object else None
         images, distances = render(
             made, cameras, resolution=size, supersample=split.supersample, times=times
         )

@@ -23,6 +23,7 @@ def draw_step(
     seed: int,
     step: int,
     noise: str,
+    history: float,
     memory_dropout: float | None,
     device: torch.device,
 ) -> dict[str, Tensor]:
@@ -34,6 +35,7 @@ def draw_step(
         seed: Seed of the run.
         step: Number of the step.
         noise: "per_frame" or "per_clip".
+        history: Share of windows with a clean history.
         memory_dropout: Share of windows that lose their memory; None without a memory.
         device: Where the tensors are made.
 
@@ -41,4 +43,6 @@ def draw_step(
         A row for each window of what `TrainedMethod.draw` names.
     """
     torch.manual_seed(step_seed(seed, step))
-    return method.draw(shape_BTCSS, noise=noise, memory_dropout=memory_dropout, device=device)
+    return method.draw(
+        shape_BTCSS, noise=noise, history=history, memory_dropout=memory_dropout, device=device
+    )

@@ -138,6 +138,7 @@ class Trainer:
             seed=self.settings.seed,
             step=step,
             noise=self.settings.noise,
+            history=self.recipe.history,
             memory_dropout=self.settings.memory_dropout,
             device=self.team.device,
         )

@@ -5,6 +5,7 @@ Shape suffixes: B clips, T frames, M memory channels, S pixels.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from geomem.methods.registry import MemoryFace, StateReader, Weights
 from geomem.methods.training import Loss, TrainedMethod, memory_of, pixels_last
 from geomem.methods.windows import WindowedGenerator
 from geomem.networks.uvit.control import MemoryControl
+from geomem.networks.uvit.gate import CopyGate
 from geomem.networks.uvit.implicit import ImplicitControl, ImplicitMemory
 from geomem.networks.uvit.layers import ResBlock, TransformerBlock, seed_dropout
 from geomem.networks.uvit.model import UViT3DPose
@@ -40,8 +42,9 @@ class VideoModel(TrainedMethod):
     """Backbone with an optional memory branch.
 
     Attributes:
-        backbone: The U-ViT; frozen where there is a branch.
+        backbone: The U-ViT.
         control: The memory branch or None.
+        gate: The copy gate or None.
         memory: What compresses histories for the branch, where its memory is one of tokens.
         names: Names of what the memory reads, in the order the branch takes it.
     """
@@ -51,22 +54,28 @@ class VideoModel(TrainedMethod):
         backbone: UViT3DPose,
         *,
         control: MemoryControl | None = None,
+        gate: CopyGate | None = None,
         memory: ImplicitMemory | None = None,
         names: tuple[str, ...] = (),
+        frozen: bool = False,
     ) -> None:
+        """Put the networks together; a `frozen` backbone is not trained."""
         super().__init__()
         self.backbone = backbone
         self.control = control
+        self.gate = gate
         self.memory = memory
         self.names = names
-        if control is not None:
+        self.frozen = frozen
+        if frozen:
             backbone.requires_grad_(False)
 
     def trained_modules(self) -> dict[str, nn.Module]:
         """Return the modules with trainable parameters by their name in a checkpoint."""
         named = {
-            "backbone": None if self.control is not None else self.backbone,
+            "backbone": None if self.frozen else self.backbone,
             "control": self.control,
+            "gate": self.gate,
             "memory": self.memory,
         }
         return {name: module for name, module in named.items() if module is not None}
@@ -78,6 +87,7 @@ class VideoModel(TrainedMethod):
     def parameter_groups(self, learning_rate: float, *, zero_init_rate: float) -> list[Any]:
         """Return the optimizer's groups: the branch's zero-initialised ends may learn faster."""
         ends = [] if self.control is None else self.control.zero_initialised_parameters()
+        ends += [] if self.gate is None else [*self.gate.end.parameters()]
         fast = {id(parameter) for parameter in ends}
         [everything] = super().parameter_groups(learning_rate, zero_init_rate=zero_init_rate)
         others = [p for p in everything["params"] if id(p) not in fast]
@@ -89,11 +99,13 @@ class VideoModel(TrainedMethod):
         shape_BTCSS: tuple[int, ...],
         *,
         noise: str,
+        history: float,
         memory_dropout: float | None,
         device: torch.device,
     ) -> dict[str, Tensor]:
         """Draw `times` (B, T) in [0, 1], `noise` (B, T, C, S, S), and `camera_mask` and, with a
-        memory, `memory_mask` (B,), True where they are dropped."""
+        memory, `memory_mask` (B,), True where they are dropped; with histories `clean` (B, T), True
+        where a frame is given."""
         windows, frames = shape_BTCSS[:2]
         drawn = {
             "times": draw_times((windows, frames), noise, device),
@@ -103,14 +115,24 @@ class VideoModel(TrainedMethod):
             drawn["memory_mask"] = torch.rand(windows, device=device) < memory_dropout
         dropout = float(self.backbone.config["camera_dropout"])
         drawn["camera_mask"] = torch.rand(windows, device=device) < dropout
-        return drawn | {"dropout_seeds": torch.randint(2**62, (windows,))}
+        drawn["dropout_seeds"] = torch.randint(2**62, (windows,))
+        if history:
+            drawn["clean"] = draw_histories((windows, frames), history, device)
+            # the others of a window share one time
+            together = drawn["times"][:, :1].expand(windows, frames)
+            times = torch.where(drawn["clean"].any(1, keepdim=True), together, drawn["times"])
+            drawn["times"] = times.masked_fill(drawn["clean"], 0.0)
+        return drawn
 
     def loss(self, windows: dict[str, Tensor]) -> Loss:
         """Return the weighted squared error of v on frames that are noised one by one."""
         x, t, eps = windows["frames"], windows["times"], windows["noise"]
+        clean = windows.get("clean")
         schedule = schedule_for(x.shape[-1])
         seed_dropout(self, windows["dropout_seeds"])
         x_t = schedule.add_noise(x, t, eps)
+        if clean is not None:  # as the sampler shows a history
+            x_t = torch.where(clean[..., None, None, None], x, x_t)
         v, states = self.predict(
             x_t,
             schedule.training_noise_levels(t),
@@ -119,7 +141,10 @@ class VideoModel(TrainedMethod):
             memory_of(windows, self.names),
             windows.get("memory_mask"),
         )
-        diffusion = schedule.loss(v.float(), x_t, eps, t).mean()
+        error = schedule.loss(v.float(), x_t, eps, t)
+        if clean is not None:
+            error = error.masked_fill(clean[..., None, None, None], 0.0)
+        diffusion = error.mean()
         return Loss(value=diffusion, parts={"diffusion": diffusion.detach()}, states=states)
 
     def predict(
@@ -143,7 +168,7 @@ class VideoModel(TrainedMethod):
             memory_mask: Clips whose memory is dropped (B,), bool, or None.
         """
         rays = encode_cameras_apart(cameras, x_t.shape[-1])
-        residuals = None
+        residuals, maps = None, memory
         if self.control is not None:
             assert memory is not None
             if self.memory is not None:
@@ -166,7 +191,15 @@ class VideoModel(TrainedMethod):
             control=residuals,
             return_states=True,
         )
+        if self.gate is not None:
+            assert maps is not None
+            v = self.gate(v, x_t, log_snr(noise_levels, x_t), maps, memory_mask)
         return v, states
+
+
+def log_snr(noise_levels: Tensor, frames: Tensor) -> Tensor:
+    """Return the log-SNR behind what a network is told of frames' noise."""
+    return noise_levels / schedule_for(frames.shape[-1]).precond_scale
 
 
 def draw_times(shape: tuple[int, int], noise: str, device: torch.device) -> Tensor:
@@ -174,6 +207,16 @@ def draw_times(shape: tuple[int, int], noise: str, device: torch.device) -> Tens
     if noise == "per_clip":
         return torch.rand(shape[0], 1, device=device).expand(shape).clone()
     return torch.rand(shape, device=device)
+
+
+def draw_histories(shape: tuple[int, int], share: float, device: torch.device) -> Tensor:
+    """Draw which frames (B, T) are clean: none in most windows, in a share of them a random part,
+    of any size that leaves a frame to be made."""
+    windows, frames = shape
+    order = torch.rand(shape, device=device).argsort(1)
+    count = torch.randint(1, frames, (windows, 1), device=device)
+    chosen = torch.rand(windows, 1, device=device) < share
+    return chosen & (order < count)
 
 
 def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | None) -> VideoModel:
@@ -185,10 +228,14 @@ def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | 
         backbone = load_module(UViT3DPose, initial, "backbone")
     if memory is None:
         return VideoModel(backbone)
-    names = tuple(memory.channels)
+    names, frozen = tuple(memory.channels), not memory.trains_backbone
     if memory.form == "maps":
         return VideoModel(
-            backbone, control=MemoryControl.from_base(backbone, memory.width), names=names
+            backbone,
+            control=MemoryControl.from_base(backbone, memory.width),
+            gate=make_gate(memory) if memory.gate else None,
+            names=names,
+            frozen=frozen,
         )
     sizes = memory.settings
     compress = ImplicitMemory(
@@ -199,7 +246,14 @@ def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | 
         layers=sizes.layers,
     )
     control = ImplicitControl.from_base(backbone, sizes.width)
-    return VideoModel(backbone, control=control, memory=compress, names=names)
+    return VideoModel(backbone, control=control, memory=compress, names=names, frozen=frozen)
+
+
+def make_gate(memory: MemoryFace) -> CopyGate:
+    """Return an untrained gate for a memory's maps."""
+    names = list(memory.channels)
+    first = dict(zip(names, accumulate(memory.channels.values(), initial=0), strict=False))
+    return CopyGate(memory.width, rgb_at=first["rgb"], coverage_at=first["coverage"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,12 +263,14 @@ class Sampler(WindowedGenerator):
     Attributes:
         backbone: The U-ViT.
         control: The memory branch or None.
+        gate: The copy gate or None.
         memory: What compresses a memory of tokens for the branch, or None.
         names: Names of what the memory reads, in the order the branch takes it.
     """
 
     backbone: UViT3DPose
     control: MemoryControl | None = None
+    gate: CopyGate | None = None
     memory: ImplicitMemory | None = None
     names: tuple[str, ...] = ()
 
@@ -233,10 +289,10 @@ class Sampler(WindowedGenerator):
             cameras_BL16.device.type, torch.bfloat16, enabled=sampling.precision == "bf16"
         )
         scale = sampling.memory_guidance if memory else 0.0
-        told = None
+        told = maps = torch.empty(0)
         if memory and self.control is not None:
-            told = torch.cat([memory[name] for name in self.names], dim=-3)
-            told = told if self.memory is None else self.memory(told)
+            maps = torch.cat([memory[name] for name in self.names], dim=-3)
+            told = maps if self.memory is None else self.memory(maps)
         with autocast:
             own = self.backbone.embed_cameras(*rays)
             branch = None if self.control is None else self.control.embed_cameras(*rays)
@@ -247,13 +303,14 @@ class Sampler(WindowedGenerator):
         ) -> Tensor:
             residuals = None
             if with_memory and self.control is not None and branch is not None:
-                assert told is not None
                 residuals = self.control(
                     x, levels, None, told[clip], unconditional, camera_embedding=branch[clip]
                 )
             out: Tensor = self.backbone(
                 x, levels, None, unconditional, camera_embedding=own[clip], control=residuals
             )
+            if with_memory and self.gate is not None:
+                out = self.gate(out, x, log_snr(levels, x), maps[clip])
             return out
 
         def predict_v(x: Tensor, levels: Tensor, unconditional: Tensor, clip: Tensor) -> Tensor:
@@ -279,6 +336,7 @@ def load(weights: Weights, *, memory: MemoryFace | None, device: torch.device) -
     return Sampler(
         backbone=backbone,
         control=module(kind, weights.checkpoint, "control"),
+        gate=module(CopyGate, weights.checkpoint, "gate") if memory.gate else None,
         memory=module(ImplicitMemory, weights.checkpoint, "memory") if tokens else None,
         names=names,
     )

@@ -13,7 +13,7 @@ from geomem.sources.registry import SOURCES, ClipsOfSplit, Shard, Source, Source
 if TYPE_CHECKING:
     from geomem.scenes.styles import WorldKind
 
-Trajectory = Literal["walk", "forward", "pan", "spin", "orbit", "out_and_back", "static"]
+Trajectory = Literal["walk", "forward", "pan", "spin", "orbit", "out_and_back", "static", "loop"]
 
 
 class WorldSettings(SourceSettings):
@@ -27,6 +27,9 @@ class WorldOptions(Strict):
 
     trajectories: dict[Trajectory, Positive] = Field(
         min_length=1, description="relative shares of the cameras' paths"
+    )
+    stride: Positive = Field(
+        default=1, description="one of so many frames is kept: the camera is as many times as fast"
     )
     moving_object: bool = Field(default=False, description="regime (c)")
 
