@@ -114,7 +114,9 @@ class Trainer:
             betas=self.recipe.betas,
             weight_decay=self.recipe.weight_decay,
         )
-        self.ema = EMAModel(self.parameters, decay=self.recipe.ema_decay, foreach=True)
+        # sharded parameters cannot be copied by one kernel for all
+        many = not team.shards
+        self.ema = EMAModel(self.parameters, decay=self.recipe.ema_decay, foreach=many)
 
     def step(self, step: int, share: dict[str, Tensor]) -> None:
         """Take one optimizer step with this process's share of the global batch."""
