@@ -2,10 +2,12 @@
 
     python benchmarks/weights.py render WORK                    # their clips, side by side
     python benchmarks/weights.py train WORK OUT SECONDS [--device cuda]
+    python benchmarks/weights.py memory WORK OUT SECONDS --basis FILE [--device cuda]
 
-The commands are those of the rules `train_teacher` and `train_variant`; only the numbers of steps
-are other, as many as the time allows. They are written to OUT/steps.json: copy them to the
-configuration with the weights. `--clips N` makes a small trial of it.
+`memory` goes on from the tracked model, now with a branch. The commands are those of the rules
+`train_teacher`, `cache_features` and `train_variant`; only the numbers of steps are other, as many
+as the time allows. They are written to OUT/steps.json: copy them to the configuration with the
+weights. `--clips N` makes a small trial of it.
 """
 
 import argparse
@@ -23,7 +25,11 @@ import yaml
 
 SCALE, SPLIT, VARIANT, RECIPE = "tiny", "pretrain", "pretraining", "pretrain"
 HELD_OUT = "validation"
-SPARE = 30.0  # seconds for starting, saving and measuring
+WITH_MEMORY, KIND, SHARDS = "pretraining_memory", "memory1to8", 12
+MEMORY = "pretrain_memory"  # plan and recipe
+TEACHER, TRACKED = "weights/vggt_plain/model.safetensors", "weights/uvit_tiny/model.safetensors"
+SPARE = 20.0  # seconds for starting, saving and measuring
+PROBE = 10.0  # seconds over which steps are counted
 COOLDOWN = 0.3  # share of the teacher's steps
 
 
@@ -47,32 +53,30 @@ class Weights:
         command = [sys.executable, "-m", module, *rest, "--root", str(self.work), "--scale", SCALE]
         return subprocess.Popen(command, text=True)
 
-    def render(self, clips: int | None) -> None:
-        """Make all shards of the two splits at once."""
+    def render(self, clips: int | None, *, splits: Sequence[str] = (SPLIT, HELD_OUT)) -> None:
+        """Make all shards of splits at once."""
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree("config", self.work / "config")
         content = self.settings()
         if clips:
-            content["splits"][SPLIT] |= {"clips": clips, "shards": 2}
+            content["splits"][SPLIT] |= {"clips": clips, "shards": min(SHARDS, clips // 10)}
             content["recipes"][RECIPE]["batch"] = content["teacher"]["training"]["max_frames"]
             content["teacher"]["training"]["batch_frames"] = clips // 4
-        content["teacher"]["sha256"] = ""  # of the tracked weights
         self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         running = []
-        for split in (SPLIT, HELD_OUT):
+        for split in splits:
             for number in range(content["splits"][split].get("shards", 1)):
                 shard = self.work / split / f"shard-{number:03d}"
                 job = ("--split", split, "--number", f"{number:03d}")
                 running.append(self.start("clips", "make", shard, *job))
         finish(running)
-        options = ("--plan", SPLIT, "--clips", self.clips)
-        finish([self.start("clips", "plan", self.work / "plan.json", *options)])
 
     def recipe(self, *, teacher: int, model: int) -> None:
         """Write the numbers of steps into the copied configuration."""
         content = self.settings()
         training = {"steps": teacher, "cooldown_steps": max(1, int(COOLDOWN * teacher))}
         content["teacher"]["training"] |= training
+        content["teacher"]["sha256"] = ""  # of the tracked weights
         content["recipes"][RECIPE] |= {"steps": model, "checkpoint_steps": model, "workers": 4}
         self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
@@ -120,9 +124,76 @@ class Weights:
         model.wait()
         return max(0.001, (times[1] - times[0]) / (steps[1] - steps[0])), each
 
+    def remember(self, out: Path, seconds: float, basis: Path, *, windows: int) -> None:
+        """Train the tracked model with a branch until the time is over."""
+        end, plan = time.monotonic() + seconds, self.work / f"{MEMORY}.json"
+        content = self.settings()
+        batch = content["recipes"][MEMORY]["batch"]
+        content["features"]["shards"], content["plans"][MEMORY]["windows"] = SHARDS, windows
+        content["recipes"][MEMORY]["steps"] = windows // batch
+        self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        initial = self.work / "initial"
+        given = ("--variant", "uvit_tiny", "--seed", 0, "--weights", Path(TRACKED).absolute())
+        drawn = ("--plan", MEMORY, "--clips", self.clips)
+        finish(
+            [
+                self.start("clips", "plan", plan, *drawn),
+                self.start("training", "import", initial, *given),
+            ]
+        )
+        seen = ("--plan", plan, "--clips", self.clips, "--basis", basis.absolute())
+        teacher = ("--weights", Path(TEACHER).absolute(), "--device", self.device, "--kind", KIND)
+        parts = [self.work / KIND / f"part-{number:03d}.json" for number in range(SHARDS)]
+        begun = time.monotonic()
+        finish(
+            [
+                self.start("features", "cache", part, "--number", number, *seen, *teacher)
+                for number, part in enumerate(parts)
+            ]
+        )
+        print(f"{windows} windows cached in {time.monotonic() - begun:.0f} s", flush=True)
+        options: tuple[Any, ...] = ("--variant", WITH_MEMORY, "--seed", 0, "--clips", self.clips)
+        options += ("--plan", plan, "--initial", initial, "--memory-features", parts[0].parent)
+        options += ("--device", self.device)
+
+        def learn(output: Path, steps: int) -> subprocess.Popen[str]:
+            content["recipes"][MEMORY] |= {"steps": steps, "workers": 12, "checkpoint_steps": 200}
+            self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            return self.start("training", "train", output, *options, "--state", self.state(output))
+
+        most, probe = windows // batch, self.work / "probe"
+        each = self.seconds_of(learn(probe, most), probe)
+        steps = int(min(most, max(1, 0.92 * (end - time.monotonic() - SPARE) / each)))
+        print(json.dumps({"seconds_a_step": each, "steps": steps}), flush=True)
+        (out / "steps.json").write_text(json.dumps({"seconds_a_step": each, "steps": steps}))
+        self.keep(out, learn(self.work / "memory", steps), self.work / "memory", end)
+
+    def seconds_of(self, model: subprocess.Popen[str], output: Path) -> float:
+        """Return what a step of a model in training takes, counted over some seconds; stop it."""
+        while not self.steps_done(output) and model.poll() is None:
+            time.sleep(0.2)
+        time.sleep(5)  # the first steps are slow
+        begun, before = time.monotonic(), self.steps_done(output)
+        time.sleep(PROBE)
+        each = (time.monotonic() - begun) / max(1, self.steps_done(output) - before)
+        model.kill()
+        model.wait()
+        return each
+
+    def keep(self, out: Path, model: subprocess.Popen[str], output: Path, end: float) -> None:
+        """Wait for a model and copy it, its record and its curves."""
+        if wait(model, end) == 0:
+            for name in ("checkpoint.json", "curves.csv"):
+                shutil.copy(output / name, out / f"{output.name}-{name}")
+            exported = out / f"{output.name}.safetensors"
+            command = [sys.executable, "-m", "geomem.training", "export", str(exported)]
+            subprocess.run([*command, "--checkpoint", str(output)], check=True)
+
     def train(self, out: Path, seconds: float) -> None:
         """Train both until the time is over, and measure the teacher."""
         end = time.monotonic() + seconds
+        options = ("--plan", SPLIT, "--clips", self.clips)
+        finish([self.start("clips", "plan", self.work / "plan.json", *options)])
         content = self.settings()
         most = content["plans"][SPLIT]["windows"] // content["recipes"][RECIPE]["batch"]
         each = dict(zip(("teacher", "model"), self.seconds_a_step(most), strict=True))
@@ -140,11 +211,7 @@ class Weights:
             wait(
                 self.start("teacher", "evaluate", measured, *options, "--device", self.device), end
             )
-        if wait(model, end) == 0:
-            for name in ("checkpoint.json", "curves.csv"):
-                shutil.copy(output / name, out / f"model-{name}")
-            [file] = (output / "model/backbone").glob("*.safetensors")
-            shutil.copy(file, out / "model.safetensors")
+        self.keep(out, model, output, end)
 
 
 def finish(running: Sequence[subprocess.Popen[str]]) -> None:
@@ -176,10 +243,23 @@ def main() -> None:
     train.add_argument("out", type=Path)
     train.add_argument("seconds", type=float)
     train.add_argument("--device", default="auto")
+    memory = commands.add_parser("memory")
+    memory.add_argument("work", type=Path)
+    memory.add_argument("out", type=Path)
+    memory.add_argument("seconds", type=float)
+    memory.add_argument("--basis", type=Path, required=True, help="of the features, of `tiny`")
+    memory.add_argument("--windows", type=int, default=48000)
+    memory.add_argument("--device", default="auto")
     args = parser.parse_args()
     os.chdir(Path(__file__).parent.parent)
     if args.command == "render":
         Weights(args.work).render(args.clips)
+    elif args.command == "memory":
+        args.out.mkdir(parents=True, exist_ok=True)
+        device = args.device
+        Weights(args.work, device=device).remember(
+            args.out, args.seconds, args.basis, windows=args.windows
+        )
     else:
         args.out.mkdir(parents=True, exist_ok=True)
         Weights(args.work, device=args.device).train(args.out, args.seconds)

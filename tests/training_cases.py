@@ -28,8 +28,16 @@ VARIANTS = {"base": "base", "memory": "memory_4", "aligned": "repa", "released":
 OBJECTIVES = {"aligned": "angular", "released": "as_released"}
 
 
+def train_for_one_size(project: Path, *frames: int, **memory: Any) -> None:
+    """Make `memory_<frames>` variants that are trained for that number alone, on a frozen base."""
+    starts = {"initial": "best", "plan": "memory", "recipe": "memory"}
+    made = {f"variants__memory_{n}": {**starts, "memory": {"frames": n, **memory}} for n in frames}
+    edit_yaml(project / "config/experiments.yaml", **made)
+
+
 def configure(project: Path) -> None:
     """Give the scale `smoke` enough steps, windows and dropout for a comparison of curves."""
+    train_for_one_size(project, 4)
     most = max(STEPS.values())
     recipe = {"steps": most, "batch": BATCH, "checkpoint_steps": 4}
     edit_yaml(

@@ -15,6 +15,7 @@ from geomem.config import Config, JobSettings, load_config
 from geomem.config.load import BASE, merged
 from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.errors import InputError
+from geomem.formats import sha256_file
 from geomem.formats.teachers import teacher_config
 from geomem.networks.uvit.model import UVIT_RE10K, UViT3DPose
 from geomem.networks.vggt.model import VGGT
@@ -54,7 +55,10 @@ SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"
             "spins",
             ["protocols.spin.split", "'spins'", "spin"],
         ),
-        (SMOKE, "rollouts.context", 3, ["rollouts.protocols", "context must be in [1, 2]", "3"]),
+        (SMOKE, "rollouts.context", 16, ["rollouts.protocols", "above the 16 context frames"]),
+        (SMOKE, "rollouts.protocols.spin.replay", 1, ["protocols.spin.replay", "less than 1"]),
+        (SMOKE, "rollouts.protocols.spin.replay", 0.99, ["protocols.spin", "above the 16 context"]),
+        (SMOKE, "rollouts.level_power", 0.0, ["rollouts.level_power", "greater than 0"]),
         (SMOKE, "rollouts.keyframes.scheme", "stable", [SMOKE, "rollouts.keyframes", "'stable'"]),
         (SMOKE, "rollouts.keyframes.scheme", GONE, ["rollouts.keyframes", "'scheme'"]),
         (SMOKE, "rollouts.keyframes.guidance_scale", GONE, ["guidance_scale", "required"]),
@@ -74,12 +78,15 @@ SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"
         (EXPERIMENTS, "variants.splat.memory.frames", 0, ["splat", "at least one frame"]),
         (EXPERIMENTS, "tables.main_table.reference", "splat", ["main_table", "splat is a floor"]),
         (EXPERIMENTS, "variants.base.plan", "trains", ["variants.base.plan", "'trains'", "train"]),
-        (EXPERIMENTS, "variants.memory_1.initial", GONE, [EXPERIMENTS, "memory_1", "initial"]),
-        (EXPERIMENTS, "variants.memory_1.plan", "train", ["memory_1", "train has no memory"]),
-        (EXPERIMENTS, "variants.memory_2.initial", "memory_1", ["memory_1 has a memory branch"]),
+        (EXPERIMENTS, "variants.memory.initial", GONE, [EXPERIMENTS, "memory", "initial"]),
+        (EXPERIMENTS, "variants.memory.plan", "train", ["memory", "train has no memory"]),
+        (EXPERIMENTS, "variants.memory_empty.initial", "memory", ["memory has a memory branch"]),
+        (EXPERIMENTS, "variants.raw_4.memory.backbone", "frozen", ["raw_4", "has no branch"]),
+        (EXPERIMENTS, "variants.raw_4.memory.guidance", 1.5, ["raw_4", "leave out `guidance`"]),
+        (EXPERIMENTS, "figures.qualitative.clip.over", "base", ["clip", "'base'", "of the rows"]),
         (EXPERIMENTS, "variants.base.recipe", GONE, ["variants.base", "needs `plan` and `recipe`"]),
         (EXPERIMENTS, "variants.best.plan", "train", ["variants.best", "leave out all other keys"]),
-        (EXPERIMENTS, "variants.best.best_of.among", ["memory_1"], ["memory_1 is not a trained"]),
+        (EXPERIMENTS, "variants.best.best_of.among", ["memory"], ["memory is not a trained"]),
         (EXPERIMENTS, "variants.best.best_of.protocol", "walks", ["best.protocol", "'walks'"]),
         (
             EXPERIMENTS,
@@ -155,7 +162,7 @@ def test_temporal_guidance_needs_a_weight_for_each_part_of_the_history(
 @pytest.mark.parametrize(
     ("file", "keys", "variant"),
     [
-        (SMOKE, "rollouts.memory_guidance", "memory_empty"),
+        (SMOKE, "rollouts.memory_guidance", "memory_1"),
         (EXPERIMENTS, "variants.memory_2.memory.guidance", "memory_2"),
     ],
 )
@@ -215,18 +222,23 @@ def test_missing_and_broken_files_are_named(edit: Edit) -> None:
 
 
 def test_true_depth_needs_an_embedded_world(edit: Edit) -> None:
-    root = edit("config/scales/paper.yaml", "leave_out", GONE)
-    with pytest.raises(InputError, match=r"memory_4_true_depth: realestate10k has no true depth"):
+    root = edit(EXPERIMENTS, "variants.memory.memory.geometry", "truth")
+    with pytest.raises(InputError, match=r"memory: realestate10k has no true depth"):
         load_config(root, scale="paper")
 
 
-def test_left_out_variants_are_gone_from_tables_and_figures() -> None:
-    config, whole = load_config(ROOT, scale="paper"), load_config(ROOT, scale="tiny")
+def test_left_out_variants_are_gone_from_tables_and_figures(edit: Edit) -> None:
+    left_out = yaml.safe_load((ROOT / SMOKE).read_text())["leave_out"]
+    whole, root = (
+        load_config(ROOT, scale="smoke"),
+        edit(SMOKE, "leave_out", [*left_out, "memory_8"]),
+    )
+    config = load_config(root, scale="smoke")
     gone = set(whole.variants) - set(config.variants)
-    assert gone == {"memory_4_true_depth", "splat_true_depth", "pretraining"}
+    assert gone == {"memory_8"}
     for before, after in (
-        (whole.tables["ablation_table2"], config.tables["ablation_table2"]),
-        (whole.figures["qualitative"], config.figures["qualitative"]),
+        (whole.tables["ablation_table2_frames"], config.tables["ablation_table2_frames"]),
+        (whole.figures["coverage"], config.figures["coverage"]),
     ):
         assert [r for r in before.rows if r.variant not in gone] == list(after.rows)
         assert len(after.rows) < len(before.rows)
@@ -249,7 +261,7 @@ def test_a_scale_fits_together(scale: str) -> None:
                 config.frames_of(protocol),
                 window=config.window_of(name),
                 keyframe_density=config.keyframe_density_of(name, protocol),
-                context=settings.rollouts.context,
+                context=config.context_of(protocol),
             )
     shown = {column.protocol for table in config.tables.values() for column in table.columns}
     for protocol in shown:
@@ -259,22 +271,22 @@ def test_a_scale_fits_together(scale: str) -> None:
     chosen_on = settings.rollouts.protocols[deciding.protocol].split
     assert settings.splits[chosen_on].role == "validation"
     assert set(STAGES) <= settings.resources.keys()
-    assert settings.splits[settings.teacher.validation_split].dataset == "rooms"
+    assert settings.splits[settings.teacher.validation_split].dataset.startswith("rooms")
     assert settings.features.layer < teacher_config(settings.teacher.architecture).depth
 
 
 def test_a_pick_is_made_from_what_the_scale_leaves() -> None:
     tiny, small = (load_config(ROOT, scale=scale) for scale in ("tiny", "small"))
-    assert tiny.candidates_of("best") == tiny.starts_of("best") == ("base",)
+    assert tiny.candidates_of("best") == tiny.starts_of("best") == ("uvit_tiny",)
     assert small.candidates_of("best") == ("base", "repa", "tuned", "tuned_repa")
-    assert "validation" in small.runs()["repa"] and "validation" not in tiny.runs()["base"]
+    assert "validation" in small.runs()["repa"] and "validation" not in tiny.runs()["uvit_tiny"]
     assert small.window_of("memory_1") == small.settings.plans["train"].frames
 
 
 def test_the_main_job_is_a_part_of_the_study() -> None:
     study, main = load_config(ROOT, scale="tiny"), load_config(ROOT, scale="tiny", main_job=True)
     assert set(main.runs()) < set(study.runs())
-    assert set(main.tables) == {"ablation_table2"}
+    assert {"ablation_table2", "base_table"} < set(main.tables) < set(study.tables)
     for name, protocols in main.runs().items():
         assert set(protocols) <= set(study.runs()[name])
 
@@ -322,13 +334,25 @@ def test_a_scale_s_file_beats_the_base_key_by_key() -> None:
     assert merged(base, own) == expected
 
 
-def test_small_models_share_the_tracked_teacher() -> None:
-    teachers = [load_config(ROOT, scale=scale).settings.teacher for scale in ("smoke", "small")]
-    tracked = load_config(ROOT, scale="tiny").settings.teacher
-    for teacher in teachers:
-        assert teacher.architecture == tracked.architecture
-        assert (teacher.name, teacher.weights) == (tracked.name, tracked.weights)
-        assert teacher.sha256 == tracked.sha256
+def test_small_models_have_tracked_teachers_of_one_size() -> None:
+    tiny, *others = (
+        load_config(ROOT, scale=scale).settings.teacher for scale in ("tiny", "smoke", "small")
+    )
+    for teacher in (tiny, *others):
+        assert teacher.architecture == tiny.architecture
+        assert sha256_file(ROOT / teacher.weights) == teacher.sha256
+    assert len({(teacher.name, teacher.weights) for teacher in others}) == 1
+
+
+def test_a_replay_is_given_a_share_of_the_frames() -> None:
+    config = load_config(ROOT, scale="tiny")
+    assert config.context_of("spin") == config.settings.rollouts.context == 1
+    assert config.context_of("spin_replay") == 0.75 * config.frames_of("spin_replay")
+    jobs = JobSettings(config)
+    assert jobs.rollout("memory_4", "spin_replay").context == 24
+    assert jobs.scores("spin_replay", "frames").context == 24
+    assert jobs.figure("per_frame_psnr").contexts["orbit"] == 1
+    assert jobs.figure("qualitative").contexts == {"out_and_back_replay": 16}
 
 
 # --- the paper's sizes ------------------------------------------------------------------------

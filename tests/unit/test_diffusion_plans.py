@@ -63,13 +63,13 @@ def all_windows(plan: RolloutPlan) -> list[SamplerWindow]:
     frames=st.integers(3, 200),
     window=st.integers(3, 24),
     density=st.floats(0.02, 1),
-    context=st.integers(1, 6),
+    context=st.integers(1, 60),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_plan_makes_every_frame_once(
     frames: int, window: int, density: float, context: int
 ) -> None:
-    assume(context <= window // 2 and frames > context and round(density * frames) >= 2)
+    assume(frames > context and round(density * frames) >= 2)
     plan = plan_rollout(frames, window=window, keyframe_density=density, context=context)
     known = set(range(context))
     stages = [(w,) for w in plan.keyframe_windows] + list(plan.interpolation)
@@ -86,6 +86,16 @@ def test_every_plan_makes_every_frame_once(
     assert all(len(w.frames) == window for w in chain.from_iterable(plan.interpolation))
 
 
+def test_of_a_long_history_the_first_window_sees_its_end_and_evenly_spread_frames() -> None:
+    plan = plan_rollout(32, window=8, keyframe_density=0.5, context=16)
+    first, second = plan.keyframe_windows
+    assert first.frames == (10, 12, 14, 15, 17, 19, 21, 23)
+    assert first.context_mask == (1, 1, 1, 1, 0, 0, 0, 0)
+    assert second.context_mask == (2, 2, 2, 2, 0, 0, 0, 0)
+    made = [frame for window in all_windows(plan) for frame in sorted(window.generated)]
+    assert sorted(made) == list(range(16, 32))
+
+
 def test_given_and_generated_context_are_told_apart() -> None:
     plan = plan_rollout(8, window=6, keyframe_density=1, context=2)
     assert [as_golden(w) for w in plan.keyframe_windows] == [
@@ -98,7 +108,6 @@ def test_given_and_generated_context_are_told_apart() -> None:
     ("arguments", "number"),
     [
         ({"window": 1}, "got 1"),
-        ({"context": 5}, r"\[1, 4\].*got 5"),
         ({"context": 0}, "got 0"),
         ({"frames": 1}, "got 1"),
         ({"keyframe_density": 0}, "got 0"),

@@ -39,7 +39,7 @@ def table_settings() -> AnalysisTableJob:
 
 def figure_settings(figure: AnalysisFigure) -> FigureJob:
     analysis = jobs().config.settings.analysis
-    shared: dict[str, Any] = {"floors": (), "context": 1, "bootstrap": 100, "analysis": analysis}
+    shared: dict[str, Any] = {"floors": (), "contexts": {}, "bootstrap": 100, "analysis": analysis}
     return FigureJob(figure=figure, seeds=SEEDS, **shared)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from geomem.geometry.points import pixel_grid, unproject
-from geomem.geometry.warp import warp_frame
+from geomem.geometry.warp import share_seen, warp_frame
 
 FRONTAL = torch.tensor([1.0, 1, 0.5, 0.5, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0])
 
@@ -69,3 +69,15 @@ def test_occluded_and_missing_surfaces_are_not_covisible() -> None:
         )
         assert not covisible.any()
         assert (warped == 0).all()
+
+
+def test_the_share_of_a_view_that_given_views_show_is_that_of_their_union() -> None:
+    depth = torch.full((8, 8), 2.0)
+    # a quarter of the image each way; outer pixel centres bound what a view shows
+    right, left = shifted(0.5), shifted(-0.5)
+    one = share_seen(depth[None], right[None], depth[None], FRONTAL[None])
+    assert one.tolist() == [0.75]
+    both = share_seen(depth[None], FRONTAL[None], depth.expand(2, 8, 8), torch.stack([left, right]))
+    assert both.tolist() == [1.0]
+    wall = torch.full((8, 8), 1.0)  # before the surface that the target shows
+    assert share_seen(depth[None], right[None], wall[None], FRONTAL[None]).tolist() == [0.0]

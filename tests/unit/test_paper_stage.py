@@ -361,9 +361,12 @@ def test_the_teacher_stands_beside_what_knows_nothing() -> None:
     assert r"\textbf{0.900}" in table_latex(made) and r"small\_one" in table_latex(made)
 
 
+CONTEXTS = {"spin": 1, "out_and_back": 1, "walk_long": 1}
+
+
 def figure_settings(**figure: Any) -> FigureJob:
     return FigureJob.model_validate(
-        {"figure": figure, "seeds": SEEDS, "floors": (), "context": 1, "bootstrap": 50}
+        {"figure": figure, "seeds": SEEDS, "floors": (), "contexts": CONTEXTS, "bootstrap": 50}
     )
 
 

@@ -32,6 +32,7 @@ TEACHER: dict[str, Any] = {
 SETTINGS: dict[str, Any] = {
     "explicit": {"voxel_size": 0.05, "budget": 256, "confidence_quantile": 0.1},
     "implicit": {"queries": QUERIES, "width": WIDTH, "heads": 2, "layers": 1},
+    "raw": {},
 }
 
 
@@ -273,3 +274,31 @@ def test_guidance_on_the_memory_goes_on_from_the_network_without_it(
         torch.testing.assert_close(predicted(scale, told), expected)
     assert (whole - without).abs().max() > 1e-3
     assert all(torch.equal(rows, x) for rows in seen), "the memory alone may differ"
+
+
+def test_raw_context_stands_clean_beside_the_window_and_is_not_made() -> None:
+    base = small_base()
+    seen: list[tuple[int, Tensor, Tensor]] = []
+
+    def record(module: UViT3DPose, arguments: tuple[Tensor, ...]) -> None:
+        x, levels = arguments[:2]
+        seen.append((x.shape[1], x[:, -1:], levels[:, -1:]))
+
+    base.register_forward_pre_hook(record)
+    frames = torch.rand(2, FRAMES, 3, SIZE, SIZE) * 2 - 1
+    frames[:, 1:] = torch.nan
+    clips = Clips(
+        ids=["a", "b"], video=frames.clone(), cameras=cameras().expand(2, -1, -1),
+        memory=live(None, "raw", frames=3),
+    )  # fmt: skip
+    fill(Sampler(backbone=base), clips)
+    assert clips.video.isfinite().all() and clips.coverage.isnan().all()
+    clean = CosineSchedule(shift=1.0).sampling_noise_levels(torch.zeros(1, dtype=torch.long))
+    length, remembered, levels = seen[0]
+    assert length == 4 + 1, "the context alone is known at first"
+    assert remembered[:, 0].equal(frames[:, 0])
+    assert max(length for length, *_ in seen) == 4 + 3
+    assert all((levels == clean).all() for *_, levels in seen)
+    without = Clips(ids=["a", "b"], video=frames.clone(), cameras=clips.cameras)
+    fill(Sampler(backbone=base), without)
+    assert not without.video.equal(clips.video)

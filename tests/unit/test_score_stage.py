@@ -1,6 +1,7 @@
 """The score command on tiny videos: truth plus noise, and every disagreement it must refuse."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from conftest import edit_yaml, told
 from geomem.config import JobSettings, load_config
 from geomem.formats import (
     ClipInfo,
+    ClipStore,
     InputError,
     digest,
     read_json,
@@ -27,8 +29,9 @@ from geomem.metrics.families.perceptual import PerceptualScorer
 from geomem.metrics.families.sets import SetScorer
 from geomem.metrics.registry import FAMILIES, Scorer
 from geomem.scores import __main__ as stage
-from geomem.scores.score import score_videos
+from geomem.scores.score import partly_seen, score_videos
 from geomem.scores.version import VERSION
+from geomem.settings.evaluation import Partial
 from geomem.settings.jobs import ScoresJob
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +60,7 @@ class MeanColour:
 
 
 SCORERS: dict[str, Scorer] = {
-    "frames": FrameScorer(),
+    "frames": FrameScorer(2),
     "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
     "sets": SetScorer(MeanColour(), 1),
 }
@@ -76,15 +79,19 @@ def cameras(frames: int) -> np.ndarray:
 @pytest.fixture
 def truth(tmp_path: Path) -> np.ndarray:
     rgb = np.random.default_rng(0).integers(40, 216, (CLIPS, FRAMES, SIDE, SIDE, 3), dtype=np.uint8)
+    write_clips(tmp_path, rgb, None)
+    return rgb
+
+
+def write_clips(folder: Path, rgb: np.ndarray, depth: np.ndarray | None) -> None:
     write_clip_shard(
-        tmp_path / "clips/shard-000",
+        folder / "clips/shard-000",
         rgb=rgb,
         cam=np.stack([cameras(FRAMES)] * CLIPS),
-        depth=None,
+        depth=depth,
         clips=[ClipInfo(clip_id=f"c{i}", scene=f"s{i}", trajectory="x") for i in range(CLIPS)],
         provenance={},
     )
-    return rgb
 
 
 def settings_of(family: str, **changes: Any) -> ScoresJob:
@@ -191,6 +198,8 @@ def test_every_family_gives_the_metrics_that_it_registers(
     tmp_path: Path, truth: np.ndarray
 ) -> None:
     write_rollout(tmp_path / "videos", noisy(truth))
+    shutil.rmtree(tmp_path / "clips")
+    write_clips(tmp_path, truth, np.ones((CLIPS, FRAMES, SIDE, SIDE), dtype=np.float16))
     assert sorted(SCORERS) == FAMILIES.names()
     for family in FAMILIES:
         result = run(tmp_path, family.name)
@@ -227,6 +236,33 @@ def test_given_frames_do_not_count(tmp_path: Path, truth: np.ndarray, family: st
     made[:, 0] = 0
     write_rollout(tmp_path / "videos", made)
     assert run(tmp_path, family) == first
+
+
+def test_frames_seen_in_part_are_found_by_true_depth(tmp_path: Path, truth: np.ndarray) -> None:
+    # cameras slide 0.1 m a frame along a wall at 1 m, of which a view shows 2 m: of every frame the
+    # first one shows 5 % less, until they come back
+    write_rollout(tmp_path / "videos", noisy(truth))
+    without = run(tmp_path, "frames")["per_clip"]
+    assert "partial_psnr" not in without
+    depth = np.ones((CLIPS, FRAMES, SIDE, SIDE), dtype=np.float16)
+    shutil.rmtree(tmp_path / "clips")
+    write_clips(tmp_path, truth, depth)
+    store = ClipStore(tmp_path / "clips")
+    settings = settings_of("frames")
+    assert isinstance(settings.partial, Partial)
+    bounds = settings.partial.model_copy(update={"fewest": 0.7, "most": 0.85})
+    settings = settings.model_copy(update={"partial": bounds})
+    cam = torch.from_numpy(np.array(store.cameras(0, list(range(FRAMES)))))
+    found = partly_seen(store, 0, cam, settings)
+    away = np.minimum(np.arange(FRAMES), FRAMES - 1 - np.arange(FRAMES))
+    assert found == np.flatnonzero((away >= 3) & (away <= 5)).tolist()
+    made = run(tmp_path, "frames", partial=bounds)["per_clip"]
+    error = (noisy(truth) / 255.0 - truth / 255.0)[:, found]
+    expected = -10 * np.log10((error**2).mean((1, 2, 3, 4)))
+    assert made["partial_psnr"] == pytest.approx(list(expected), abs=1e-3)
+    distances = run(tmp_path, "perceptual", partial=bounds)["per_clip"]["partial_distance"]
+    assert distances == pytest.approx(list(np.abs(error).mean((1, 2, 3, 4))), abs=1e-4)
+    assert set(made) - set(without) == {"partial_psnr", "partial_ssim"}
 
 
 def test_clips_without_revisits_have_no_revisit_scores(tmp_path: Path, truth: np.ndarray) -> None:

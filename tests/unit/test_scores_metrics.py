@@ -8,6 +8,8 @@ import torch
 
 from geomem.metrics.frames import (
     clip_mean,
+    gradient_magnitude,
+    patch_energy,
     psnr_per_frame,
     psnr_pooled,
     ssim_per_frame,
@@ -105,3 +107,31 @@ def test_wrong_ranges_shapes_and_masks_are_refused() -> None:
         psnr_pooled(generated, truth, torch.ones(3))
     with pytest.raises(ValueError, match="11 pixels"):
         ssim_per_frame(generated[..., :10, :10], truth[..., :10, :10])
+
+
+def test_blur_lowers_the_gradient_and_noise_raises_it() -> None:
+    truth = _clips(0)[1]
+    blurred = torch.nn.functional.avg_pool2d(truth.flatten(0, 1), 3, 1, 1).reshape(truth.shape)
+    assert (gradient_magnitude(blurred) < 0.6 * gradient_magnitude(truth)).all()
+    ramp = torch.arange(8.0).expand(1, 3, 8, 8) / 10
+    assert gradient_magnitude(ramp).tolist() == pytest.approx([0.05])
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_a_grid_of_patches_has_energy_at_its_frequency(patch: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    turn = 2 * np.pi * torch.arange(16) / 16
+    waves = torch.stack([turn.sin(), turn.cos()])
+    coarse = torch.rand(5, 3, 2, 2, generator=generator)
+    smooth = 0.5 + 0.2 * torch.einsum("nckl,kh,lw->nchw", coarse, waves, waves)
+    grid = torch.zeros(16, 16)
+    grid[::patch] = grid[:, ::patch] = 0.05
+    assert (patch_energy(smooth + grid, patch) > 100 * patch_energy(smooth, patch)).all()
+    # by the definition, row and column of that frequency
+    frequency = np.exp(-2j * np.pi * np.arange(16) / patch)
+    rows = np.fft.fft(np.einsum("nchw,h->ncw", (smooth + grid).double().numpy(), frequency))
+    columns = np.fft.fft(np.einsum("nchw,w->nch", (smooth + grid).double().numpy(), frequency))
+    energy = (np.abs(rows) ** 2).mean((1, 2)) / 2 + (np.abs(columns) ** 2).mean((1, 2)) / 2
+    assert patch_energy(smooth + grid, patch).numpy() == pytest.approx(energy)
+    with pytest.raises(ValueError, match="no patches of 3 pixels"):
+        patch_energy(smooth, 3)

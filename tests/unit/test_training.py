@@ -41,7 +41,7 @@ from geomem.training.build import online_teacher
 from geomem.training.data import WindowDataset, open_dataset
 from geomem.training.objective import aligned_frames
 from geomem.training.trainer import learning_rate_factor
-from training_cases import learn, objective_of
+from training_cases import learn, objective_of, train_for_one_size
 
 STEPS = 24
 WEIGHTS = ROOT / "weights/vggt_tiny/model.safetensors"
@@ -56,6 +56,7 @@ def prepared(project: Path) -> Path:
         recipes__base__checkpoint_steps=2,
         plans__train__windows=2 * STEPS,
     )
+    train_for_one_size(project, 1, 4)
     write_fake_clips(project / "clips", clips=6, frames=24, size=32)
     for name in ("train", "memory"):
         run_stage(project, "clips", "plan", f"{name}.json", "--plan", name, "--clips", "clips")
@@ -314,11 +315,7 @@ def test_memory_branch_learns_and_the_base_does_not_move(prepared: Path) -> None
 def test_backbone_branch_and_gate_are_trained_together_where_a_variant_says_so(
     prepared: Path,
 ) -> None:
-    edit_yaml(
-        prepared / "config/experiments.yaml",
-        variants__memory_4__memory__backbone="trained",
-        variants__memory_4__memory__gate=True,
-    )
+    train_for_one_size(prepared, 4, backbone="trained", gate=True)
     settings, dataset = open_memory(prepared, "memory_4", 4)
     config = load_config(prepared)
     assert config.backbone_of("memory_4") == "memory_4"
@@ -340,6 +337,8 @@ def test_backbone_branch_and_gate_are_trained_together_where_a_variant_says_so(
 
 
 def test_an_implicit_memory_learns_with_its_branch_and_reads_the_same_cache(prepared: Path) -> None:
+    implicit = {"frames": 4, "kind": "implicit"}
+    edit_yaml(prepared / "config/experiments.yaml", variants__memory_4_implicit__memory=implicit)
     settings, dataset = open_memory(prepared, "memory_4_implicit", 4)
     windows = range(len(dataset))
     short = min(windows, key=lambda i: dataset.plan.windows[i].history)
@@ -357,6 +356,49 @@ def test_an_implicit_memory_learns_with_its_branch_and_reads_the_same_cache(prep
     assert {name.split(".")[0] for name in moved} == {"control", "memory"}
     assert {"memory.learned_queries", "control.memory_stem.ask.weight"} <= moved
     assert set(model.trained_modules()) == {"control", "memory"}
+
+
+def test_raw_context_is_trained_beside_the_window(prepared: Path) -> None:
+    settings, dataset = open_memory(prepared, "raw_4", 0)
+    assert settings.memory_dropout is None and dataset.memory_cache is None
+    windows = range(len(dataset))
+    short = min(windows, key=lambda i: dataset.plan.windows[i].history)
+    history = dataset.plan.windows[short].history
+    assert history < 4
+    frames, cameras = (dataset[short][MEMORY + name] for name in ("frames", "cameras"))
+    assert frames.shape == (4, 3, 32, 32) and cameras.shape == (4, 16)
+    assert all(frames[i].equal(frames[history - 1]) for i in range(history, 4))
+    train_base(prepared, "base")
+    model = objective_of(settings, initial=prepared / "base")
+    assert set(model.trained_modules()) == {"backbone"}
+    log = learn(model, dataset, settings, prepared / "state")
+    assert all(np.isfinite(entry["loss"]) for entry in log)
+
+    # what it is given matters, and no frame of it enters the loss
+    batch = {name: x[None] for name, x in dataset[short].items()}
+    drawn = model.method.draw(
+        batch["frames"].shape, noise="per_frame", history=0.0, memory_dropout=None,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    model.method.eval()
+    given = model.method.loss(batch | drawn)
+    other = model.method.loss(batch | drawn | {MEMORY + "frames": -batch[MEMORY + "frames"]})
+    assert not given.value.equal(other.value)
+    assert {state.shape[1] for state in given.states} == {batch["frames"].shape[1]}
+
+
+def test_memory_frames_have_errors_in_training_where_the_scale_says_so(prepared: Path) -> None:
+    errors = {"share": 1.0, "blur": 1.0, "noise": 0.1, "colour": 0.1, "depth": 0.1}
+    _, clean = open_memory(prepared, "memory_4", 4)
+    edit_yaml(prepared / "config/scales/smoke.yaml", memory__corruption=errors)
+    settings, corrupted = open_memory(prepared, "memory_4", 4)
+    assert settings.corruption is not None
+    one, other = maps_of(clean[0]), maps_of(corrupted[0])
+    assert not one["rgb"].equal(other["rgb"])
+    assert not one["inverse_depth"].equal(other["inverse_depth"])
+    assert all(x.equal(y) for x, y in zip(other.values(), maps_of(corrupted[0]).values()))
+    assert clean[0]["frames"].equal(corrupted[0]["frames"])
+    assert JobSettings(load_config(prepared)).training("base", 0).corruption is None
 
 
 def test_a_branch_of_any_number_of_frames_is_trained_and_generates_with_a_fixed_one(

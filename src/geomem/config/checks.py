@@ -185,6 +185,11 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
     if variant.memory:
         _check_guidance(config, name, variant.memory)
         _check_depth(config, name, plan.split)
+        if KINDS[variant.memory.kind].form == "frames" and variant.memory.backbone == "frozen":
+            raise ValueError(
+                f"variants.{name}.memory.backbone: a memory of kind {variant.memory.kind} has no "
+                "branch; train the backbone"
+            )
     if variant.alignment:
         states = METHODS[variant.method].hidden_states(
             config.method_settings(variant.method), scale.resolution
@@ -257,9 +262,10 @@ def _check_figure(config: Config, name: str, figure: Figure) -> None:
     clips = scale.splits[scale.rollouts.protocols[figure.protocol].split].clips
     frames = config.frames_of(figure.protocol)
     shown = figure.frames if isinstance(figure, StripFigure) else 1
-    if figure.clip >= clips or shown > frames:
+    last = figure.clip if isinstance(figure.clip, int) else 0
+    if last >= clips or shown > frames:
         raise ValueError(
-            f"figures.{name}: clip {figure.clip} with {shown} frames is not among the "
+            f"figures.{name}: clip {last} with {shown} frames is not among the "
             f"{clips} clips of {frames} frames"
         )
 
@@ -326,7 +332,7 @@ def _check_rollout(config: Config, variant: str, protocol: str) -> None:
             config.frames_of(protocol),
             window=config.window_of(variant),
             keyframe_density=config.keyframe_density_of(variant, protocol),
-            context=rollouts.context,
+            context=config.context_of(protocol),
         )
     except ValueError as error:
         raise ValueError(f"rollouts.protocols.{protocol}: {variant}: {error}") from None

@@ -156,9 +156,20 @@ class JobSettings:
             initial=chosen.initial,
             features=scale.features if reads_features else None,
             memory=self.memory(variant),
-            memory_dropout=scale.memory.dropout if chosen.memory else None,
+            memory_dropout=self._memory_dropout(variant),
+            corruption=scale.memory.corruption if chosen.memory else None,
             alignment=self._alignment(chosen.alignment) if chosen.alignment else None,
         )
+
+    def _memory_dropout(self, variant: str) -> float | None:
+        """Return how often training drops a variant's memory; None where there is none to drop.
+
+        Remembered frames in the window are history, which has guidance of its own.
+        """
+        memory = self.config.variants[variant].memory
+        if memory is None or KINDS[memory.kind].form == "frames":
+            return None
+        return self.config.settings.memory.dropout if memory.dropout is None else memory.dropout
 
     def imported(self, variant: str) -> ImportJob:
         """Of the job that brings weights that are there already into a checkpoint."""
@@ -189,7 +200,7 @@ class JobSettings:
         return RolloutJob(
             clips=self.clips(rollouts.protocols[protocol].split),
             frames=config.frames_of(protocol),
-            context=rollouts.context,
+            context=config.context_of(protocol),
             method=self.method(variant),
             memory=self.memory(variant),
             geometry=config.settings.memory.geometry if "geometry" in needs else None,
@@ -204,6 +215,7 @@ class JobSettings:
             window=config.window_of(variant),
             keyframe_density=config.keyframe_density_of(variant, protocol),
             steps=rollouts.sampling_steps,
+            level_power=rollouts.level_power,
             keyframes=rollouts.keyframes,
             interpolation=rollouts.interpolation,
             memory_guidance=config.memory_guidance_of(memory) if memory else None,
@@ -219,9 +231,10 @@ class JobSettings:
             version=known.version,
             settings=scores.families.get(family) or known.Settings(),
             revisit_gap=scores.revisit_gap,
+            partial=scores.partial,
             protocol=protocol,
             frames=self.config.frames_of(protocol),
-            context=self.config.settings.rollouts.context,
+            context=self.config.context_of(protocol),
         )
 
     def analysis(self, variant: str | None) -> AnalysisJob:
@@ -315,14 +328,13 @@ class JobSettings:
             figure=chosen,
             seeds=scale.seeds,
             floors=tuple(sorted(name for name in config.floors if name in shown)),
-            context=scale.rollouts.context,
+            contexts={name: config.context_of(name) for name in chosen.shown_protocols},
             bootstrap=scale.scores.bootstrap if intervals else None,
             analysis=scale.analysis if probed else None,
         )
 
     def video(self, video: str) -> VideoJob:
         """Of the job that writes a video for people."""
-        scale = self.config.settings
-        return VideoJob(
-            video=self.config.videos[video], seeds=scale.seeds, context=scale.rollouts.context
-        )
+        chosen = self.config.videos[video]
+        context = self.config.context_of(chosen.protocol)
+        return VideoJob(video=chosen, seeds=self.config.settings.seeds, context=context)

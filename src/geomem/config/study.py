@@ -102,7 +102,8 @@ class Config(Strict):
         """Return among which variants a `best_of` variant is picked at this scale."""
         rule = self.variants[variant].best_of
         assert rule is not None
-        return self.settings.candidates.get(variant, rule.among)
+        chosen = self.settings.candidates.get(variant, rule.among)
+        return tuple(name for name in chosen if name not in self.settings.leave_out)
 
     def starts_of(self, variant: str) -> tuple[str, ...]:
         """Return the variants whose checkpoints a variant is made from."""
@@ -190,7 +191,12 @@ class Config(Strict):
         return of_3d if alignment and scale.features.online else ""
 
     def memory_guidance_of(self, memory: VariantMemory) -> float:
-        """Return the scale of the guidance on a variant's memory."""
+        """Return the scale of the guidance on a variant's memory.
+
+        Remembered frames in the window are history, which has guidance of its own.
+        """
+        if KINDS[memory.kind].form == "frames":
+            return 1.0
         own, common = memory.guidance, self.settings.rollouts.memory_guidance
         return common if own is None else own
 
@@ -200,6 +206,13 @@ class Config(Strict):
         """Return the length of a protocol's videos."""
         chosen = self.settings.rollouts.protocols[protocol]
         return chosen.frames or self.settings.splits[chosen.split].frames
+
+    def context_of(self, protocol: str) -> int:
+        """Return how many frames of a protocol's videos are given."""
+        share = self.settings.rollouts.protocols[protocol].replay
+        if share is None:
+            return self.settings.rollouts.context
+        return max(1, round(share * self.frames_of(protocol)))
 
     def keyframe_density_of(self, variant: str, protocol: str) -> float:
         """Return the share of frames made first, at least two of them; 1 where one window makes

@@ -5,6 +5,7 @@ then the frames between them, batch by batch, in as few windows as their length 
 as DFoT does. A plan depends on lengths alone, never on pixels.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
@@ -82,36 +83,36 @@ def plan_rollout(frames: int, *, window: int, keyframe_density: float, context: 
         frames: Length of the clip, above `context`.
         window: Frames that the model handles at once, at least 2 (3 if there is interpolation).
         keyframe_density: Keyframes per frame, in (0, 1]; 1 means that every frame is a keyframe.
-        context: Given frames at the start, in [1, window // 2]: sliding windows keep half.
+        context: Given frames at the start. Sliding windows keep half a window: of more given
+            frames, the first window sees the last and those that the spread of keyframes names.
 
     Raises:
         ValueError: If an argument is out of its range, or the density gives fewer than 2 keyframes.
     """
     _check_lengths(frames, window=window, context=context)
-    keyframes = _keyframes(frames, keyframe_density=keyframe_density, context=context)
+    kept = range(context) if context <= window // 2 else (context - 1,)
+    keyframes = _keyframes(frames, keyframe_density=keyframe_density, context=kept)
     if len(keyframes) < frames and window < 3:
         raise ValueError(f"interpolation needs a window of at least 3 frames, got {window}")
     return RolloutPlan(
         frames=frames,
         context=context,
         keyframe_windows=_keyframe_windows(keyframes, window=window, context=context),
-        interpolation=_interpolation(frames, keyframes, window=window),
+        interpolation=_interpolation(frames, {*range(context), *keyframes}, window=window),
     )
 
 
 def _check_lengths(frames: int, *, window: int, context: int) -> None:
     if window < 2:
         raise ValueError(f"window must be at least 2 frames, got {window}")
-    if not 1 <= context <= window // 2:
-        raise ValueError(
-            f"context must be in [1, {window // 2}] (half the window of {window}), got {context}"
-        )
+    if context < 1:
+        raise ValueError(f"context must be at least 1 frame, got {context}")
     if frames <= context:
         raise ValueError(f"frames must be above the {context} context frames, got {frames}")
 
 
-def _keyframes(frames: int, *, keyframe_density: float, context: int) -> list[int]:
-    """Context frames and an even spread over the clip that includes its last frame."""
+def _keyframes(frames: int, *, keyframe_density: float, context: Iterable[int]) -> list[int]:
+    """Some context frames and an even spread over the clip that includes its last frame."""
     if not 0 < keyframe_density <= 1:
         raise ValueError(f"keyframe_density must be in (0, 1], got {keyframe_density}")
     count = round(keyframe_density * frames)
@@ -120,7 +121,7 @@ def _keyframes(frames: int, *, keyframe_density: float, context: int) -> list[in
             f"keyframe_density {keyframe_density} of {frames} frames gives {count} keyframes, "
             "at least 2 are needed"
         )
-    return sorted({*range(context), *_spread(0, frames - 1, count)})
+    return sorted({*context, *_spread(0, frames - 1, count)})
 
 
 def _spread(first: int, last: int, count: int) -> list[int]:
@@ -133,24 +134,25 @@ def _keyframe_windows(
 ) -> tuple[SamplerWindow, ...]:
     """Sliding windows over the keyframes."""
     windows: list[SamplerWindow] = []
-    known = context
+    known = sum(frame < context for frame in keyframes)
     while known < len(keyframes):
         start = known - min(known, window // 2)
         stop = min(len(keyframes), start + window)
-        # Half a window is at least the context, so only the first window sees given frames.
-        state = FrameState.GIVEN if not windows else FrameState.GENERATED
-        mask = [state] * (known - start) + [FrameState.TO_GENERATE] * (stop - known)
+        history = [
+            FrameState.GIVEN if frame < context else FrameState.GENERATED
+            for frame in keyframes[start:known]
+        ]
+        mask = history + [FrameState.TO_GENERATE] * (stop - known)
         windows.append(SamplerWindow(tuple(keyframes[start:stop]), tuple(map(int, mask))))
         known = stop
     return tuple(windows)
 
 
 def _interpolation(
-    frames: int, keyframes: list[int], *, window: int
+    frames: int, known: set[int], *, window: int
 ) -> tuple[tuple[SamplerWindow, ...], ...]:
     """Batches that fill the gaps between known frames until none is left."""
     batches = []
-    known = set(keyframes)
     while len(known) < frames:
         chunks = _fill_gaps(sorted(known), window=window)
         batches.append(tuple(_padded_window(chunk, known, window=window) for chunk in chunks))

@@ -47,6 +47,7 @@ def sample_window(
     guidance: HistoryGuidance,
     steps: int,
     generators: Sequence[Generator],
+    level_power: float = 1.0,
 ) -> Tensor:
     """Generate the missing frames of a batch of windows.
 
@@ -61,6 +62,7 @@ def sample_window(
         schedule: Noise schedule.
         guidance: History guidance scheme.
         steps: DDIM steps.
+        level_power: Spacing of their noise levels (`CosineSchedule.ddim_levels`).
         generators: One a clip, on any device.
 
     Returns:
@@ -76,7 +78,7 @@ def sample_window(
     to_generate = per_frame(context_mask_BT == FrameState.TO_GENERATE, x_context_BTCHW)
     is_history = per_frame(context_mask_BT >= FrameState.GIVEN, x_context_BTCHW)
     x = torch.where(is_history, x_context_BTCHW, _draw(generators, x_context_BTCHW, 1, schedule))
-    for current, following in pairwise(schedule.ddim_levels(steps).tolist()):
+    for current, following in pairwise(schedule.ddim_levels(steps, power=level_power).tolist()):
         levels_BT = _frame_levels(context_mask_BT, current, schedule.num_levels)
         noise = _draw(generators, x, guidance.evaluations, schedule) if guidance.renoises else None
         rows, levels_NT = guidance.expand(

@@ -135,19 +135,37 @@ class CosineSchedule:
         weight = (self.sigmoid_bias - logsnr).sigmoid()
         return weight * (predicted_noise - self.clip(noise_BTCHW)) ** 2
 
-    def ddim_levels(self, steps: int) -> Tensor:
+    def ddim_levels(self, steps: int, *, power: float = 1.0) -> Tensor:
         """Levels visited by a sampler of `steps` steps.
+
+        Args:
+            steps: Evaluations of the network.
+            power: 1: evenly spaced, as published. Below, they crowd at high noise and the last
+                step to the clean frame is long: the network's last estimate is then less sharp and
+                has less of the noise that a small network leaves in.
 
         Returns:
             int64 (steps + 1,), falling from num_levels - 1 (nearly pure noise) to -1 (clean).
 
         Raises:
-            ValueError: If `steps` is not in [1, num_levels].
+            ValueError: If `steps` is not in [1, num_levels], `power` is not positive, or levels
+                coincide.
         """
         if not 1 <= steps <= self.num_levels:
             raise ValueError(f"steps must be in [1, {self.num_levels}], got {steps}")
+        if power != 1:
+            return self._warped_levels(steps, power)
         # Integer form of truncating linspace(-1, num_levels - 1): no rounding on any device.
         return torch.tensor([i * self.num_levels // steps - 1 for i in range(steps, -1, -1)])
+
+    def _warped_levels(self, steps: int, power: float) -> Tensor:
+        if power <= 0:
+            raise ValueError(f"power must be positive, got {power}")
+        shares = [((steps - i) / steps) ** power for i in range(steps)]
+        levels = [round(share * self.num_levels) - 1 for share in shares]
+        if len(set(levels)) < steps or levels[-1] < 0:
+            raise ValueError(f"{steps} steps at power {power} visit a level twice")
+        return torch.tensor([*levels, CLEAN_LEVEL])
 
     def ddim_step(
         self, x_BTCHW: Tensor, v_BTCHW: Tensor, current_BT: Tensor, following_BT: Tensor

@@ -39,6 +39,7 @@ def splat(
     size: int,
     *,
     radius: Tensor | float,
+    weights: Tensor | None = None,
     tolerance: float = 0.1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Render points into the maps of T cameras; the nearest surface wins.
@@ -56,6 +57,7 @@ def splat(
         size: Rows and columns S of the maps.
         radius: Distance between a point and its neighbours on the surface, in world units, (N,) or
             one for all.
+        weights: Positive weights of the points in those means (N,); all alike if none.
         tolerance: Relative depth within which points count as one surface.
 
     Returns:
@@ -69,6 +71,9 @@ def splat(
     if len(points) != len(features):
         raise ValueError(f"{len(points)} points but {len(features)} features")
     candidates = _candidates(points, cameras, size, radius)
+    if weights is not None:
+        own = candidates.weight * weights.index_select(0, candidates.point)
+        candidates = candidates._replace(weight=own)
     pixels = len(cameras) * size * size
     candidates = _keep_nearest(candidates, pixels, tolerance)
     means = _weighted_means(features, candidates, pixels)

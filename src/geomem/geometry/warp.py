@@ -1,5 +1,6 @@
 """Backward warping of one frame into another camera through the target's depth."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -47,3 +48,23 @@ def warp_frame(
     same = (sampled[-1] * z - 1).abs() <= tolerance
     covisible = inside & (z > 0) & same
     return sampled[:-1].where(covisible, 0.0), covisible
+
+
+def share_seen(
+    depth: Tensor, cameras: Tensor, depth_given: Tensor, cameras_given: Tensor
+) -> Tensor:
+    """Return the share of each view's pixels whose surface at least one given view shows, (T,).
+
+    Args:
+        depth: True planar depth (T, H, W).
+        cameras: (T, 16).
+        depth_given: Of the given views (K, H, W).
+        cameras_given: (K, 16).
+    """
+    height, width = depth_given.shape[1:]
+    colourless = depth.new_zeros(0, height, width)
+    seen = torch.zeros_like(depth, dtype=torch.bool)
+    for t, (target, camera) in enumerate(zip(depth, cameras, strict=True)):
+        for source, source_camera in zip(depth_given, cameras_given, strict=True):
+            seen[t] |= warp_frame(colourless, source, source_camera, target, camera)[1]
+    return seen.double().mean((1, 2))

@@ -75,6 +75,7 @@ class LiveMemory:
         known: list[int],
         targets: Sequence[int],
         depth_TSS: Tensor | None,
+        context: int | None = None,
     ) -> Memory:
         """Build the memory of a clip; arguments as `read`."""
         if not self.frames:
@@ -85,6 +86,8 @@ class LiveMemory:
         if self.truth:
             assert depth_TSS is not None
             told["depth"] = depth_TSS[chosen]
+        if context is not None:
+            told["given"] = torch.tensor(chosen, device=images.device) < context
         return self.kind.build(Seen(frames=images, cameras=cameras, **told), self.settings)
 
     def _told(self, images: Tensor, cameras: Tensor) -> dict[str, Tensor]:
@@ -117,6 +120,7 @@ class LiveMemory:
         known: list[int],
         targets: Sequence[int],
         depth_TSS: Tensor | None,
+        context: int | None = None,
     ) -> dict[str, Tensor]:
         """Return what finished frames of one clip tell of target frames, by name.
 
@@ -126,6 +130,7 @@ class LiveMemory:
             known: Numbers of the finished frames, rising.
             targets: Numbers of the target frames.
             depth_TSS: True depth, looked at with `truth` alone.
+            context: How many frames, the first ones, are true; None: all that are known.
         """
-        built = self.build(video_T3SS, cameras_T16, known, targets, depth_TSS)
+        built = self.build(video_T3SS, cameras_T16, known, targets, depth_TSS, context)
         return built.read(cameras_T16[list(targets)], video_T3SS.shape[-1])

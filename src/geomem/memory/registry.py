@@ -18,8 +18,9 @@ from geomem.registry.strict import Strict
 if TYPE_CHECKING:
     from torch import Tensor, device
 
-# How a network is given what a memory knows: by a map in every target view, or by a set of tokens.
-Form = Literal["maps", "tokens"]
+# How a network is given what a memory knows: by a map in every target view, by a set of tokens, or
+# by the remembered frames beside its own.
+Form = Literal["maps", "tokens", "frames"]
 # What of a frame the teacher has to tell.
 Need = Literal["geometry", "features"]
 
@@ -34,6 +35,7 @@ class Seen:
         depth: Planar depth (K, S, S), metres; infinite = no surface. None without `geometry`.
         confidence: Of the depth (K, S, S), positive. None without `geometry`.
         features: Compressed features (K, C, h, w). None without `features`.
+        given: Which frames are true ones (K,), bool; the others were generated. None: all.
     """
 
     frames: Tensor
@@ -41,6 +43,7 @@ class Seen:
     depth: Tensor | None = None
     confidence: Tensor | None = None
     features: Tensor | None = None
+    given: Tensor | None = None
 
 
 class Memory(ABC):
@@ -56,7 +59,8 @@ class Memory(ABC):
 
         Returns:
             Of the form `maps`: (T, channels, S, S) each. Of the form `tokens`: (K, channels, h, w)
-            each, positions relative to the first target camera.
+            each, positions relative to the first target camera. Of the form `frames`: `frames`
+            (K, 3, S, S) in [-1, 1] and `cameras` (K, 16).
         """
 
 

@@ -27,6 +27,7 @@ class Clips:
         depth: True depth (B, T, S, S) for a memory that is given it, or None.
         coverage: Share of pixels that the memory covered when a frame was made, (B, T); NaN for
             given frames and without memory.
+        context: Number of given frames, which a memory trusts more; None: all that it reads.
     """
 
     ids: list[str]
@@ -34,6 +35,7 @@ class Clips:
     cameras: Tensor
     memory: LiveMemory | None = None
     depth: Tensor | None = None
+    context: int | None = None
     coverage: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,7 +46,7 @@ class Clips:
         assert self.memory is not None
         depths = [None] * len(self.ids) if self.depth is None else list(self.depth)
         read = [
-            self.memory.read(video, cameras, known, targets, depth)
+            self.memory.read(video, cameras, known, targets, depth, self.context)
             for video, cameras, depth in zip(self.video, self.cameras, depths, strict=True)
         ]
         return {name: torch.stack([one[name] for one in read]) for name in read[0]}
@@ -60,6 +62,7 @@ class WindowSampling:
         keyframes: Guidance while keyframes are made.
         interpolation: Guidance while frames between them are made.
         steps: Of the sampler.
+        level_power: Spacing of its noise levels.
         seed: Of the noise.
         precision: `fp32`, or `bf16` for networks under autocast.
         memory_guidance: Scale of the guidance on the memory; 1 is none.
@@ -73,6 +76,7 @@ class WindowSampling:
     seed: int
     precision: str = "fp32"
     memory_guidance: float = 1.0
+    level_power: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

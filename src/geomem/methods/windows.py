@@ -62,6 +62,7 @@ class WindowedGenerator(Generator):
                 schedule=how.schedule,
                 guidance=guidance,
                 steps=how.steps,
+                level_power=how.level_power,
                 generators=[noise_generator(name, window, how.seed) for name in clips.ids],
             )
             for position, frame in enumerate(frames):

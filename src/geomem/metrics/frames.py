@@ -81,6 +81,35 @@ def ssim_per_frame(generated: Tensor, truth: Tensor) -> Tensor:
     return similarity.reshape(generated.shape[:-3])
 
 
+def gradient_magnitude(frames: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring pixels of every frame, float64 (..., T):
+    how sharp it is."""
+    frames = frames.double()
+    across = (frames[..., 1:] - frames[..., :-1]).abs().mean((-3, -2, -1))
+    down = (frames[..., 1:, :] - frames[..., :-1, :]).abs().mean((-3, -2, -1))
+    return (across + down) / 2
+
+
+def patch_energy(frames: Tensor, patch: int) -> Tensor:
+    """Return the spectral energy of every frame at the frequency of a grid of patches, (..., T).
+
+    The mean squared magnitude of the discrete Fourier transform over the row and the column of
+    frequencies 1 / patch: a network that makes patches one by one shows their borders there.
+
+    Args:
+        frames: (..., T, 3, H, W).
+        patch: Side of a patch, pixels.
+
+    Raises:
+        ValueError: If `patch` is below 2 or does not divide the sides.
+    """
+    height, width = frames.shape[-2:]
+    if patch < 2 or height % patch or width % patch:
+        raise ValueError(f"no patches of {patch} pixels in frames of {height} x {width}")
+    energy = torch.fft.fft2(frames.double()).abs().square().mean(-3)
+    return (energy[..., height // patch, :].mean(-1) + energy[..., width // patch].mean(-1)) / 2
+
+
 def clip_mean(per_frame: Tensor, scored: Tensor) -> Tensor:
     """Return the mean of (..., T) values over the scored frames, shape (...).
 

@@ -79,6 +79,8 @@ class ClipVideos:
         revisits: Pairs (P, 2) of a first visit and a later frame of the same pose, the later one
             generated; P may be 0.
         coverage: Share of each generated frame that the memory covered; None where there was none.
+        partial: Numbers of the generated frames that show in part what given frames show (see
+            `geomem.settings.evaluation.Partial`), rising; empty without true depth.
     """
 
     generated: Tensor
@@ -87,6 +89,7 @@ class ClipVideos:
     context: int
     revisits: Tensor
     coverage: list[float | None]
+    partial: list[int]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from geomem.settings.analysis import AnalysisRow
 from geomem.settings.evaluation import (
     CurvesFigure,
     FigureRow,
+    MedianGain,
     RevisitFigure,
     StripFigure,
     Video,
@@ -50,10 +51,11 @@ def strip(
     """
     chosen = settings.figure
     assert isinstance(chosen, StripFigure)
-    rows, record = videos_of_rows(chosen, settings.seeds[0], rollouts, clips, clip=chosen.clip)
+    rows, record = _rows_of_figure(settings, chosen, rollouts, clips)
     last, count = len(rows["truth"]) - 1, chosen.frames
     numbers = np.linspace(0, last, count).round().astype(int).tolist()
-    figure = qualitative_strip(rows, frames=numbers, context=settings.context)
+    context = settings.contexts[chosen.protocol]
+    figure = qualitative_strip(rows, frames=numbers, context=context)
     return figure, {"settings": settings.digest, **record, "frames": numbers}
 
 
@@ -72,12 +74,15 @@ def revisits(
     """
     chosen = settings.figure
     assert isinstance(chosen, RevisitFigure)
-    rows, record = videos_of_rows(chosen, settings.seeds[0], rollouts, clips, clip=chosen.clip)
+    rows, record = _rows_of_figure(settings, chosen, rollouts, clips)
     length = len(rows["truth"])
-    cameras = ClipStore(clips).cameras(chosen.clip, list(range(length)))
+    store = ClipStore(clips)
+    clip = [info.clip_id for info in store.clips].index(record["clip"])
+    cameras = store.cameras(clip, list(range(length)))
     firsts = [round(share * (length - 1)) for share in chosen.visits]
     pairs = [(first, _revisit_of(first, cameras)) for first in firsts]
-    figure = revisit_figure(rows, pairs=pairs, context=settings.context)
+    context = settings.contexts[chosen.protocol]
+    figure = revisit_figure(rows, pairs=pairs, context=context)
     return figure, {"settings": settings.digest, **record, "pairs": pairs}
 
 
@@ -85,6 +90,31 @@ def _revisit_of(first: int, cameras: NDArray[np.float32]) -> int:
     """Return the frame in the later part of a clip whose camera is most like that of `first`."""
     later = first + (len(cameras) - first) // 2
     return later + int(np.abs(cameras[later:] - cameras[first]).sum(-1).argmin())
+
+
+def _rows_of_figure(
+    settings: FigureJob, chosen: VideoFigure, rollouts: Iterable[Path], clips: Path
+) -> tuple[dict[str, Frames], dict[str, Any]]:
+    """Return the videos of a figure's clip, which may be found by a rule, and their record."""
+    folders, clip, seed = list(rollouts), chosen.clip, settings.seeds[0]
+    if isinstance(clip, MedianGain):
+        context = settings.contexts[chosen.protocol]
+        gains = _psnrs(clip.gain_of, folders, clips, context=context)
+        gains -= _psnrs(clip.over, folders, clips, context=context)
+        clip = int(np.abs(gains - np.median(gains)).argmin())
+    return videos_of_rows(chosen, seed, folders, clips, clip=clip)
+
+
+def _psnrs(variant: str, rollouts: Iterable[Path], clips: Path, *, context: int) -> Array:
+    """Return the PSNR of all generated frames of every clip together, dB."""
+    for folder in rollouts:
+        rgb, record = read_videos(folder)
+        if record["variant"] == variant:
+            store, frames = ClipStore(clips), list(range(context, rgb.shape[1]))
+            truth = np.stack([store.rgb(clip, frames) for clip in range(len(store))])
+            error = (rgb[:, context:].astype(np.float64) - truth) / 255
+            return np.asarray(-10 * np.log10(np.maximum((error**2).mean((1, 2, 3, 4)), 1e-10)))
+    raise InputError(f"no videos of {variant} were given")
 
 
 def videos_of_rows(
@@ -149,7 +179,8 @@ def _panel(settings: FigureJob, scores: Scores, protocol: str, metric: str) -> P
         runs = scores.of(row.variant, protocol, _seeds(row, settings))
         known = frame_curve(runs, metric)
         if known is not None:
-            curves[row.label] = _band(*known, settings)
+            context = settings.contexts[protocol]
+            curves[row.label] = _band(*known, settings, context=context)
     network, known_as = scores.network(protocol, metric), metric_of(metric)
     unit = f" [{known_as.unit}]" if known_as.unit else ""
     label = network.axis if network else f"{known_as.label}{unit}"
@@ -160,13 +191,15 @@ def _seeds(row: FigureRow | AnalysisRow, settings: FigureJob) -> tuple[int, ...]
     return settings.seeds[:1] if row.variant in settings.floors else settings.seeds
 
 
-def _band(frames: NDArray[np.int64], values: Array, settings: FigureJob) -> CurveBand:
+def _band(
+    frames: NDArray[np.int64], values: Array, settings: FigureJob, *, context: int
+) -> CurveBand:
     assert settings.bootstrap is not None
     intervals = [
         clip_interval(values[..., t], resamples=settings.bootstrap) for t in range(values.shape[-1])
     ]
     return CurveBand(
-        x=frames.astype(np.float64) + settings.context,
+        x=frames.astype(np.float64) + context,
         value=np.array([interval.value for interval in intervals]),
         low=np.array([interval.low for interval in intervals]),
         high=np.array([interval.high for interval in intervals]),

@@ -176,6 +176,7 @@ def _run_batch(
         cameras=cameras,
         memory=variant.memory,
         depth=depth,
+        context=settings.context,
     )
     with torch.no_grad():
         variant.method.generate(clips, sampling_of(settings), progress=progress)
@@ -198,6 +199,7 @@ def sampling_of(settings: RolloutJob) -> Sampling:
         keyframes=history_guidance(**chosen.keyframes.model_dump()),
         interpolation=history_guidance(**chosen.interpolation.model_dump()),
         steps=chosen.steps,
+        level_power=chosen.level_power,
         seed=chosen.seed,
         precision=chosen.precision,
         memory_guidance=1.0 if chosen.memory_guidance is None else chosen.memory_guidance,

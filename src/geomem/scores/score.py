@@ -16,6 +16,8 @@ from torch import Tensor
 from geomem.canonical import digest
 from geomem.errors import InputError
 from geomem.formats import ClipStore, read_videos
+from geomem.geometry.warp import share_seen
+from geomem.memory.selection import select_by_time
 from geomem.metrics.frames import unit_frames
 from geomem.metrics.registry import ClipScores, ClipVideos, Scorer
 from geomem.metrics.revisits import revisit_pairs
@@ -96,7 +98,19 @@ def _read_clip(
         context=context,
         revisits=pairs[pairs[:, 1] >= context],
         coverage=coverage[context:],
+        partial=partly_seen(store, clip, cameras, settings) if store.has_depth else [],
     )
+
+
+def partly_seen(store: ClipStore, clip: int, cameras: Tensor, settings: ScoresJob) -> list[int]:
+    """Return the generated frames of which the given ones show a share between two bounds."""
+    depth = torch.from_numpy(np.array(store.depth(clip, list(range(settings.frames)))))
+    depth = depth.to(cameras)
+    given = select_by_time(range(settings.context), settings.partial.frames)
+    later = range(settings.context, settings.frames)
+    shares = share_seen(depth[later], cameras[later], depth[given], cameras[given]).tolist()
+    low, high = settings.partial.fewest, settings.partial.most
+    return [frame for frame, share in zip(later, shares, strict=True) if low <= share <= high]
 
 
 def check_rollout(

@@ -94,6 +94,13 @@ class Protocol(Strict):
     frames: Positive | None = Field(
         default=None, description="first frames of every clip that are generated; all if none"
     )
+    replay: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the frames that are given instead of `rollouts.context`: what comes "
+        "after is made of a true history (replay); none: on the model's own (closed loop)",
+    )
 
 
 class Rollouts(Strict):
@@ -103,6 +110,12 @@ class Rollouts(Strict):
     context: Positive = Field(description="given frames")
     keyframe_density: float = Field(gt=0, le=1)
     sampling_steps: Positive
+    level_power: float = Field(
+        default=1.0,
+        gt=0,
+        description="spacing of the sampler's noise levels; 1: even, as published; below 1 they "
+        "crowd at high noise, which leaves less noise in the frames of a small network",
+    )
     keyframes: Guidance
     interpolation: Guidance
     memory_guidance: float = Field(
@@ -119,12 +132,27 @@ class Rollouts(Strict):
     seed: int = 0
 
 
+class Partial(Strict):
+    """Which generated frames show places that the given frames show in part.
+
+    There a method has something to keep and something to make. The set follows from true depth and
+    the given frames alone, so that it is the same for every method; data without depth have none.
+    """
+
+    frames: Positive = Field(
+        default=4, description="given frames that are looked at, spread over time"
+    )
+    fewest: Share = Field(default=0.3, description="smallest share of pixels seen before")
+    most: Share = Field(default=0.95, description="largest share")
+
+
 class Scores(Strict):
     """Metrics."""
 
     revisit_gap: Positive = Field(
         default=8, description="frames between two visits of a place, at least"
     )
+    partial: Partial = Partial()
     families: Annotated[dict[str, Any], ByName(FAMILIES, lambda family: family.Settings)] = Field(
         default_factory=dict,
         description="by family of metrics; one that is not named has its defaults",
@@ -186,17 +214,35 @@ class FigureRow(Strict):
     label: str
 
 
+class MedianGain(Strict):
+    """The clip in which one row's gain in PSNR over another is the median over all clips (of two
+    equally near the first), so that nobody picks it."""
+
+    gain_of: str = Field(description="variant of a row")
+    over: str = Field(description="variant of another")
+
+
 class VideoFigure(Strict):
     """Frames of one clip: the truth above, then a row for each variant (first seed)."""
 
     protocol: str
-    clip: int = Field(ge=0, description="index in the protocol's split")
+    clip: Annotated[int, Field(ge=0)] | MedianGain = Field(
+        description="index in the protocol's split, or a rule"
+    )
     rows: tuple[FigureRow, ...] = Field(min_length=1)
 
     @property
     def shown_protocols(self) -> tuple[str, ...]:
         """The protocols whose videos or scores are shown."""
         return (self.protocol,)
+
+    @model_validator(mode="after")
+    def _rule_is_of_rows(self) -> Self:
+        if isinstance(self.clip, MedianGain):
+            missing = {self.clip.gain_of, self.clip.over} - {row.variant for row in self.rows}
+            if missing:
+                raise ValueError(f"clip: {sorted(missing)} is none of the rows")
+        return self
 
 
 class Video(Strict):

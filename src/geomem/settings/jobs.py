@@ -12,8 +12,8 @@ from geomem.metrics.registry import FAMILIES, MetricFamily
 from geomem.registry.strict import Positive, Share, Strict
 from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisRow
 from geomem.settings.data import PlanSettings
-from geomem.settings.evaluation import Figure, Guidance, TableSettings, Video
-from geomem.settings.memory import Features, Geometry, Overlap, TeacherTraining
+from geomem.settings.evaluation import Figure, Guidance, Partial, TableSettings, Video
+from geomem.settings.memory import Corruption, Features, Geometry, Overlap, TeacherTraining
 from geomem.settings.training import Objective, Optimization
 from geomem.sources.registry import ClipsOfSplit
 
@@ -171,6 +171,7 @@ class TrainingJob(Strict):
     features: Features | None = None
     memory: MemoryJob | None = None
     memory_dropout: Share | None = None
+    corruption: Corruption | None = None
     alignment: AlignmentJob | None = None
 
     @property
@@ -207,6 +208,7 @@ class SamplingJob(Strict):
     window: Positive
     keyframe_density: float
     steps: Positive
+    level_power: float
     keyframes: Guidance
     interpolation: Guidance
     memory_guidance: float | None
@@ -234,6 +236,7 @@ class ScoresJob(Strict):
     version: int
     settings: Any
     revisit_gap: Positive
+    partial: Partial
     protocol: str
     frames: Positive
     context: Positive
@@ -314,7 +317,7 @@ class FigureJob(Strict):
     figure: Figure
     seeds: tuple[int, ...]
     floors: tuple[str, ...]
-    context: Positive
+    contexts: dict[str, Positive]
     bootstrap: Positive | None = None
     analysis: Analysis | None = None
 

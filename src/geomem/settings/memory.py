@@ -106,12 +106,25 @@ class Overlap(Strict):
         return self
 
 
+class Corruption(Strict):
+    """Errors of memory frames while training, as generated frames and estimated depth have them."""
+
+    share: Share = Field(description="of the memory frames")
+    blur: float = Field(ge=0, description="largest sigma, pixels")
+    noise: float = Field(ge=0, description="largest sigma, in units of [0, 1]")
+    colour: float = Field(ge=0, description="sigma of a shift by channel, in units of [0, 1]")
+    depth: float = Field(ge=0, description="sigma of the logarithm of a factor on the depth")
+
+
 class Memory(Strict):
     """What all memories of a scale share, and the settings of each kind."""
 
     dropout: Share = Field(description="share of training clips that see no memory")
     geometry: Geometry
     overlap: Overlap = Overlap()
+    corruption: Corruption | None = Field(
+        default=None, description="errors of the memory frames while training; none if left out"
+    )
     kinds: Annotated[dict[str, Any], ByName(KINDS, lambda kind: kind.Settings)] = Field(
         description="by kind; one all of whose settings have defaults need not be named"
     )

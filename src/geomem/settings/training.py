@@ -102,6 +102,9 @@ class VariantMemory(Strict):
         default=False,
         description="a copy gate, which pulls each pixel towards the memory's colours",
     )
+    dropout: Share | None = Field(
+        default=None, description="overrides `memory.dropout`; generation does not read it"
+    )
     guidance: float | None = Field(
         default=None,
         ge=0,
@@ -130,6 +133,8 @@ class VariantMemory(Strict):
             raise ValueError(f"a memory of kind {self.kind} has no points: leave out `geometry`")
         if self.gate and not {"rgb", "coverage"} <= kind.channels(0).keys():
             raise ValueError(f"a memory of kind {self.kind} shows no colours: leave out `gate`")
+        if kind.form == "frames" and self.guidance is not None:
+            raise ValueError(f"a memory of kind {self.kind} is history: leave out `guidance`")
         if not self.most and not kind.can_be_empty:
             raise ValueError(f"a memory of kind {self.kind} needs `frames` of at least 1")
         return self

@@ -7,7 +7,8 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from geomem.formats import check_sha256, exclusive, write_checkpoint
+from geomem.errors import InputError
+from geomem.formats import check_sha256, exclusive, read_checkpoint, write_checkpoint
 from geomem.formats.records import provenance
 from geomem.formats.spools import SPOOL, Spool, spool_header
 from geomem.jobs import (
@@ -102,6 +103,21 @@ def import_weights(args: argparse.Namespace) -> None:
     write_checkpoint(args.output, modules, made_by, identity, [])
 
 
+def export(args: argparse.Namespace) -> None:
+    """Write a checkpoint as one file in half precision, to be tracked or published."""
+    from geomem.formats import atomic_path
+    from geomem.formats.checkpoints import load_module
+    from geomem.networks.uvit.weights import TRACKED, save_modules
+
+    names = read_checkpoint(args.checkpoint)["weights"]
+    unknown = sorted(set(names) - set(TRACKED))
+    if unknown:
+        raise InputError(f"{args.checkpoint} has {unknown}, which no such file can hold")
+    modules = {name: load_module(TRACKED[name], args.checkpoint, name) for name in names}
+    with atomic_path(args.output) as temporary:
+        save_modules(temporary, modules)
+
+
 def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.training", description=__doc__)
@@ -126,6 +142,11 @@ def main() -> None:
     command.add_argument("--seed", type=int, required=True)
     command.add_argument("--weights", type=Path, required=True, help="file of weights")
     command.set_defaults(command=import_weights)
+
+    command = commands.add_parser("export", help=export.__doc__)
+    command.add_argument("output", type=Path, help="safetensors file to write")
+    command.add_argument("--checkpoint", type=Path, required=True, help="checkpoint folder")
+    command.set_defaults(command=export)
     run_command(parser)
 
 

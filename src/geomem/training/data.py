@@ -16,10 +16,12 @@ from torch.utils.data import Dataset
 from geomem.errors import InputError
 from geomem.formats import ClipStore, FeatureCache, Plan, read_frames
 from geomem.geometry.cameras import check_cameras
+from geomem.memory.corruption import corrupt
 from geomem.memory.registry import Memory, Seen
 from geomem.memory.selection import choose_frames
 from geomem.methods.training import MEMORY
 from geomem.settings.jobs import MemoryJob, TrainingJob
+from geomem.settings.memory import Corruption
 
 TOLD = ("depth", "confidence", "features")  # by the teacher, of each memory frame
 
@@ -33,8 +35,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     """Windows of a plan as tensors, in plan order.
 
     Each item holds `frames` (T, 3, S, S) in [-1, 1] and `cameras` (T, 16); with a memory also what
-    it reads by name, `memory.<name>`: maps (T, M, S, S) in every target view, or tokens (K, M, h,
-    w), padded with zeros to the largest number of frames; with alignment also `tokens` (T, D, h,
+    it reads by name, `memory.<name>`: maps (T, M, S, S) in every target view; tokens (K, M, h, w),
+    padded with zeros to the largest number of frames; or frames and cameras, K of each, of which
+    the newest is repeated where the history is shorter; with alignment also `tokens` (T, D, h,
     w), the teacher's dequantised features of the window.
     """
 
@@ -44,6 +47,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         plan: Plan,
         *,
         memory: MemoryJob | None = None,
+        corruption: Corruption | None = None,
         memory_cache: FeatureCache | None = None,
         window_cache: FeatureCache | None = None,
     ) -> None:
@@ -53,10 +57,11 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             store: Clips of the plan's split.
             plan: The plan.
             memory: The variant's memory, or None.
+            corruption: Errors of the memory frames; they are a function of the window's number.
             memory_cache: Cached reconstructions of the memory frames.
             window_cache: Cached features of the windows themselves, for alignment.
         """
-        self.store, self.plan = store, plan
+        self.store, self.plan, self.corruption = store, plan, corruption
         self.memory, self.memory_cache, self.window_cache = memory, memory_cache, window_cache
         if memory and memory.geometry == "truth" and not store.has_depth:
             raise InputError(f"{store.directory} has no true depth; use `geometry: teacher`")
@@ -88,9 +93,11 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         """Return what the window's memory reads of it."""
         size = self.store.rgb(0, [0]).shape[1]
         read = self._build(memory, index).read(cameras, size)
+        missing = memory.most - len(next(iter(read.values())))
         if memory.spec.form == "tokens":
-            missing = memory.most - len(next(iter(read.values())))
             read = {name: pad(tokens, (*(0, 0) * 3, 0, missing)) for name, tokens in read.items()}
+        if memory.spec.form == "frames":  # a short history repeats its newest frame
+            read = {name: torch.cat([x, *[x[-1:]] * missing]) for name, x in read.items()}
         return {MEMORY + name: tensor for name, tensor in read.items()}
 
     def _build(self, memory: MemoryJob, index: int) -> Memory:
@@ -116,6 +123,9 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             cameras=torch.from_numpy(frames.cameras),
             **told,
         )
+        if self.corruption is not None:
+            generator = torch.Generator().manual_seed(index)
+            seen = corrupt(seen, generator, **self.corruption.model_dump())
         return kind.build(seen, memory.settings)
 
     def _cached(self, memory: MemoryJob, index: int) -> dict[str, Tensor]:
@@ -162,5 +172,10 @@ def open_dataset(
         for path in (memory_cache, window_cache)
     ]
     return WindowDataset(
-        store, plan, memory=settings.memory, memory_cache=caches[0], window_cache=caches[1]
+        store,
+        plan,
+        memory=settings.memory,
+        corruption=settings.corruption,
+        memory_cache=caches[0],
+        window_cache=caches[1],
     )

@@ -19,6 +19,13 @@ class ExplicitSettings(Strict):
     voxel_size: float = Field(gt=0, description="metres")
     budget: Positive = Field(description="largest number of points")
     confidence_quantile: Share = Field(description="this share of least confident points is cut")
+    generated_weight: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="what points of generated frames count beside those of given ones, where both "
+        "show a surface",
+    )
 
 
 class Explicit(MemoryKind):
@@ -26,6 +33,7 @@ class Explicit(MemoryKind):
 
     name = "explicit"
     summary = "a map of points with colours and features, rendered into every target view"
+    version = 2
     form = "maps"
     needs = frozenset({"geometry", "features"})
     Settings = ExplicitSettings
@@ -43,6 +51,7 @@ class Explicit(MemoryKind):
             budget=settings.budget,
             voxel_size=settings.voxel_size,
             confidence_quantile=settings.confidence_quantile,
+            generated_weight=settings.generated_weight,
         )
 
     def empty(self, features: int, device: device | None = None) -> Memory:

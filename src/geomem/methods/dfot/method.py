@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,17 @@ from geomem.geometry.rays import encode_cameras, encode_cameras_apart
 from geomem.methods.clips import WindowSampling
 from geomem.methods.dfot.settings import UViTSettings
 from geomem.methods.registry import MemoryFace, StateReader, Weights
-from geomem.methods.training import Loss, TrainedMethod, memory_of, pixels_last
+from geomem.methods.training import MEMORY, Loss, TrainedMethod, memory_of, pixels_last
 from geomem.methods.windows import WindowedGenerator
 from geomem.networks.uvit.control import MemoryControl
 from geomem.networks.uvit.gate import CopyGate
 from geomem.networks.uvit.implicit import ImplicitControl, ImplicitMemory
 from geomem.networks.uvit.layers import ResBlock, TransformerBlock, seed_dropout
 from geomem.networks.uvit.model import UViT3DPose
-from geomem.networks.uvit.weights import load_public_uvit, load_safetensors
+from geomem.networks.uvit.weights import load_modules, load_public_uvit, load_safetensors
 
 BASE_RESOLUTION = 32  # of the schedule's shift
+M = TypeVar("M", bound=nn.Module)
 
 
 @lru_cache(maxsize=4)
@@ -46,7 +47,8 @@ class VideoModel(TrainedMethod):
         control: The memory branch or None.
         gate: The copy gate or None.
         memory: What compresses histories for the branch, where its memory is one of tokens.
-        names: Names of what the memory reads, in the order the branch takes it.
+        names: Names of what the memory reads, in the order the branch takes it; none where there
+            is no branch.
     """
 
     def __init__(
@@ -133,14 +135,22 @@ class VideoModel(TrainedMethod):
         x_t = schedule.add_noise(x, t, eps)
         if clean is not None:  # as the sampler shows a history
             x_t = torch.where(clean[..., None, None, None], x, x_t)
+        levels, cameras = schedule.training_noise_levels(t), windows["cameras"]
+        raw = windows.get(MEMORY + "frames")
+        if raw is not None:
+            clean_level = schedule.training_noise_levels(torch.zeros_like(t[:, :1]))
+            x_t, levels = beside(x_t, levels, raw, clean_level)
+            cameras = torch.cat([cameras, windows[MEMORY + "cameras"]], dim=1)
         v, states = self.predict(
             x_t,
-            schedule.training_noise_levels(t),
-            windows["cameras"],
+            levels,
+            cameras,
             windows["camera_mask"],
             memory_of(windows, self.names),
             windows.get("memory_mask"),
         )
+        if raw is not None:
+            v, x_t, *states = (y[:, : x.shape[1]] for y in (v, x_t, *states))
         error = schedule.loss(v.float(), x_t, eps, t)
         if clean is not None:
             error = error.masked_fill(clean[..., None, None, None], 0.0)
@@ -197,6 +207,17 @@ class VideoModel(TrainedMethod):
         return v, states
 
 
+def beside(
+    x: Tensor, levels: Tensor, remembered: Tensor, clean_level: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Put clean remembered frames (B, K, 3, S, S) after those of a window (B, T, 3, S, S).
+
+    After, since positions of cameras are relative to the first frame's.
+    """
+    clean = clean_level.expand(-1, remembered.shape[1])
+    return torch.cat([x, remembered.to(x)], dim=1), torch.cat([levels, clean], dim=1)
+
+
 def log_snr(noise_levels: Tensor, frames: Tensor) -> Tensor:
     """Return the log-SNR behind what a network is told of frames' noise."""
     return noise_levels / schedule_for(frames.shape[-1]).precond_scale
@@ -224,16 +245,17 @@ def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | 
     if initial is None:
         backbone = UViT3DPose(**settings.model_dump())
     else:
-        read_checkpoint(initial)
         backbone = load_module(UViT3DPose, initial, "backbone")
-    if memory is None:
+    if memory is None or memory.form == "frames":
         return VideoModel(backbone)
     names, frozen = tuple(memory.channels), not memory.trains_backbone
     if memory.form == "maps":
+        control = MemoryControl.from_base(backbone, memory.width)
+        gate = make_gate(memory) if memory.gate else None
         return VideoModel(
             backbone,
-            control=MemoryControl.from_base(backbone, memory.width),
-            gate=make_gate(memory) if memory.gate else None,
+            control=_from(initial, "control", control),
+            gate=gate and _from(initial, "gate", gate),
             names=names,
             frozen=frozen,
         )
@@ -247,6 +269,21 @@ def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | 
     )
     control = ImplicitControl.from_base(backbone, sizes.width)
     return VideoModel(backbone, control=control, memory=compress, names=names, frozen=frozen)
+
+
+def _from(initial: Path | None, name: str, made: M) -> M:
+    """Return a module of the checkpoint that a run starts from, or the one just made where that has
+    none.
+
+    Raises:
+        InputError: If it is of other sizes.
+    """
+    if initial is None or name not in read_checkpoint(initial)["weights"]:
+        return made
+    found: M = load_module(type(made), initial, name)
+    if [p.shape for p in found.parameters()] != [p.shape for p in made.parameters()]:
+        raise InputError(f"{initial} has a {name} of other sizes than this memory needs")
+    return found
 
 
 def make_gate(memory: MemoryFace) -> CopyGate:
@@ -284,6 +321,12 @@ class Sampler(WindowedGenerator):
         through. What has no weight is not run: R evaluations a step with memory at s = 1, R without
         at s = 0, both at every other scale.
         """
+        raw = memory.get("frames")
+        clean_level = schedule_for(size).sampling_noise_levels(
+            torch.zeros(1, 1, dtype=torch.long, device=cameras_BL16.device)
+        )
+        if raw is not None:
+            cameras_BL16 = torch.cat([cameras_BL16, memory["cameras"]], dim=1)
         rays = encode_cameras_apart(cameras_BL16, size)
         autocast = torch.autocast(
             cameras_BL16.device.type, torch.bfloat16, enabled=sampling.precision == "bf16"
@@ -301,7 +344,9 @@ class Sampler(WindowedGenerator):
         def run(
             x: Tensor, levels: Tensor, unconditional: Tensor, clip: Tensor, with_memory: bool
         ) -> Tensor:
-            residuals = None
+            length, residuals = x.shape[1], None
+            if raw is not None:
+                x, levels = beside(x, levels, raw[clip], clean_level.expand(len(x), 1))
             if with_memory and self.control is not None and branch is not None:
                 residuals = self.control(
                     x, levels, None, told[clip], unconditional, camera_embedding=branch[clip]
@@ -311,7 +356,7 @@ class Sampler(WindowedGenerator):
             )
             if with_memory and self.gate is not None:
                 out = self.gate(out, x, log_snr(levels, x), maps[clip])
-            return out
+            return out[:, :length]
 
         def predict_v(x: Tensor, levels: Tensor, unconditional: Tensor, clip: Tensor) -> Tensor:
             if scale in (0, 1):
@@ -329,7 +374,7 @@ def load(weights: Weights, *, memory: MemoryFace | None, device: torch.device) -
         return load_module(cls, folder, name).eval().to(device)
 
     backbone = module(UViT3DPose, weights.backbone, "backbone")
-    if memory is None:
+    if memory is None or memory.form == "frames":
         return Sampler(backbone=backbone)
     names, tokens = tuple(memory.channels), memory.form == "tokens"
     kind = ImplicitControl if tokens else MemoryControl
@@ -361,13 +406,20 @@ def open_states(checkpoint: Path, *, device: torch.device) -> StateReader:
 
 
 def read_public(settings: UViTSettings, path: Path) -> dict[str, nn.Module]:
-    """Return the backbone of a file of weights; see `Method.read_public`."""
+    """Return the backbone of a file of weights, and the branch where it has one; see
+    `Method.read_public`."""
     backbone = UViT3DPose(**settings.model_dump())
     try:
-        if path.suffix == ".safetensors":
-            load_safetensors(path, backbone)
-        else:
+        if path.suffix != ".safetensors":
             load_public_uvit(path, backbone)
+            return {"backbone": backbone}
+        modules = load_modules(path)
+        if not modules:
+            load_safetensors(path, backbone)
+            return {"backbone": backbone}
     except ValueError as error:
         raise InputError(str(error)) from None
-    return {"backbone": backbone}
+    sizes = {name: modules["backbone"].config[name] for name in settings.model_dump()}
+    if UViTSettings.model_validate(sizes) != settings:
+        raise InputError(f"{path} has a backbone of other sizes than methods.dfot says")
+    return modules

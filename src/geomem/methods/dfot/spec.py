@@ -26,8 +26,8 @@ class DFoT(Method):
     """The study's own backbone."""
 
     name = "dfot"
-    summary = "diffusion forcing on the U-ViT with history guidance; with a memory, a branch on it"
-    reads = frozenset({"maps", "tokens"})
+    summary = "diffusion forcing on the U-ViT with history guidance; a branch on it for a memory"
+    reads = frozenset({"maps", "tokens", "frames"})
     Settings = UViTSettings
 
     def hidden_states(self, settings: UViTSettings, resolution: int) -> tuple[HiddenState, ...]:
@@ -48,7 +48,7 @@ class DFoT(Method):
     def build(
         self, settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | None
     ) -> TrainedMethod:
-        """Return the backbone, with a memory frozen and with a branch on it."""
+        """Return the backbone, with a memory of maps or tokens with a branch on it."""
         from geomem.methods.dfot.method import build
 
         return build(settings, memory=memory, initial=initial)

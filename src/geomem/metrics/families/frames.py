@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from geomem.metrics.registry import (
     FAMILIES,
     PSNR_CAP,
@@ -19,14 +21,29 @@ if TYPE_CHECKING:
     from torch import device
 
 
+class FrameSettings(Strict):
+    """What a grid of patches is looked for with."""
+
+    patch: int = Field(default=2, ge=2, description="side of the networks' patches, pixels")
+
+
 class FrameScorer(Scorer):
-    """PSNR, SSIM, revisits by PSNR, and the memory's coverage."""
+    """PSNR, SSIM, revisits, sharpness, and the memory's coverage."""
+
+    def __init__(self, patch: int) -> None:
+        self.patch = patch
 
     def clip(self, videos: ClipVideos) -> ClipScores:
         """Score one clip."""
         import torch
 
-        from geomem.metrics.frames import psnr_per_frame, psnr_pooled, ssim_per_frame
+        from geomem.metrics.frames import (
+            gradient_magnitude,
+            patch_energy,
+            psnr_per_frame,
+            psnr_pooled,
+            ssim_per_frame,
+        )
         from geomem.metrics.revisits import revisit_psnr
 
         context, truth, generated = videos.context, videos.truth, videos.generated
@@ -39,9 +56,19 @@ class FrameScorer(Scorer):
             "psnr_frame_mean": float(psnr.mean()),
             "ssim": float(ssim.mean()),
             "coverage": sum(known) / len(known) if known else None,
+            "sharpness": float(gradient_magnitude(made).mean() / gradient_magnitude(true).mean()),
+            "patch_grid": float(
+                patch_energy(made, self.patch).mean() / patch_energy(true, self.patch).mean()
+            ),
         }
         if len(videos.revisits):
             values |= revisit_psnr(generated, truth, videos.revisits, context=context)
+            values["truth_ssim"] = float(ssim[videos.revisits[:, 1] - context].mean())
+        if videos.partial:
+            partial = torch.zeros_like(scored)
+            partial[videos.partial] = True
+            values["partial_psnr"] = float(psnr_pooled(generated, truth, partial))
+            values["partial_ssim"] = float(ssim[partial[context:]].mean())
         shares = [float("nan") if share is None else share for share in videos.coverage]
         covered = torch.tensor(shares, dtype=torch.float64)
         return ClipScores(values=values, curves={"psnr": psnr, "ssim": ssim, "coverage": covered})
@@ -51,7 +78,8 @@ class Frames(MetricFamily):
     """The family of what pixels say."""
 
     name = "frames"
-    summary = "PSNR and SSIM of frames against the truth, of places seen again, memory coverage"
+    summary = "PSNR and SSIM of frames, of places seen again or in part, sharpness, coverage"
+    version = 2
     metrics = (
         Metric(name="psnr", level="frame", label="PSNR", unit="dB", better="higher", cap=PSNR_CAP),
         Metric(
@@ -71,6 +99,20 @@ class Frames(MetricFamily):
             better="higher",
             cap=PSNR_CAP,
         ),
+        Metric(name="truth_ssim", level="clip", label="revisit SSIM", better="higher", precision=3),
+        Metric(
+            name="partial_psnr",
+            level="clip",
+            label="partial PSNR",
+            unit="dB",
+            better="higher",
+            cap=PSNR_CAP,
+        ),
+        Metric(
+            name="partial_ssim", level="clip", label="partial SSIM", better="higher", precision=3
+        ),
+        Metric(name="sharpness", level="clip", label="sharpness to truth", better="neither"),
+        Metric(name="patch_grid", level="clip", label="patch grid to truth", better="neither"),
         Metric(name="contrast", level="clip", label="contrast", unit="dB", better="higher"),
         Metric(name="self_psnr", level="clip", label="self PSNR", unit="dB", better="higher"),
         Metric(name="forgetting", level="clip", label="forgetting", unit="dB", better="lower"),
@@ -86,9 +128,11 @@ class Frames(MetricFamily):
         Metric(name="coverage", level="frame", label="memory coverage", better="neither"),
     )
 
-    def open(self, settings: Strict, device: device) -> Scorer:
+    Settings = FrameSettings
+
+    def open(self, settings: FrameSettings, device: device) -> Scorer:
         """Return the scorer; it has no network."""
-        return FrameScorer()
+        return FrameScorer(settings.patch)
 
 
 FAMILIES.add(Frames())

@@ -67,6 +67,11 @@ class PerceptualScorer(Scorer):
             values |= revisit_distances(
                 videos.generated, videos.truth, videos.revisits, distance=self.network.distance
             )
+        if videos.partial:
+            distances = self.network.distance(
+                videos.generated[videos.partial], videos.truth[videos.partial]
+            )
+            values["partial_distance"] = float(distances.double().mean())
         return ClipScores(values=values, curves={"perceptual": curve})
 
 
@@ -74,13 +79,21 @@ class PerceptualDistances(MetricFamily):
     """The family of a perceptual network."""
 
     name = "perceptual"
-    summary = "LPIPS or its labelled stand-in: frames against the truth, places seen again"
+    summary = "LPIPS or its labelled stand-in: frames, places seen again or in part"
+    version = 2
     metrics = (
         Metric(name="perceptual", level="frame", better="lower", precision=3),
         Metric(
             name="truth_distance",
             level="clip",
             label="revisit distance",
+            better="lower",
+            precision=3,
+        ),
+        Metric(
+            name="partial_distance",
+            level="clip",
+            label="partial distance",
             better="lower",
             precision=3,
         ),

@@ -5,19 +5,25 @@ dict and no optimizer state. The `full:` one holds raw weights in its state dict
 ones as a list in the optimizer state, in the order of `named_parameters()`.
 """
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from geomem.networks.uvit.control import MemoryControl
+from geomem.networks.uvit.gate import CopyGate
 from geomem.networks.uvit.model import UViT3DPose
 
 PREFIX = "diffusion_model.model."
+MODULES = "modules"  # in the metadata of our own files
+TRACKED: dict[str, Any] = {"backbone": UViT3DPose, "control": MemoryControl, "gate": CopyGate}
 
 
 def load_public_uvit(path: Path, model: UViT3DPose) -> None:
@@ -56,6 +62,54 @@ def load_safetensors(path: Path, model: UViT3DPose) -> None:
         raise ValueError(f"{path} is truncated or no safetensors file ({error})") from None
     _check_fit(path, state, model.state_dict())
     model.load_state_dict(state)
+
+
+def save_modules(path: Path, modules: Mapping[str, ModelMixin]) -> None:
+    """Write a backbone and what was trained with it to one file, in half precision.
+
+    Names begin with the module's; the metadata hold every module's sizes.
+    """
+    tensors = {
+        f"{name}.{key}": value.half().contiguous()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    sizes = {name: dict(module.config) for name, module in modules.items()}
+    shown = {
+        name: {key: value for key, value in config.items() if not key.startswith("_")}
+        for name, config in sizes.items()
+    }
+    save_file(tensors, path, metadata={MODULES: json.dumps(shown, sort_keys=True)})
+
+
+def load_modules(path: Path) -> dict[str, Any]:
+    """Return the modules of a file that `save_modules` wrote, in single precision; none where it is
+    a file of another kind.
+
+    Raises:
+        ValueError: If the file is damaged, or a module or key is missing or unknown; names them.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shown = (file.metadata() or {}).get(MODULES)
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or no safetensors file ({error})") from None
+    if shown is None:
+        return {}
+    modules: dict[str, Any] = {}
+    for name, sizes in json.loads(shown).items():
+        if name not in TRACKED:
+            raise ValueError(f"{path} has a module {name!r}, not one of {sorted(TRACKED)}")
+        modules[name] = TRACKED[name](**sizes)
+    own = {f"{n}.{k}": v for n, module in modules.items() for k, v in module.state_dict().items()}
+    _check_fit(path, state, own)
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict(
+            {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+        )
+    return modules
 
 
 def _read(path: Path) -> Mapping[str, Any]:
