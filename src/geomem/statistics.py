@@ -5,7 +5,7 @@ crossed.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -33,6 +33,12 @@ class Interval:
     high: float
     clips: int
     seeds: int
+
+    def within(self, least: float | None, most: float | None) -> "Interval":
+        """Return it cut to what such a value can be; studentised bounds do not know of limits."""
+        low = self.low if least is None else max(self.low, least)
+        high = self.high if most is None else min(self.high, most)
+        return replace(self, low=low, high=high)
 
 
 @dataclass(frozen=True, kw_only=True)

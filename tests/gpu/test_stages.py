@@ -20,6 +20,7 @@ import torch
 from conftest import ROOT, edit_yaml, write_fake_clips
 from geomem.formats import FeatureCache, read_tensors
 from geomem.metrics.registry import FAMILIES
+from training_cases import train_for_one_size
 
 DEVICE = os.environ.get("GEOMEM_GPU_TESTS", "cuda")
 pytestmark = [
@@ -62,6 +63,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         features__shards=1,
         rollouts__sampling_steps=4,
     )
+    train_for_one_size(folder, 4, backbone="trained", gate=True)
     (folder / "weights").symlink_to(ROOT / "weights")
     write_fake_clips(folder / "clips", clips=6, frames=24, size=32)
     for name in ("train", "memory"):
@@ -127,7 +129,7 @@ def test_training(project: Path, variant: str) -> None:
 def test_rollouts(project: Path, variant: str) -> None:
     words = ["--variant", variant, "--seed", "0", "--protocol", "spin", "--clips", "clips"]
     if variant != "splat":
-        words += ["--checkpoint", variant, "--base", "base"]
+        words += ["--checkpoint", variant, "--base", variant]
     if variant != "base":
         words += [*WEIGHTS, "--basis", "basis.safetensors"]
     one, two = on_both(project, "rollouts", "generate", f"videos/{variant}", *words)
@@ -148,7 +150,7 @@ def test_bf16_rollouts_stay_near(project: Path) -> None:
         "--checkpoint",
         "memory_4",
         "--base",
-        "base",
+        "memory_4",
         *WEIGHTS,
         "--basis",
         "basis.safetensors",

@@ -52,7 +52,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = yaml.safe_load(experiments.read_text())
     main = {"tables": ["ablation_table2"], "figures": ["qualitative", "per_frame_psnr"]}
     for shown in (content[kind][name] for kind, names in main.items() for name in names):
-        shown["rows"] = [row for row in shown["rows"] if row["variant"] in ("best", "memory_1")]
+        shown["rows"] = [
+            row for row in shown["rows"] if row["variant"] in ("memory_empty", "memory_4")
+        ]
+    content["figures"]["qualitative"]["protocol"] = "spin"
+    content["main"] = [*main["tables"], *main["figures"]]
     table = content["tables"]["ablation_table2"]
     table["columns"] = [column for column in table["columns"] if column["protocol"] == "spin"]
     content["figures"]["per_frame_psnr"]["protocols"] = ["spin"]
@@ -79,7 +83,7 @@ class Finished:
 @pytest.fixture(scope="module")
 def finished(slurm_cluster: SlurmCluster, project: Path) -> Finished:
     started = Run(slurm_cluster, project, "all", "--config", "only=main")
-    ranks: dict[str, set[str]] = {"base": set(), "memory_1": set()}
+    ranks: dict[str, set[str]] = {"base": set(), "memory": set()}
     online = set()
     while started.process.poll() is None:
         for words, variables in stage_processes(project):
@@ -119,7 +123,7 @@ def stage_processes(project: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def test_the_tables_are_made_and_verify(project: Path, finished: Finished) -> None:
     table = (project / "results/ablation_table2.tex").read_text()
-    assert "without memory" in table and "single frame" in table
+    assert "without memory" in table and "3D memory of 4 frames" in table
     assert (project / "results/figures/qualitative.pdf").exists()
     run(project, "geomem", "verify", "--main-job")
 
@@ -175,7 +179,7 @@ def test_the_users_file_reached_slurm(slurm_cluster: SlurmCluster, finished: Fin
 
 
 def test_training_ran_in_two_tasks(slurm_cluster: SlurmCluster, finished: Finished) -> None:
-    assert finished.ranks == {"base": {"0", "1"}, "memory_1": {"0", "1"}}
+    assert finished.ranks == {"base": {"0", "1"}, "memory": {"0", "1"}}
     base = next(
         job for job in finished.jobs if job.comment.endswith("train_variant_wildcards_base_0")
     )

@@ -277,3 +277,12 @@ def test_unusable_values_are_refused() -> None:
         mean_interval(np.zeros((2, 2, 2)), seed=0)
     with pytest.raises(ValueError, match="level"):
         mean_interval(np.zeros(3), seed=0, level=95)
+
+
+def test_an_interval_ends_where_values_end() -> None:
+    values = np.array([1.0] * 9 + [0.2])
+    wide = mean_interval(values, seed=0)
+    assert wide.high > 1
+    cut = wide.within(0, 1)
+    assert (cut.value, cut.low, cut.high) == (wide.value, max(wide.low, 0), 1)
+    assert wide.within(None, None) == wide

@@ -396,7 +396,9 @@ def test_memory_frames_have_errors_in_training_where_the_scale_says_so(prepared:
     one, other = maps_of(clean[0]), maps_of(corrupted[0])
     assert not one["rgb"].equal(other["rgb"])
     assert not one["inverse_depth"].equal(other["inverse_depth"])
-    assert all(x.equal(y) for x, y in zip(other.values(), maps_of(corrupted[0]).values()))
+    assert all(
+        x.equal(y) for x, y in zip(other.values(), maps_of(corrupted[0]).values(), strict=True)
+    )
     assert clean[0]["frames"].equal(corrupted[0]["frames"])
     assert JobSettings(load_config(prepared)).training("base", 0).corruption is None
 

@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from clones import copy_project, planned, run
-from conftest import ROOT, edit_yaml
+from conftest import edit_yaml
 from geomem.config import load_config
 
 LEFT_OUT = (
-    *("memory_2", "memory_3", "memory_8", "memory_4_overlap", "memory_4_on_base"),
-    *("memory_4_on_repa", "memory_4_on_tuned", "memory_4_on_tuned_repa"),
+    *("memory_2", "memory_3", "memory_8", "memory_4_overlap", "memory_4_frozen"),
+    *("memory_4_no_gate", "memory_4_on_base", "memory_4_on_repa", "memory_4_on_tuned"),
+    "memory_4_on_tuned_repa",
 )
 
 
@@ -36,17 +37,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def show_less(experiments: Path) -> None:
-    """Score spins and short walks alone, the latter alone by set distances too."""
+    """Score spins and short walks alone, the latter alone by set distances too; few replays."""
     content = yaml.safe_load(experiments.read_text())
-    for table in content["tables"].values():
+    shown = {"spin", "walk_short"}
+    for name, table in content["tables"].items():
         table["columns"] = [
             column
             for column in table["columns"]
-            if column["protocol"] in ("spin", "walk_short")
+            if column["protocol"] in (shown if not name.endswith("_replay") else {"spin_replay"})
             and (column["protocol"], column["metric"]) != ("spin", "kernel_distance")
         ]
-    rows = content["tables"]["main_table"]["rows"]
-    content["tables"]["main_table"]["rows"] = rows[2:]
+    tables = {name: table for name, table in content["tables"].items() if table["columns"]}
+    content["tables"] = tables
+    content["main"] = [name for name in content["main"] if name in tables | content["figures"]]
+    tables["main_table"]["rows"] = tables["main_table"]["rows"][2:]
+    replayed = tables["ablation_table2_replay"]
+    chosen = ("splat", "memory_empty", "raw_4", "memory_4")
+    replayed["rows"] = [row for row in replayed["rows"] if row["variant"] in chosen]
+    content["figures"]["qualitative"]["protocol"] = "spin_replay"
     for figure in content["figures"].values():
         if "protocols" in figure:
             figure["protocols"] = ["spin"]
@@ -71,33 +79,12 @@ class TestSmoke:
 
     def test_products_are_there_and_verify(self, finished: Path) -> None:
         table = (finished / "results/ablation_table2.tex").read_text()
-        for label in ("without memory", "single frame", "4 frames, true depth"):
+        for label in ("without memory", "raw context of 4 frames", "4 frames, true depth"):
             assert label in table
         assert "4 frames, implicit" in (finished / "results/ablation_table2_kinds.tex").read_text()
         videos = sorted(path.name for path in (finished / "results/smoke/videos").iterdir())
         assert videos == ["out_and_back_clips.mp4", "spin_clips.mp4"]
         run(finished, "geomem", "verify")
-
-    def test_the_scores_are_those_of_the_tree_before_its_walls_moved(self, finished: Path) -> None:
-        """Of all its runs; bit for bit on the machine that made both, else but for rounding."""
-        before = json.loads((ROOT / "tests/fixtures/smoke_scores.json").read_text())
-        compared = 0
-        for variant, protocol in load_config(finished).scores():
-            run_of = f"{variant}/{protocol}"
-            metrics = before[run_of]
-            files = finished.glob(f"results/smoke/scores/{variant}/seed0/{protocol}/*.json")
-            now: dict[str, list[float | None]] = {}
-            for content in (json.loads(path.read_text()) for path in files):
-                now |= content["per_clip"]
-                now |= {m: [entry["value"]] for m, entry in content["sets"].items() if entry}
-            assert now, f"{run_of} is not scored"
-            for metric in metrics.keys() & now.keys():
-                for found, expected in zip(now[metric], metrics[metric], strict=True):
-                    assert (found is None) == (expected is None), (run_of, metric)
-                    if found is not None:
-                        assert found == pytest.approx(expected, rel=1e-2, abs=1e-3), run_of
-                    compared += 1
-        assert compared > 200
 
     def test_features_are_analysed_on_other_scenes(self, finished: Path) -> None:
         table = (finished / "results/feature_analysis.tex").read_text()
@@ -178,12 +165,12 @@ class TestSmoke:
         cells = provenance["cells"]
         shown = [row.label for row in load_config(finished).tables["ablation_table2"].rows]
         assert list(cells) == sorted(shown) and "splat of the memory, no model" in cells
-        record = finished / "results/smoke/checkpoints/memory_4/seed0/checkpoint.json"
+        record = finished / "results/smoke/checkpoints/memory/seed0/checkpoint.json"
         from geomem.formats import sha256_file
         from geomem.formats.runs import run_tag
 
         assert sha256_file(record) in text
-        assert run_tag("smoke", "memory_4", 0, sha256_file(record)) in text
+        assert run_tag("smoke", "memory", 0, sha256_file(record)) in text
 
     def test_mlflow_has_every_run_under_its_tag(self, finished: Path) -> None:
         from mlflow import MlflowClient

@@ -46,7 +46,8 @@ def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) 
         expected(load_config(project, main_job=True)),
     )
     assert {rule: jobs.get(rule) for rule in wanted} == wanted
-    assert (jobs["render_table"], jobs["build_paper"]) == (1, 1)
+    tables = load_config(project, main_job=True).tables
+    assert (jobs["render_table"], jobs["build_paper"]) == (len(tables), 1)
     assert not {"analyse_teacher", "analyse_variant", "render_analysis_tables"} & set(jobs)
 
 
@@ -61,7 +62,7 @@ def test_another_scale_never_touches_what_is_tracked(tmp_path: Path) -> None:
     done = run(project, "snakemake", "-n", "--config", "scale=smoke", "only=main")
     told = done.stdout + done.stderr
     jobs = jobs_in(told)
-    assert jobs["render_table"] == 1 and not [job for job in jobs if job.startswith("publish")]
+    assert jobs["render_table"] > 1 and not [job for job in jobs if job.startswith("publish")]
     made = set(re.findall(r"^    output: (.+)$", told, flags=re.MULTILINE))
     places = {Path(name).parts[:2] for line in made for name in line.split(", ")}
     assert places <= {("data", "smoke"), ("results", "smoke"), ("logs", "mirror_runs")}

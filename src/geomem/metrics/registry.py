@@ -39,6 +39,8 @@ class Metric:
         better: Which way is better; `neither` for what describes.
         precision: Decimals in a table.
         cap: Its value of a perfect copy, where that is shown as a word instead of a number.
+        least: Smallest value that it can have, where there is one; intervals end there.
+        most: Largest value.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Metric:
     better: Literal["higher", "lower", "neither"]
     precision: int = 2
     cap: float | None = None
+    least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geomem.errors import InputError
 from geomem.formats import ClipStore, read_videos, sha256_file
-from geomem.metrics.registry import metric_of
+from geomem.metrics.registry import Metric, metric_of
 from geomem.paper.collect import Array, Scores, clip_interval, frame_curve, trace
 from geomem.paper.figures import (
     CurveBand,
@@ -180,7 +180,7 @@ def _panel(settings: FigureJob, scores: Scores, protocol: str, metric: str) -> P
         known = frame_curve(runs, metric)
         if known is not None:
             context = settings.contexts[protocol]
-            curves[row.label] = _band(*known, settings, context=context)
+            curves[row.label] = _band(*known, settings, metric_of(metric), context=context)
     network, known_as = scores.network(protocol, metric), metric_of(metric)
     unit = f" [{known_as.unit}]" if known_as.unit else ""
     label = network.axis if network else f"{known_as.label}{unit}"
@@ -192,11 +192,14 @@ def _seeds(row: FigureRow | AnalysisRow, settings: FigureJob) -> tuple[int, ...]
 
 
 def _band(
-    frames: NDArray[np.int64], values: Array, settings: FigureJob, *, context: int
+    frames: NDArray[np.int64], values: Array, settings: FigureJob, metric: Metric, *, context: int
 ) -> CurveBand:
     assert settings.bootstrap is not None
     intervals = [
-        clip_interval(values[..., t], resamples=settings.bootstrap) for t in range(values.shape[-1])
+        clip_interval(values[..., t], resamples=settings.bootstrap).within(
+            metric.least, metric.most
+        )
+        for t in range(values.shape[-1])
     ]
     return CurveBand(
         x=frames.astype(np.float64) + context,

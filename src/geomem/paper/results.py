@@ -165,11 +165,13 @@ def _runs(row: TableRow, column: TableColumn, settings: TableJob, scores: Scores
 
 
 def _interval(column: TableColumn, runs: list[ScoreRun], settings: TableJob) -> Interval | None:
-    metric, resamples = column.metric, settings.bootstrap
-    if metric_of(metric).level == "set":
-        return distance_interval(runs, metric, resamples=resamples)
-    values = clip_values(runs, metric)
-    return None if values is None else clip_interval(values, resamples=resamples)
+    known_as, resamples = metric_of(column.metric), settings.bootstrap
+    if known_as.level == "set":
+        return distance_interval(runs, known_as.name, resamples=resamples)
+    values = clip_values(runs, known_as.name)
+    if values is None:
+        return None
+    return clip_interval(values, resamples=resamples).within(known_as.least, known_as.most)
 
 
 def _tests(settings: TableJob, scores: Scores) -> Tests:

@@ -90,7 +90,9 @@ class Frames(MetricFamily):
             better="higher",
             cap=PSNR_CAP,
         ),
-        Metric(name="ssim", level="frame", label="SSIM", better="higher", precision=3),
+        Metric(
+            name="ssim", level="frame", label="SSIM", better="higher", precision=3, least=-1, most=1
+        ),
         Metric(
             name="truth_psnr",
             level="clip",
@@ -99,7 +101,15 @@ class Frames(MetricFamily):
             better="higher",
             cap=PSNR_CAP,
         ),
-        Metric(name="truth_ssim", level="clip", label="revisit SSIM", better="higher", precision=3),
+        Metric(
+            name="truth_ssim",
+            level="clip",
+            label="revisit SSIM",
+            better="higher",
+            precision=3,
+            least=-1,
+            most=1,
+        ),
         Metric(
             name="partial_psnr",
             level="clip",
@@ -109,10 +119,20 @@ class Frames(MetricFamily):
             cap=PSNR_CAP,
         ),
         Metric(
-            name="partial_ssim", level="clip", label="partial SSIM", better="higher", precision=3
+            name="partial_ssim",
+            level="clip",
+            label="partial SSIM",
+            better="higher",
+            precision=3,
+            least=-1,
+            most=1,
         ),
-        Metric(name="sharpness", level="clip", label="sharpness to truth", better="neither"),
-        Metric(name="patch_grid", level="clip", label="patch grid to truth", better="neither"),
+        Metric(
+            name="sharpness", level="clip", label="sharpness to truth", better="neither", least=0
+        ),
+        Metric(
+            name="patch_grid", level="clip", label="patch grid to truth", better="neither", least=0
+        ),
         Metric(name="contrast", level="clip", label="contrast", unit="dB", better="higher"),
         Metric(name="self_psnr", level="clip", label="self PSNR", unit="dB", better="higher"),
         Metric(name="forgetting", level="clip", label="forgetting", unit="dB", better="lower"),
@@ -125,7 +145,14 @@ class Frames(MetricFamily):
             better="higher",
             cap=PSNR_CAP,
         ),
-        Metric(name="coverage", level="frame", label="memory coverage", better="neither"),
+        Metric(
+            name="coverage",
+            level="frame",
+            label="memory coverage",
+            better="neither",
+            least=0,
+            most=1,
+        ),
     )
 
     Settings = FrameSettings

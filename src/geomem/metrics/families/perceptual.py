@@ -82,13 +82,14 @@ class PerceptualDistances(MetricFamily):
     summary = "LPIPS or its labelled stand-in: frames, places seen again or in part"
     version = 2
     metrics = (
-        Metric(name="perceptual", level="frame", better="lower", precision=3),
+        Metric(name="perceptual", level="frame", better="lower", precision=3, least=0),
         Metric(
             name="truth_distance",
             level="clip",
             label="revisit distance",
             better="lower",
             precision=3,
+            least=0,
         ),
         Metric(
             name="partial_distance",
@@ -96,9 +97,15 @@ class PerceptualDistances(MetricFamily):
             label="partial distance",
             better="lower",
             precision=3,
+            least=0,
         ),
         Metric(
-            name="self_distance", level="clip", label="self distance", better="lower", precision=3
+            name="self_distance",
+            level="clip",
+            label="self distance",
+            better="lower",
+            precision=3,
+            least=0,
         ),
         Metric(
             name="closing_distance",
@@ -106,9 +113,15 @@ class PerceptualDistances(MetricFamily):
             label="closing distance",
             better="lower",
             precision=3,
+            least=0,
         ),
         Metric(
-            name="late_distance", level="clip", label="late distance", better="lower", precision=3
+            name="late_distance",
+            level="clip",
+            label="late distance",
+            better="lower",
+            precision=3,
+            least=0,
         ),
     )
     Settings = PerceptualSettings
