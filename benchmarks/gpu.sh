@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # gpu.sh OUT [SECONDS]: what minutes on a lent GPU are worth, most important first; ends by itself.
 #
-# Every step writes into OUT as soon as it has something, so that a cut loses nothing: tests.txt,
-# benchmarks.txt, the tracked weights of `tiny` with their measures (weights.py), and small.tar.gz (tables
-# and figures of the scale `small`, as far as they got). Each step has a share of the SECONDS (default
+# Every step writes into OUT as soon as it has something, so that a cut loses nothing: log.txt (one file,
+# since few may come back), the tracked weights of `tiny` with their measures (weights.py), and small.tar.gz
+# (tables and figures of the scale `small`, as far as they got). Each step has a share of the SECONDS (default
 # 540) and is stopped at its end.
 #
 # Tried without a GPU: GPU_DEVICE=cpu GPU_SCALE=smoke GPU_CLIPS=24 benchmarks/gpu.sh /tmp/out 600
@@ -29,26 +29,24 @@ python3 -c 'import torch; print("card:", torch.cuda.get_device_name() if torch.c
 
 # Their clips are rendered meanwhile: the cores have nothing else to do.
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-python3 benchmarks/weights.py render "$work" ${GPU_CLIPS:+--clips "$GPU_CLIPS"} > "$out/render.txt" 2>&1 &
+python3 benchmarks/weights.py render "$work" ${GPU_CLIPS:+--clips "$GPU_CLIPS"} >> "$out/log.txt" 2>&1 &
 rendering=$!
 
-step tests $((total / 5)) python3 -m pytest -q -m gpu -p no:cacheprovider tests > "$out/tests.txt" 2>&1
-tail -n 3 "$out/tests.txt"
+step tests $((total / 5)) python3 -m pytest -q -m gpu -p no:cacheprovider \
+  --continue-on-collection-errors tests 2>&1 | tee -a "$out/log.txt" | tail -n 5 # some need more packages
 
 { step networks $((total / 8)) python3 benchmarks/networks.py --scale "$scale" --device "$device"
   step renderer $((total / 10)) python3 benchmarks/render.py --device "$device"; } \
-  > "$out/benchmarks.txt" 2>&1
-cat "$out/benchmarks.txt"
+  2>&1 | tee -a "$out/log.txt"
 
 # The tracked weights: what time is left is theirs.
 wait $rendering && step weights "$(($(left) - 5))" python3 benchmarks/weights.py train "$work" "$out" \
-  "$(($(left) - 10))" --device "$device" > "$out/weights.txt" 2>&1
-tail -n 5 "$out/weights.txt"
+  "$(($(left) - 10))" --device "$device" 2>&1 | tee -a "$out/log.txt" | tail -n 5
 
 # The scale's tables, as far as they get; what is finished is packed.
 if command -v snakemake > /dev/null && [ "$(left)" -gt 30 ]; then
   step "scale $scale" $(($(left) - 20)) snakemake --quiet rules --keep-going --config "scale=$scale" only=main \
-    > "$out/workflow.txt" 2>&1
+    >> "$out/log.txt" 2>&1
   tar -czf "$out/small.tar.gz" --exclude checkpoints --exclude rollouts "results/$scale" 2> /dev/null
 fi
 say "done; in $out: $(cd "$out" && ls | tr '\n' ' ')"

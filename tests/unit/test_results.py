@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from geomem.config import Config, JobSettings, load_config
 from geomem.dag import Dag
 from geomem.formats import digest, read_json, sha256_file
 from geomem.formats.records import read_provenance
-from geomem.metrics.registry import family_of
+from geomem.metrics.registry import family_of, metric_of
 from geomem.statistics import Interval, mean_interval, paired_differences
 
 ROOT = Path(__file__).parents[2]
@@ -33,14 +34,43 @@ def difference(variant: str, reference: str, protocol: str, metric: str) -> Inte
     return mean_interval(paired_differences(*values), seed=0)
 
 
-@pytest.mark.parametrize("metric", ["truth_psnr", "contrast"])
-@pytest.mark.parametrize("protocol", ["spin", "out_and_back"])
-@pytest.mark.parametrize("frames", [1, 2, 3, 4])
-@pytest.mark.parametrize("reference", ["best", "memory_empty"])
-def test_memory_beats_no_memory_and_an_empty_one_on_revisits(
-    reference: str, frames: int, protocol: str, metric: str
+CLOSED = ("spin", "orbit", "out_and_back")
+PARTIAL = ("partial_psnr", "partial_ssim", "partial_distance")
+REPLAY = ("psnr", "ssim", "perceptual")
+REVISIT = ("truth_psnr", "truth_ssim", "truth_distance")
+
+
+def gain(variant: str, reference: str, protocol: str, metric: str) -> Interval:
+    """The paired difference, positive where `variant` is better."""
+    found = difference(variant, reference, protocol, metric)
+    if metric_of(metric).better == "higher":
+        return found
+    return replace(found, value=-found.value, low=-found.high, high=-found.low)
+
+
+@pytest.mark.parametrize("variant", ["memory_4", "memory_4_true_depth"])
+@pytest.mark.parametrize("protocol", CLOSED)
+@pytest.mark.parametrize("metric", PARTIAL)
+def test_memory_beats_its_own_splat_where_places_were_seen_in_part(
+    variant: str, protocol: str, metric: str
 ) -> None:
-    assert difference(f"memory_{frames}", reference, protocol, metric).low > 0
+    splat = "splat_true_depth" if variant.endswith("true_depth") else "splat"
+    assert gain(variant, splat, protocol, metric).low > 0
+
+
+@pytest.mark.parametrize("variant", ["memory_4", "memory_4_true_depth"])
+@pytest.mark.parametrize("reference", ["repeated_frame", "mean_colour", "memory_empty"])
+@pytest.mark.parametrize(
+    ("protocol", "metric"),
+    [
+        *((f"{protocol}_replay", metric) for protocol in CLOSED for metric in REPLAY),
+        *(("out_and_back", metric) for metric in REVISIT),
+    ],
+)
+def test_memory_beats_floors_and_equal_compute_on_places_seen_before(
+    variant: str, reference: str, protocol: str, metric: str
+) -> None:
+    assert gain(variant, reference, protocol, metric).low > 0
 
 
 def test_the_tracked_table_is_the_tracked_scale_s(table: dict[str, dict[str, str]]) -> None:
