@@ -43,6 +43,7 @@ rule cache_features:
         f"benchmarks/jobs/cache_features/{SCALE}/{{plan}}/{{kind}}-{{number}}.tsv"
     conda:
         ENVIRONMENT
+    priority: 2  # the longest training waits for it
     threads: asks("features").threads
     resources:
         **request("features"),

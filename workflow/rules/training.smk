@@ -24,6 +24,7 @@ rule train_variant:
         variant=one_of(TRAINED),
     conda:
         ENVIRONMENT
+    priority: 1  # most jobs wait for one
     threads: lambda w: training_asks(w).threads
     resources:
         **request("training", recipe_name),
