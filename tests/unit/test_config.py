@@ -83,6 +83,7 @@ SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"
         (EXPERIMENTS, "variants.memory_empty.initial", "memory", ["memory has a memory branch"]),
         (EXPERIMENTS, "variants.raw_4.memory.backbone", "frozen", ["raw_4", "has no branch"]),
         (EXPERIMENTS, "variants.raw_4.memory.guidance", 1.5, ["raw_4", "leave out `guidance`"]),
+        (EXPERIMENTS, "figures.qualitative.given", 9, ["given: 9", "9 frames to show"]),
         (EXPERIMENTS, "figures.qualitative.clip.over", "base", ["clip", "'base'", "of the rows"]),
         (EXPERIMENTS, "variants.base.recipe", GONE, ["variants.base", "needs `plan` and `recipe`"]),
         (EXPERIMENTS, "variants.best.plan", "train", ["variants.best", "leave out all other keys"]),
@@ -352,7 +353,7 @@ def test_a_replay_is_given_a_share_of_the_frames() -> None:
     assert jobs.rollout("memory_4", "spin_replay").context == 24
     assert jobs.scores("spin_replay", "frames").context == 24
     assert jobs.figure("per_frame_psnr").contexts["orbit"] == 1
-    assert jobs.figure("qualitative").contexts == {"out_and_back_replay": 16}
+    assert jobs.figure("qualitative").contexts == {"spin_replay": 24}
 
 
 # --- the paper's sizes ------------------------------------------------------------------------

@@ -52,9 +52,13 @@ def strip(
     chosen = settings.figure
     assert isinstance(chosen, StripFigure)
     rows, record = _rows_of_figure(settings, chosen, rollouts, clips)
-    last, count = len(rows["truth"]) - 1, chosen.frames
-    numbers = np.linspace(0, last, count).round().astype(int).tolist()
-    context = settings.contexts[chosen.protocol]
+    last, context = len(rows["truth"]) - 1, settings.contexts[chosen.protocol]
+    parts = [(0, last, chosen.frames)]
+    if chosen.given is not None:
+        parts = [(0, context - 1, chosen.given), (context, last, chosen.frames - chosen.given)]
+    numbers = [
+        number for part in parts for number in np.linspace(*part).round().astype(int).tolist()
+    ]
     figure = qualitative_strip(rows, frames=numbers, context=context)
     return figure, {"settings": settings.digest, **record, "frames": numbers}
 

@@ -265,6 +265,17 @@ class StripFigure(VideoFigure):
 
     kind: Literal["strip"]
     frames: Positive = Field(description="number of frames shown, spread over the clip")
+    given: Positive | None = Field(
+        default=None,
+        description="so many of them are given ones, spread over those, and all others over the "
+        "generated; else the spread does not tell them apart",
+    )
+
+    @model_validator(mode="after")
+    def _shows_generated_frames(self) -> Self:
+        if self.given is not None and self.given >= self.frames:
+            raise ValueError(f"given: {self.given} leave none of {self.frames} frames to show")
+        return self
 
 
 class RevisitFigure(VideoFigure):
