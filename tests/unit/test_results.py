@@ -48,29 +48,50 @@ def gain(variant: str, reference: str, protocol: str, metric: str) -> Interval:
     return replace(found, value=-found.value, low=-found.high, high=-found.low)
 
 
-@pytest.mark.parametrize("variant", ["memory_4", "memory_4_true_depth"])
-@pytest.mark.parametrize("protocol", CLOSED)
-@pytest.mark.parametrize("metric", PARTIAL)
-def test_memory_beats_its_own_splat_where_places_were_seen_in_part(
-    variant: str, protocol: str, metric: str
-) -> None:
-    splat = "splat_true_depth" if variant.endswith("true_depth") else "splat"
-    assert gain(variant, splat, protocol, metric).low > 0
+# Intervals that hold zero; the README says so.
+UNDECIDED = {
+    ("memory_4", "splat", "out_and_back", "partial_psnr"),
+    ("memory_4", "splat", "out_and_back", "partial_distance"),
+    ("memory_4_true_depth", "splat_true_depth", "out_and_back", "partial_distance"),
+    ("memory_4", "repeated_frame", "out_and_back", "truth_psnr"),
+    ("memory_4_true_depth", "repeated_frame", "out_and_back", "truth_psnr"),
+}
+BOTH = ("memory_4", "memory_4_true_depth")
+IN_PART = [
+    (variant, variant.replace("memory_4", "splat"), protocol, metric)
+    for variant in BOTH
+    for protocol in CLOSED
+    for metric in PARTIAL
+]
+SEEN_BEFORE = [
+    (variant, reference, protocol, metric)
+    for variant in BOTH
+    for reference in ("repeated_frame", "mean_colour", "memory_empty")
+    for protocol, metrics in (
+        *((f"{path}_replay", REPLAY) for path in CLOSED),
+        ("out_and_back", REVISIT),
+    )
+    for metric in metrics
+]
 
 
-@pytest.mark.parametrize("variant", ["memory_4", "memory_4_true_depth"])
-@pytest.mark.parametrize("reference", ["repeated_frame", "mean_colour", "memory_empty"])
-@pytest.mark.parametrize(
-    ("protocol", "metric"),
-    [
-        *((f"{protocol}_replay", metric) for protocol in CLOSED for metric in REPLAY),
-        *(("out_and_back", metric) for metric in REVISIT),
-    ],
-)
-def test_memory_beats_floors_and_equal_compute_on_places_seen_before(
+@pytest.mark.parametrize(("variant", "reference", "protocol", "metric"), IN_PART + SEEN_BEFORE)
+def test_memory_beats_its_own_splat_in_part_and_floors_and_control_on_places_seen_before(
     variant: str, reference: str, protocol: str, metric: str
 ) -> None:
-    assert gain(variant, reference, protocol, metric).low > 0
+    found = gain(variant, reference, protocol, metric)
+    if (variant, reference, protocol, metric) in UNDECIDED:
+        assert found.low <= 0 <= found.high
+    else:
+        assert found.low > 0
+
+
+@pytest.mark.parametrize("metric", REPLAY)
+def test_four_frames_beat_one_and_raw_context_where_a_place_was_seen_in_between(
+    metric: str,
+) -> None:
+    for reference in ("memory_1", "raw_4"):
+        assert gain("memory_4", reference, "out_and_back_replay", metric).low > 0
 
 
 def test_the_tracked_table_is_the_tracked_scale_s(table: dict[str, dict[str, str]]) -> None:
@@ -136,4 +157,4 @@ def test_teacher_is_the_one_the_configuration_names() -> None:
         teacher = load_config(ROOT, scale=scale).settings.teacher
         assert sha256_file(ROOT / teacher.weights) == teacher.sha256
     measured = read_provenance(RESULTS / "tiny/teacher.json")["inputs"]["weights"]
-    assert measured == teacher.sha256
+    assert measured == load_config(ROOT, scale="tiny").settings.teacher.sha256
