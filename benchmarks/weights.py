@@ -248,7 +248,7 @@ def main() -> None:
     memory.add_argument("out", type=Path)
     memory.add_argument("seconds", type=float)
     memory.add_argument("--basis", type=Path, required=True, help="of the features, of `tiny`")
-    memory.add_argument("--windows", type=int, default=48000)
+    memory.add_argument("--windows", type=int, default=12000)
     memory.add_argument("--device", default="auto")
     args = parser.parse_args()
     os.chdir(Path(__file__).parent.parent)
