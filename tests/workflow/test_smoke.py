@@ -154,7 +154,7 @@ class TestSmoke:
         seconds = re.findall(r'"rule": "train_variant", "runtime": ([0-9.]+)', report)
         study = load_config(finished)
         trained = [name for name in study.runs() if study.variants[name].trained]
-        assert len(seconds) == len(trained) > 8 and min(map(float, seconds)) > 0
+        assert len(seconds) == len(trained) > 7 and min(map(float, seconds)) > 0
 
     def test_results_hold_no_times_and_every_cell_is_traced(self, finished: Path) -> None:
         provenance = json.loads(
@@ -181,7 +181,8 @@ class TestSmoke:
         mirrored = json.loads((finished / "logs/mirror_runs/smoke.json").read_text())
         assert {r.data.tags["geomem.run"] for r in runs} == set(mirrored["runs"])
         study = load_config(finished)
-        assert len(runs) == len(set(study.runs()) - set(study.floors)) > 9
+        trained = {study.weights_of(name) for name in set(study.runs()) - set(study.floors)}
+        assert len(runs) == len(trained) > 8
         base = next(r for r in runs if r.info.run_name == "base-seed0")
         assert len(client.get_metric_history(base.info.run_id, "loss")) == 4
         assert "spin.psnr" in base.data.metrics

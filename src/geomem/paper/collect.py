@@ -205,7 +205,9 @@ def trace(
                 f"{file.path} scores a checkpoint that is not there any more; run the rollouts "
                 f"and scores of {content['variant']} again"
             )
-        tag = run_tag(scale, content["variant"], content["seed"], sha256)
+        # of the variant that was trained, where a row generates with another's weights
+        trained = read_json(known[sha256])
+        tag = run_tag(scale, trained["variant"], trained["seed"], sha256)
         runs[tag] = _run(known[sha256], sha256)
         scores[file.path] = {**made, "run": tag}
     return {"scores": scores, "runs": runs}
