@@ -181,6 +181,19 @@ def test_guidance_on_the_memory_needs_training_without_it(
         load_config(root, scale="smoke")
 
 
+def test_the_dropout_that_counts_is_that_of_the_variant_that_was_trained(edit: Edit) -> None:
+    edit(SMOKE, "rollouts.memory_guidance", 2.0)
+    root = edit(EXPERIMENTS, "variants.memory.memory.dropout", 0.0)
+    content = yaml.safe_load((ROOT / SMOKE).read_text())
+    content["rollouts"]["memory_guidance"] = 2.0
+    (root / SMOKE).write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"variants\.memory\w*: guidance 2\.0"):
+        load_config(root, scale="smoke")
+    root = edit(EXPERIMENTS, "variants.memory_4.memory.dropout", 0.5)
+    with pytest.raises(InputError, match=r"memory_4: memory\.dropout is said where the branch"):
+        load_config(root, scale="smoke")
+
+
 def test_without_guidance_on_it_the_memory_is_always_there_in_training(edit: Edit) -> None:
     config = load_config(edit(SMOKE, "memory.dropout", 0.0), scale="smoke")
     sampling = JobSettings(config).rollout("memory_1", "spin").sampling

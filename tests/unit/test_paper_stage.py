@@ -418,6 +418,37 @@ def test_revisits_are_found_by_the_cameras(tmp_path: Path) -> None:
     assert np.array_equal(images[1], rgb[0, 6]) and np.array_equal(images[7], rgb[0, 6] // 2)
 
 
+def test_a_strip_may_show_the_clip_of_the_median_gain_and_mostly_generated_frames(
+    tmp_path: Path,
+) -> None:
+    rgb = np.full((3, 8, 8, 8, 3), 100, dtype=np.uint8)
+    clips = [ClipInfo(clip_id=name, scene=name, trajectory="x") for name in "abc"]
+    cameras = np.zeros((3, 8, 16), dtype=np.float32)
+    shard = tmp_path / "clips/shard-000"
+    write_clip_shard(shard, rgb=rgb, cam=cameras, depth=None, clips=clips, provenance={})
+    record = {"protocol": "spin", "clips": [clip.clip_id for clip in clips]}
+    folders = []
+    # the other seed, given first, would show clip a
+    for seed, gains in ((SEEDS[1], [20, 2, 40]), (SEEDS[0], [2, 40, 20])):
+        for variant, errors in (("base", [40, 40, 40]), ("memory", gains)):
+            made = rgb + np.array(errors, dtype=np.uint8)[:, None, None, None, None]
+            made[:, :4] = 0  # given frames do not count
+            folders.append(tmp_path / f"{variant}{seed}")
+            write_videos(folders[-1], made, {}, record | {"variant": variant, "seed": seed})
+    chosen = figure_settings(
+        kind="strip",
+        protocol="spin",
+        frames=5,
+        given=2,
+        clip={"gain_of": "memory", "over": "base"},
+        rows=[{"variant": "base", "label": "without"}, {"variant": "memory", "label": "with"}],
+    ).model_copy(update={"contexts": {"spin": 4}})
+    figure, provenance = strip(chosen, folders, tmp_path / "clips")
+    assert provenance["clip"] == "c"
+    assert provenance["frames"] == [0, 3, 4, 6, 7]
+    assert (np.asarray(figure.axes[14].images[0].get_array()) == 120).all()
+
+
 def test_a_strip_shows_the_first_seed_of_the_right_clip(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (2, 5, 8, 8, 3), dtype=np.uint8)
     ids = ["a", "b"]

@@ -16,7 +16,7 @@ from geomem.memory.live import LiveMemory, Reconstructor
 from geomem.memory.reconstruction import FeatureBasis, compressed_features, fit_basis
 from geomem.memory.registry import KINDS, Seen
 from geomem.methods.clips import Clips, Sampling, WindowSampling
-from geomem.methods.dfot.method import Sampler, schedule_for
+from geomem.methods.dfot.method import Sampler
 from geomem.networks.uvit.control import MemoryControl
 from geomem.networks.uvit.implicit import ImplicitControl, ImplicitMemory
 from geomem.networks.uvit.model import UViT3DPose
@@ -293,7 +293,8 @@ def test_raw_context_stands_clean_beside_the_window_and_is_not_made() -> None:
     )  # fmt: skip
     fill(Sampler(backbone=base), clips)
     assert clips.video.isfinite().all() and clips.coverage.isnan().all()
-    clean = schedule_for(SIZE).sampling_noise_levels(torch.zeros(1, dtype=torch.long))
+    schedule = CosineSchedule(shift=1.0)
+    clean = schedule.sampling_noise_levels(torch.zeros(1, dtype=torch.long))
     length, remembered, levels = seen[0]
     assert length == 4 + 1, "the context alone is known at first"
     assert remembered[:, 0].equal(frames[:, 0])

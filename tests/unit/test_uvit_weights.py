@@ -14,8 +14,15 @@ from conftest import edit_yaml
 from geomem.config import JobSettings, load_config
 from geomem.formats import read_checkpoint, sha256_file
 from geomem.formats.checkpoints import load_module
+from geomem.networks.uvit.control import MemoryControl
+from geomem.networks.uvit.gate import CopyGate
 from geomem.networks.uvit.model import UViT3DPose
-from geomem.networks.uvit.weights import load_public_uvit, load_safetensors
+from geomem.networks.uvit.weights import (
+    load_modules,
+    load_public_uvit,
+    load_safetensors,
+    save_modules,
+)
 from geomem.training import __main__ as stage
 
 PREFIX = "diffusion_model.model."
@@ -197,3 +204,29 @@ def test_weights_of_another_checksum_or_size_make_no_checkpoint(project: Path) -
         with pytest.raises(SystemExit, match=rf"tracked\.safetensors.*{words}"):
             import_weights(project, file, given)
         assert not (project / "made").exists()
+
+
+def test_backbone_branch_and_gate_go_through_one_file_in_half_precision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = tiny()
+    modules: dict[str, Any] = {
+        "backbone": backbone,
+        "control": MemoryControl.from_base(backbone, 5),
+        "gate": CopyGate(5, rgb_at=0, coverage_at=3),
+    }
+    save_modules(tmp_path / "model.safetensors", modules)
+    found = load_modules(tmp_path / "model.safetensors")
+    assert {name: type(module) for name, module in found.items()} == {
+        name: type(module) for name, module in modules.items()
+    }
+    for name, module in modules.items():
+        read = found[name].state_dict()
+        for key, value in module.state_dict().items():
+            assert read[key].dtype == value.dtype and read[key].equal(value.half().to(value.dtype))
+    # a file with the backbone's own names is of another kind, a cut one is told
+    save_file(backbone.state_dict(), tmp_path / "plain.safetensors")
+    assert load_modules(tmp_path / "plain.safetensors") == {}
+    cut = (tmp_path / "model.safetensors").read_bytes()[:1000]
+    (tmp_path / "cut.safetensors").write_bytes(cut)
+    with pytest.raises(ValueError, match=r"cut\.safetensors is truncated"):
+        load_modules(tmp_path / "cut.safetensors")

@@ -123,7 +123,7 @@ def _check_starts(config: Config, name: str, variant: Variant) -> None:
                 f"variants.{name}.checkpoint_of: {variant.checkpoint_of} is not trained with memory"
             )
         assert variant.memory is not None
-        _check_guidance(config, name, variant.memory)
+        _check_guidance(config, name, variant.memory, trained=owner.memory)
         if variant.memory.kind != owner.memory.kind:
             raise ValueError(
                 f"variants.{name}.memory.kind: {variant.checkpoint_of} was trained with "
@@ -183,7 +183,7 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
     if variant.memory and not plan.memory:
         raise ValueError(f"variants.{name}: plan {plan_name} has no memory")
     if variant.memory:
-        _check_guidance(config, name, variant.memory)
+        _check_guidance(config, name, variant.memory, trained=variant.memory)
         _check_depth(config, name, plan.split)
         if KINDS[variant.memory.kind].form == "frames" and variant.memory.backbone == "frozen":
             raise ValueError(
@@ -206,9 +206,11 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
             )
 
 
-def _check_guidance(config: Config, name: str, memory: VariantMemory) -> None:
+def _check_guidance(
+    config: Config, name: str, memory: VariantMemory, *, trained: VariantMemory
+) -> None:
     guidance = config.memory_guidance_of(memory)
-    if guidance != 1 and config.settings.memory.dropout == 0:
+    if guidance != 1 and not config.memory_dropout_of(trained):
         raise ValueError(
             f"variants.{name}: guidance {guidance} on the memory needs memory.dropout above 0"
         )

@@ -156,20 +156,10 @@ class JobSettings:
             initial=chosen.initial,
             features=scale.features if reads_features else None,
             memory=self.memory(variant),
-            memory_dropout=self._memory_dropout(variant),
+            memory_dropout=config.memory_dropout_of(chosen.memory) if chosen.memory else None,
             corruption=scale.memory.corruption if chosen.memory else None,
             alignment=self._alignment(chosen.alignment) if chosen.alignment else None,
         )
-
-    def _memory_dropout(self, variant: str) -> float | None:
-        """Return how often training drops a variant's memory; None where there is none to drop.
-
-        Remembered frames in the window are history, which has guidance of its own.
-        """
-        memory = self.config.variants[variant].memory
-        if memory is None or KINDS[memory.kind].form == "frames":
-            return None
-        return self.config.settings.memory.dropout if memory.dropout is None else memory.dropout
 
     def imported(self, variant: str) -> ImportJob:
         """Of the job that brings weights that are there already into a checkpoint."""

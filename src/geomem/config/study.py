@@ -190,6 +190,15 @@ class Config(Strict):
             return scale.image_teacher.weights or of_3d
         return of_3d if alignment and scale.features.online else ""
 
+    def memory_dropout_of(self, memory: VariantMemory) -> float | None:
+        """Return how often training drops a variant's memory; None where there is none to drop.
+
+        Remembered frames in the window are history, which has guidance of its own.
+        """
+        if KINDS[memory.kind].form == "frames":
+            return None
+        return self.settings.memory.dropout if memory.dropout is None else memory.dropout
+
     def memory_guidance_of(self, memory: VariantMemory) -> float:
         """Return the scale of the guidance on a variant's memory.
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from geomem.errors import InputError
 from geomem.formats import ClipStore, read_videos, sha256_file
+from geomem.metrics.frames import psnr_pooled, unit_frames
 from geomem.metrics.registry import Metric, metric_of
 from geomem.paper.collect import Array, Scores, clip_interval, frame_curve, trace
 from geomem.paper.figures import (
@@ -99,32 +101,35 @@ def _revisit_of(first: int, cameras: NDArray[np.float32]) -> int:
 def _rows_of_figure(
     settings: FigureJob, chosen: VideoFigure, rollouts: Iterable[Path], clips: Path
 ) -> tuple[dict[str, Frames], dict[str, Any]]:
-    """Return the videos of a figure's clip, which may be found by a rule, and their record."""
-    folders, clip, seed = list(rollouts), chosen.clip, settings.seeds[0]
-    if isinstance(clip, MedianGain):
-        context = settings.contexts[chosen.protocol]
-        gains = _psnrs(clip.gain_of, folders, clips, context=context)
-        gains -= _psnrs(clip.over, folders, clips, context=context)
-        clip = int(np.abs(gains - np.median(gains)).argmin())
-    return videos_of_rows(chosen, seed, folders, clips, clip=clip)
-
-
-def _psnrs(variant: str, rollouts: Iterable[Path], clips: Path, *, context: int) -> Array:
-    """Return the PSNR of all generated frames of every clip together, dB."""
-    for folder in rollouts:
-        rgb, record = read_videos(folder)
-        if record["variant"] == variant:
-            store, frames = ClipStore(clips), list(range(context, rgb.shape[1]))
-            truth = np.stack([store.rgb(clip, frames) for clip in range(len(store))])
-            error = (rgb[:, context:].astype(np.float64) - truth) / 255
-            return np.asarray(-10 * np.log10(np.maximum((error**2).mean((1, 2, 3, 4)), 1e-10)))
-    raise InputError(f"no videos of {variant} were given")
+    """Return the videos of a figure's clip and their record."""
+    context = settings.contexts[chosen.protocol]
+    return videos_of_rows(
+        chosen, settings.seeds[0], rollouts, clips, clip=chosen.clip, context=context
+    )
 
 
 def videos_of_rows(
-    shown: VideoFigure | Video, seed: int, rollouts: Iterable[Path], clips: Path, *, clip: int
+    shown: VideoFigure | Video,
+    seed: int,
+    rollouts: Iterable[Path],
+    clips: Path,
+    *,
+    clip: int | MedianGain,
+    context: int,
 ) -> tuple[dict[str, Frames], dict[str, Any]]:
-    """Return the truth and every row's video of a clip, and the record of both."""
+    """Return the truth and every row's video of a clip, and the record of both.
+
+    Args:
+        shown: What is shown of which variants.
+        seed: Of the videos.
+        rollouts: Folders of the videos of its rows.
+        clips: Directory of the protocol's split.
+        clip: Index in the split, or the rule that finds it.
+        context: Number of given frames, the first ones.
+
+    Raises:
+        InputError: If the videos of a row are missing or of other clips.
+    """
     store = ClipStore(clips)
     expected = [info.clip_id for info in store.clips]
     videos, sources = {}, {}
@@ -134,14 +139,39 @@ def videos_of_rows(
             raise InputError(f"{folder} was generated for other clips than {clips} holds")
         videos[record["variant"], record["seed"], record["protocol"]] = rgb
         sources[folder.as_posix()] = sha256_file(folder / "rollout.json")
-    rows: dict[str, Frames] = {"truth": np.array(store.rgb(clip))}
+    of_variant: dict[str, Frames] = {}
     for row in shown.rows:
         key = row.variant, seed, shown.protocol
         if key not in videos:
             raise InputError(f"no videos of {key} were given")
-        rows[row.label] = np.array(videos[key][clip])
+        of_variant[row.variant] = videos[key]
+    if isinstance(clip, MedianGain):
+        made, over = of_variant[clip.gain_of], of_variant[clip.over]
+        gains = _psnrs(made, store, context) - _psnrs(over, store, context)
+        clip = int(np.abs(gains - np.median(gains)).argmin())
+    rows: dict[str, Frames] = {"truth": np.array(store.rgb(clip))}
+    for row in shown.rows:
+        rows[row.label] = np.array(of_variant[row.variant][clip])
         rows["truth"] = rows["truth"][: len(rows[row.label])]
     return rows, {"rollouts": sources, "clip": expected[clip]}
+
+
+def _psnrs(rgb: Frames, store: ClipStore, context: int) -> Array:
+    """Return the PSNR of every clip, its generated frames pooled, dB."""
+    frames = list(range(rgb.shape[1]))
+    scored = torch.arange(len(frames)) >= context
+    return np.array(
+        [
+            float(
+                psnr_pooled(
+                    unit_frames(torch.from_numpy(np.array(made))),
+                    unit_frames(torch.from_numpy(np.array(store.rgb(clip, frames)))),
+                    scored,
+                )
+            )
+            for clip, made in enumerate(rgb)
+        ]
+    )
 
 
 def frame_curves(

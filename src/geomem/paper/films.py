@@ -41,7 +41,9 @@ def film(
     shown, records = [], []
     for clip in range(settings.video.clips):
         seed = settings.seeds[0]
-        rows, record = videos_of_rows(settings.video, seed, rollouts, clips, clip=clip)
+        rows, record = videos_of_rows(
+            settings.video, seed, rollouts, clips, clip=clip, context=settings.context
+        )
         shown.append(rows)
         records.append(record)
     named = [record["clip"] for record in records]

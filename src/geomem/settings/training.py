@@ -252,7 +252,7 @@ class Variant(Strict):
             raise ValueError(
                 f"method {self.method} cannot read the {form} of memory {self.memory.kind}"
             )
-        of_training = {"backbone", "gate"} & self.memory.model_fields_set
+        of_training = {"backbone", "gate", "dropout"} & self.memory.model_fields_set
         if not self.trained and of_training:
             raise ValueError(f"memory.{min(of_training)} is said where the branch is trained")
         if not self.trained and self.memory.fewest != self.memory.most:

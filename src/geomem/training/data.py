@@ -93,10 +93,12 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         """Return what the window's memory reads of it."""
         size = self.store.rgb(0, [0]).shape[1]
         read = self._build(memory, index).read(cameras, size)
+        if memory.spec.form == "maps":
+            return {MEMORY + name: tensor for name, tensor in read.items()}
         missing = memory.most - len(next(iter(read.values())))
         if memory.spec.form == "tokens":
             read = {name: pad(tokens, (*(0, 0) * 3, 0, missing)) for name, tokens in read.items()}
-        if memory.spec.form == "frames":  # a short history repeats its newest frame
+        else:  # a short history repeats its newest frame
             read = {name: torch.cat([x, *[x[-1:]] * missing]) for name, x in read.items()}
         return {MEMORY + name: tensor for name, tensor in read.items()}
 

@@ -322,9 +322,8 @@ class Sampler(WindowedGenerator):
         at s = 0, both at every other scale.
         """
         raw = memory.get("frames")
-        clean_level = schedule_for(size).sampling_noise_levels(
-            torch.zeros(1, 1, dtype=torch.long, device=cameras_BL16.device)
-        )
+        start = torch.zeros(1, 1, dtype=torch.long, device=cameras_BL16.device)
+        clean_level = sampling.schedule.sampling_noise_levels(start)
         if raw is not None:
             cameras_BL16 = torch.cat([cameras_BL16, memory["cameras"]], dim=1)
         rays = encode_cameras_apart(cameras_BL16, size)
