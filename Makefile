@@ -40,7 +40,7 @@ latex:
 	|| echo "no LaTeX: all but the PDF will be made; for it: sudo apt-get install $(LATEX)"
 
 reproduce: setup ## the main job at the default scale: table 2, figures, PDF
-	snakemake --quiet rules --config only=main
+	snakemake --config only=main
 
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
@@ -77,7 +77,7 @@ lint: .venv/ready ## ruff, mypy, snakefmt, codespell, snakemake --lint
 	snakemake --lint
 
 paper: setup ## the PDF from the results that are there
-	snakemake --quiet rules -- paper/main.pdf
+	snakemake -- paper/main.pdf
 
 bench: .venv/ready ## speed of the renderer and of the networks on this machine
 	python benchmarks/render.py

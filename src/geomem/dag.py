@@ -88,8 +88,9 @@ class Dag:
 
     @property
     def basis(self) -> Path:
-        """The basis of the teacher's features."""
-        return self.layout.basis(self.teacher)
+        """The basis of the teacher's features: the tracked one, or that which is fitted."""
+        tracked = self.config.settings.features.basis.format(scale=self.config.scale)
+        return Path(tracked) if tracked else self.layout.basis(self.teacher)
 
     # --- clips, plans, teacher, features ----------------------------------------------------------
 

@@ -12,6 +12,7 @@ from geomem.commands.verification import fault, restore
 from geomem.config import load_config
 from geomem.dag import Dag
 from geomem.formats import read_json, sha256_file, write_json
+from geomem.formats.cache_kinds import CacheKind
 from geomem.formats.records import checksum, write_record
 from geomem.picks.version import VERSION
 
@@ -113,3 +114,17 @@ def test_clouds_that_their_record_was_not_written_with_are_told(project: Path) -
     assert fault(job, project) is None
     clouds.write_bytes(b"others")
     assert fault(job, project) == f"{record} was made with another {clouds}"
+
+
+def test_a_tracked_basis_takes_the_place_of_the_fitted_one(project: Path) -> None:
+    fitted = Dag(load_config(project))
+    edit_yaml(project / "config/scales/smoke.yaml", features__basis="weights/a.safetensors")
+    tracked = Dag(load_config(project))
+    for dag, basis in (
+        (fitted, fitted.layout.basis(fitted.teacher)),
+        (tracked, Path("weights/a.safetensors")),
+    ):
+        cached = dag.cache_part("memory", CacheKind.parse("memory4"), 0)
+        generated = dag.rollout("memory_4", 0, "spin")
+        assert cached.inputs["basis"] == generated.inputs["basis"] == basis
+        assert f"--basis {basis}" in generated.command_line()

@@ -37,20 +37,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def show_less(experiments: Path) -> None:
-    """Score spins and short walks alone, the latter alone by set distances too; few replays."""
+    """Score spins and short walks alone, only the latter and few replays by networks; the simplest
+    floors in one table."""
     content = yaml.safe_load(experiments.read_text())
     shown = {"spin", "walk_short"}
+    by_network = {"perceptual", "truth_distance", "partial_distance", "kernel_distance"}
     for name, table in content["tables"].items():
         table["columns"] = [
             column
             for column in table["columns"]
             if column["protocol"] in (shown if not name.endswith("_replay") else {"spin_replay"})
-            and (column["protocol"], column["metric"]) != ("spin", "kernel_distance")
+            and not (column["protocol"] == "spin" and column["metric"] in by_network)
         ]
+        if name != "base_table":
+            simplest = ("repeated_frame", "mean_colour")
+            table["rows"] = [row for row in table["rows"] if row["variant"] not in simplest]
     tables = {name: table for name, table in content["tables"].items() if table["columns"]}
     content["tables"] = tables
     content["main"] = [name for name in content["main"] if name in tables | content["figures"]]
-    tables["main_table"]["rows"] = tables["main_table"]["rows"][2:]
     replayed = tables["ablation_table2_replay"]
     chosen = ("splat", "memory_empty", "raw_4", "memory_4")
     replayed["rows"] = [row for row in replayed["rows"] if row["variant"] in chosen]
@@ -58,6 +62,7 @@ def show_less(experiments: Path) -> None:
     for figure in content["figures"].values():
         if "protocols" in figure:
             figure["protocols"] = ["spin"]
+            figure["metrics"] = [name for name in figure["metrics"] if name not in by_network]
     for video in content["videos"].values():
         video["rows"] = video["rows"][:2]
     experiments.write_text(yaml.safe_dump(content, sort_keys=False))

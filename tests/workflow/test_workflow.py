@@ -148,3 +148,17 @@ def test_an_unknown_part_of_the_study_is_told(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "only=mains: expected `only=main`" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_job_that_fails_says_why_and_where_its_log_is_in_80_columns(tmp_path: Path) -> None:
+    project = copy_project(tmp_path)
+    os.truncate(project / "weights/vggt_tiny/model.safetensors", 100_000)
+    done = run(project, "snakemake", "results/smoke/teacher.json", check=False)
+    assert done.returncode == 1
+    _, *lines = done.stderr.splitlines()  # the first is Snakemake's, of its profile
+    assert lines[0] == "jobs to run: 2 (evaluate_teacher 1, make_clips 1)"
+    assert re.fullmatch(r"\[1/2\] make_clips rooms validation 000  \d+ s", lines[1])
+    assert lines[2] == "FAILED evaluate_teacher"
+    assert lines[3].startswith("  error: weights/vggt_tiny/model.safetensors fails its checksum")
+    assert lines[-1] == "  log: logs/evaluate_teacher/smoke.log"
+    assert len(lines) < 9 and max(map(len, lines)) <= 80

@@ -11,7 +11,7 @@ rule fit_basis:
         plan=str(LAYOUT.plan(BASIS_PLAN)),
         weights=str(GRAPH.weights),
     output:
-        basis=str(GRAPH.basis),
+        basis=str(LAYOUT.basis(GRAPH.teacher)),
     log:
         f"logs/fit_basis/{SCALE}.log",
     benchmark:

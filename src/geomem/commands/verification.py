@@ -118,8 +118,10 @@ def restore(config: Config, root: Path) -> tuple[int, int]:
                 (root / job.record).unlink(missing_ok=True)
                 present = [path for path in present if path.exists()]
             if job.stage == "features":
-                # the basis is made before them, and has no record of its own
-                present += [path for path in [root / Dag(config).basis] if path.exists()]
+                # a basis that was fitted is made before them, and has no record of its own
+                dag = Dag(config)
+                fitted = root / dag.layout.basis(dag.teacher)
+                present += [fitted] if fitted.exists() else []
             _set_times(present, now if sound else OLDER_THAN_ALL)
     own = root / Layout(config.scale).results
     kinds = ("tables", "figures", "provenance", "metrics", "videos")

@@ -60,7 +60,7 @@ def frames_of(
     return choose_frames(
         range(window.history),
         window.frames,
-        torch.from_numpy(store.cameras(window.clip)),
+        torch.from_numpy(store.cameras(window.clip).copy()),
         kind.number(row),
         selection=kind.selection,
         near=overlap.near,

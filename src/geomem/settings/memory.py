@@ -63,6 +63,10 @@ class ImageTeacher(Strict):
 class Features(Strict):
     """What the cache keeps of the teacher."""
 
+    basis: str = Field(
+        default="",
+        description="file with the PCA that a tracked branch was trained with; empty: it is fitted",
+    )
     basis_plan: str = Field(description="plan whose first windows the PCA is fitted on")
     layer: int = Field(ge=0, description="backbone layer whose tokens are kept")
     channels: Positive = Field(description="PCA components kept of each token")

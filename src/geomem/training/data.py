@@ -141,7 +141,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         chosen = choose_frames(
             range(window.history),
             window.frames,
-            torch.from_numpy(self.store.cameras(window.clip)),
+            torch.from_numpy(self.store.cameras(window.clip).copy()),
             memory.cache.number(index),
             selection=memory.selection,
             near=memory.overlap.near,
