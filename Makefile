@@ -15,7 +15,7 @@ LATEX := latexmk texlive-latex-base texlive-latex-recommended texlive-fonts-reco
 
 SLURM := munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core
 
-.PHONY: help setup latex reproduce test test-slurm slurm-packages test-servers postgresql tracking-server lint paper bench lock restore clean
+.PHONY: help setup latex reproduce test test-slurm slurm-packages test-servers postgresql tracking-server lint paper bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,10 +82,6 @@ paper: setup ## the PDF from the results that are there
 bench: .venv/ready ## speed of the renderer and of the networks on this machine
 	python benchmarks/render.py
 	python benchmarks/networks.py --scale tiny
-
-restore: .venv/ready ## fetch tracked results and put their time stamps in order
-	dvc pull --allow-missing
-	geomem restore
 
 lock: .venv/ready ## renew requirements.lock.txt from pyproject.toml
 	env -u UV_FIND_LINKS -u PIP_FIND_LINKS uv pip compile -q --universal --python-version 3.11 \

@@ -64,7 +64,7 @@ def score(root: Path, job: int, protocol: str, psnr: float) -> list[Path]:
         "sets": {"per_clip": {}, "sets": {"frechet": None, "kernel_distance": kernel}},
     }
     checkpoint = root / LAYOUT.checkpoint_record(f"v{job}", 0)
-    made_with = {"rollout": {"checkpoint": sha256_file(checkpoint)}}
+    made_with = {"rollout": {"run": {"checkpoint": {"sha256": sha256_file(checkpoint)}}}}
     paths = []
     for family, content in found.items():
         path = root / LAYOUT.scores(f"v{job}", 0, protocol, family)

@@ -5,7 +5,7 @@ every record on disk with it. Paths are relative to the project's root.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,10 @@ from geomem.settings.evaluation import CurvesFigure, Figure, Video
 from geomem.sources.registry import Download
 
 Files = Path | list[Path]
+PUBLISHED = Path("config/published_numbers.csv")
+TEMPLATE = Path("src/geomem/paper/templates/table.tex.j2")
+PAPER = Path("paper")  # where its text lies
+ANALYSIS_TABLES = ("feature_analysis", "feature_decoding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +35,12 @@ class Job:
         record: The JSON file that says how it was made.
         outputs: All its files, the record among them.
         inputs: What it reads, by name; their checksums are in the record.
+        beside: What it reads too, and the records among the inputs stand for.
         options: How its command is told of them: option -> file, or folder of the files.
         sums: Outputs whose checksums stand in the record, by their key there.
         choice: The record of the pick that it adopts. A pick that is made again with the same
             outcome changes nothing after it, so the outcome is compared, not the record.
         candidates: The records of the checkpoints that it may adopt, by variant.
-        rootless: Whether it is made from the configuration alone. No file can then be newer than an
-            outdated one, whose record has to go for it to be made again.
     """
 
     stage: str
@@ -45,11 +48,11 @@ class Job:
     record: Path
     outputs: tuple[Path, ...]
     inputs: dict[str, Files] = field(default_factory=dict)
+    beside: dict[str, Files] = field(default_factory=dict)
     options: dict[str, Files] = field(default_factory=dict)
     sums: dict[str, Path] = field(default_factory=dict)
     choice: Path | None = None
     candidates: dict[str, Path] = field(default_factory=dict)
-    rootless: bool = False
 
     def command_line(self) -> str:
         """Return the options that name the inputs."""
@@ -86,6 +89,16 @@ class Dag:
         """The teacher's weights."""
         return Path(self.config.settings.teacher.weights.format(scale=self.config.scale))
 
+    def pinned(self) -> dict[Path, str | None]:
+        """Return the checksums of weights that the configuration knows, by their path."""
+        teacher = self.config.settings.teacher
+        found: dict[Path, str | None] = {self.weights: teacher.sha256} if teacher.sha256 else {}
+        for variant in self.config.variants.values():
+            if variant.checkpoint and variant.checkpoint.sha256:
+                path = Path(variant.checkpoint.weights.format(scale=self.config.scale))
+                found[path] = variant.checkpoint.sha256
+        return found
+
     @property
     def basis(self) -> Path:
         """The basis of the teacher's features: the tracked one, or that which is fitted."""
@@ -108,6 +121,19 @@ class Dag:
         dataset = self.dataset(split)
         return [self.layout.shard(dataset, split, n) / "index.json" for n in numbers]
 
+    def choice(self, split: str) -> Job:
+        """Return the job that chooses the clips of a split of a downloaded data set."""
+        path = self.layout.chosen_clips(split)
+        archive = self.layout.unpacked(self.dataset(split))
+        return Job(
+            stage="clips",
+            settings=self.settings.clips(split),
+            record=path,
+            outputs=(path,),
+            beside={"archive": archive},
+            options={"archive": archive},
+        )
+
     def clips(self, split: str, number: int) -> Job:
         """Return the job that makes a shard."""
         folder = self.layout.shard(self.dataset(split), split, number)
@@ -115,18 +141,18 @@ class Dag:
         if source.downloads:
             inputs["choice"] = self.layout.chosen_clips(split)
         depth = ("depth",) if "depth" in source.conditions else ()
-        options = {"archive": self.layout.unpacked(self.dataset(split)), **inputs}
+        archive: dict[str, Files] = {"archive": self.layout.unpacked(self.dataset(split))}
         return Job(
             stage="clips",
             settings=self.settings.clips(split),
             record=folder / "index.json",
             outputs=(
-                *(folder / f"{array}.npy" for array in ("rgb", "cam", *depth)),
+                *(folder / f"{array}.npy" for array in ("rgb", "cam", *depth, "crc32")),
                 folder / "index.json",
             ),
             inputs=inputs,
-            options=options if source.downloads else {},
-            rootless=not source.downloads,
+            beside=archive if source.downloads else {},
+            options={**archive, **inputs} if source.downloads else {},
         )
 
     def plan(self, plan: str) -> Job:
@@ -151,6 +177,22 @@ class Dag:
             outputs=(path,),
             inputs={"clips": self.shards(split), "weights": self.weights},
             options={"clips": self.folder(split), "weights": self.weights},
+        )
+
+    def fitted_basis(self) -> Job:
+        """Return the job that fits the basis."""
+        plan = self.config.settings.features.basis_plan
+        split = self.config.settings.plans[plan].split
+        basis, record = self.layout.basis(self.teacher), self.layout.basis_record(self.teacher)
+        own: dict[str, Files] = {"plan": self.layout.plan(plan), "weights": self.weights}
+        return Job(
+            stage="features",
+            settings=self.settings.features(plan),
+            record=record,
+            outputs=(basis, record),
+            inputs={"clips": self.shards(split), **own},
+            options={"clips": self.folder(split), **own},
+            sums={"sha256": basis},
         )
 
     def cache_part(self, plan: str, kind: CacheKind, number: int) -> Job:
@@ -232,6 +274,7 @@ class Dag:
     def _adopted(self, variant: str, seed: int) -> Job:
         candidates = self.config.candidates_of(variant)
         choice = self.layout.pick(variant)
+        records = {name: self.layout.checkpoint_record(name, seed) for name in candidates}
         return Job(
             stage="picks",
             settings=self.settings.pick(variant),
@@ -241,8 +284,9 @@ class Dag:
                 "choice": choice,
                 "candidates": [self.layout.checkpoint(name, seed) for name in candidates],
             },
+            beside={"choice": choice, "candidates": list(records.values())},
             choice=choice,
-            candidates={n: self.layout.checkpoint_record(n, seed) for n in candidates},
+            candidates=records,
         )
 
     def pick(self, variant: str) -> Job:
@@ -258,7 +302,6 @@ class Dag:
             outputs=(record,),
             inputs=inputs,
             options={"scores": scores} if scores else {},
-            rootless=not scores,
         )
 
     def _deciding_scores(self, variant: str) -> list[Path]:
@@ -300,6 +343,7 @@ class Dag:
             record=record,
             outputs=(record,),
             inputs={"clips": self.shards(split), "rollout": rollout / "rollout.json"},
+            beside={"rgb": rollout / "rgb.npy"},
             options={"clips": self.folder(split), "rollout": rollout},
         )
 
@@ -400,11 +444,131 @@ class Dag:
         [protocol] = shown.shown_protocols
         return [self.layout.rollout(row.variant, seed, protocol) for row in shown.rows]
 
+    def _shows(self, name: str, settings: Strict, *outputs: Path, **inputs: Files) -> Job:
+        """Return a job of the paper stage; its record is the provenance of what it makes."""
+        record = self.layout.provenance(name)
+        return Job(
+            stage="paper",
+            settings=settings,
+            record=record,
+            outputs=(*outputs, record),
+            inputs=inputs,
+            options={key: paths for key, paths in inputs.items() if key != "template"},
+        )
+
+    def _table_files(self, table: str) -> list[Path]:
+        return [self.layout.table(table, kind) for kind in ("csv", "tex")]
+
+    def table(self, table: str) -> Job:
+        """Return the job that renders a table of scores."""
+        return self._shows(
+            table,
+            self.settings.table(table),
+            *self._table_files(table),
+            self.layout.metrics(table),
+            scores=self.table_scores(table),
+            published=PUBLISHED,
+            template=TEMPLATE,
+        )
+
+    def teacher_table(self) -> Job:
+        """Return the job that renders the table of the teacher's errors."""
+        return self._shows(
+            "teacher_table",
+            self.settings.teacher_table(),
+            *self._table_files("teacher_table"),
+            self.layout.metrics("teacher_table"),
+            metrics=self.layout.teacher_metrics,
+            template=TEMPLATE,
+        )
+
+    def analysis_tables(self) -> Job:
+        """Return the job that renders the tables of what features know."""
+        shown, first = self.config.analysis, ANALYSIS_TABLES[0]
+        assert shown is not None
+        rows = [row.variant for row in shown.rows]
+        return self._shows(
+            first,
+            self.settings.analysis_table(),
+            *(path for name in ANALYSIS_TABLES for path in self._table_files(name)),
+            self.layout.metrics(first),
+            analyses=self.analyses(rows, self.config.settings.seeds),
+            template=TEMPLATE,
+        )
+
+    def figure(self, name: str) -> Job:
+        """Return the job that draws a figure."""
+        figure = self.config.figures[name]
+        inputs: dict[str, Files]
+        if isinstance(figure, AnalysisFigure):
+            inputs = {"analyses": self.figure_analyses(figure)}
+        elif isinstance(figure, CurvesFigure):
+            inputs = {"scores": self.figure_scores(figure)}
+        else:
+            return self._shows_videos(name, figure, self.settings.figure(name), self._drawn(name))
+        return self._shows(name, self.settings.figure(name), *self._drawn(name), **inputs)
+
+    def _drawn(self, figure: str) -> list[Path]:
+        return [self.layout.figure(figure, kind) for kind in ("pdf", "png")]
+
+    def video(self, name: str) -> Job:
+        """Return the job that writes a video for people."""
+        chosen = self.config.videos[name]
+        made = [self.layout.video(name)]
+        return self._shows_videos(name, chosen, self.settings.video(name), made)
+
+    def _shows_videos(
+        self, name: str, shown: Figure | Video, settings: Strict, outputs: list[Path]
+    ) -> Job:
+        """Return a job that shows videos; it is told of their folders, and reads their frames."""
+        [protocol] = shown.shown_protocols
+        split = self.config.settings.rollouts.protocols[protocol].split
+        folders = self.shown_rollouts(shown)
+        records: dict[str, Files] = {
+            "clips": self.shards(split),
+            "rollouts": [folder / "rollout.json" for folder in folders],
+        }
+        job = self._shows(name, settings, *outputs, **records)
+        return replace(
+            job,
+            beside={"rgb": [folder / "rgb.npy" for folder in folders]},
+            options={"clips": self.folder(split), "rollouts": folders},
+        )
+
+    def facts(self) -> Job:
+        """Return the job that states what the paper's text says of the scale."""
+        return self._shows("facts", self.settings.facts(), self.layout.facts)
+
+    def paper(self, root: Path = Path()) -> Job:
+        """Return the job that compiles the paper from this run's tables and figures, and from those
+        of the study that an earlier run has left below `root`."""
+        asked = [job for job in self.shown() if job.record.stem not in self.config.videos]
+        patterns = [self.layout.provenance("*"), PAPER / "**/*.tex", PAPER / "*.bib"]
+        there = {path.relative_to(root) for p in patterns for path in root.glob(str(p))}
+        videos = {self.layout.provenance(name) for name in self.config.videos}
+        own = self.layout.provenance("paper")
+        made_of = sorted((there | {job.record for job in asked}) - videos - {own})
+        job = self._shows("paper", self.settings.paper(), self.layout.paper, made_of=made_of)
+        # LaTeX reads the files that those records tell of
+        read = [path for made in asked for path in made.outputs if path.suffix in (".tex", ".pdf")]
+        return replace(job, beside={"shown": read})
+
+    def copies(self) -> dict[Path, Path]:
+        """Return what is copied from this scale's results to the tracked ones, by the copy."""
+        names = [*self.config.tables, "teacher_table"]
+        names += ANALYSIS_TABLES if self.config.analysis else []
+        made = [path for name in names for path in self._table_files(name)]
+        found = {Path("results") / path.name: path for path in made}
+        drawn = [path for name in self.config.figures for path in self._drawn(name)]
+        found |= {Path("results/figures") / path.name: path for path in drawn}
+        return {**found, PAPER / "main.pdf": self.layout.paper}
+
     # --- all of them ------------------------------------------------------------------------------
 
     def stages(self) -> Iterator[list[Job]]:
         """Yield all jobs that leave a record, in groups; a group comes after what it is made of."""
         scale = self.config.settings
+        yield [self.choice(n) for n in scale.splits if self.config.source_of(n).downloads]
         yield [
             self.clips(name, number)
             for name, split in scale.splits.items()
@@ -420,6 +584,7 @@ class Dag:
             for kind in self.config.caches_of(name).values()
         )
         parts = range(scale.features.shards)
+        yield [] if scale.features.basis else [self.fitted_basis()]
         yield [self.cache_part(plan, kind, number) for plan, kind in kinds for number in parts]
         for group in self._generations(list(runs)):
             yield [self.pick(name) for name in group if self.config.variants[name].best_of]
@@ -444,6 +609,19 @@ class Dag:
         analysed = self.config.analysed()
         variants = [(name, seed) for name in analysed for seed in scale.seeds]
         yield [self.analysis(*run) for run in [(None, 0), *variants]] if analysed else []
+        yield self.shown()
+
+    def shown(self) -> list[Job]:
+        """Return the jobs that make what people look at, but for the PDF."""
+        config = self.config
+        return [
+            *(self.table(name) for name in config.tables),
+            self.teacher_table(),
+            *([self.analysis_tables()] if config.analysis else []),
+            *(self.figure(name) for name in config.figures),
+            *(self.video(name) for name in config.videos),
+            self.facts(),
+        ]
 
     def _generations(self, variants: list[str]) -> Iterator[list[str]]:
         """Yield variants in groups; what a checkpoint is made from comes before it."""

@@ -87,6 +87,11 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     except InputError as error:
         raise SystemExit(f"{parser.prog}: error: {error}") from None
     except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise SystemExit(
+                f"{parser.prog}: error: {error.filename or '.'} cannot be written or read: "
+                f"{error.strerror}"
+            ) from None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise SystemExit(

@@ -72,6 +72,10 @@ class Layout:
         """Return the basis of a teacher's features."""
         return self.features(teacher) / "basis.safetensors"
 
+    def basis_record(self, teacher: Name) -> Path:
+        """Return the record beside it."""
+        return self.basis(teacher).with_suffix(".json")
+
     def cache(self, teacher: Name, plan: Name, kind: Name) -> Path:
         """Return the folder of a cache."""
         return self.features(teacher) / f"{plan}/{kind}"

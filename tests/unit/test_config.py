@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields
 from typing import Any
 
 import jsonschema
@@ -18,7 +19,8 @@ from geomem.errors import InputError
 from geomem.formats import sha256_file
 from geomem.formats.teachers import teacher_config
 from geomem.networks.uvit.model import UVIT_RE10K, UViT3DPose
-from geomem.networks.vggt.model import VGGT
+from geomem.networks.vggt.model import VGGT, VGGT_1B, VGGTConfig
+from geomem.settings.memory import VGGT_1B_DEPTH, TeacherSizes
 from geomem.versions import STAGES
 
 SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"))
@@ -112,6 +114,23 @@ SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"
             "bas",
             ["tables.ablation_table2", "reference", "'bas'"],
         ),
+        (SMOKE, "features.layer", 4, [f"{SMOKE}: features.layer: 4", "layers 0 to 3"]),
+        ("config/base.yaml", "features.layer", 4, ["config/base.yaml: features.layer: 4"]),
+        (SMOKE, "features.shards", 9, [SMOKE, "features.shards: 9", "8 windows of plan"]),
+        (SMOKE, "resources.scores", GONE, [SMOKE, "resources: ['scores'] are missing"]),
+        (SMOKE, "recipes.base.learning_rate", float("inf"), [SMOKE, "learning_rate = inf"]),
+        (SMOKE, "teacher.architecture.embed_dimm", 4, ["architecture.embed_dimm", "permitted"]),
+        (SMOKE, "teacher.architecture.embed_dim", 97, ["architecture", "does not divide"]),
+        (SMOKE, "teacher.architecture.dpt_layers", [0, 1, 2, 4], ["dpt_layers", "0..3"]),
+        (SMOKE, "methods.dfot.num_heads", 3, ["methods.dfot", "into 3 even heads"]),
+        (SMOKE, "seeds", [0, 0], [SMOKE, "seeds", "none of them twice"]),
+        (SMOKE, "seeds", [-1], [SMOKE, "seeds", "from 0 on"]),
+        (SMOKE, "splits.a/b", {"dataset": "rooms", "clips": 2, "frames": 9}, ["splits.a/b"]),
+        (EXPERIMENTS, "variants.a b; c", {"method": "repeat"}, [EXPERIMENTS, "a name is a"]),
+        (EXPERIMENTS, "variants.repa.alignment.level", 99, [EXPERIMENTS, "level: 99", "shows 5"]),
+        (EXPERIMENTS, "tables.main_table.caption", "Gr\xf6\xdfe", [EXPERIMENTS, "is not ASCII"]),
+        (EXPERIMENTS, "figures.coverage.rows.0.label", "\u2192", ["coverage.rows.label", "ASCII"]),
+        (EXPERIMENTS, "variants.base.initial", "tuned", [EXPERIMENTS, "in a circle"]),
         ("config/config.yaml", "trackers", {}, ["config/config.yaml", "trackers", "not permitted"]),
         ("config/datasets/rooms.yaml", "horizontal_fov", 300, ["rooms.horizontal_fov", "300"]),
         ("config/datasets/realestate10k.yaml", "archive", "", ["realestate10k", "archive"]),
@@ -418,3 +437,21 @@ def test_the_paper_rollout_is_the_published_one(paper: Config) -> None:
     assert len(plan.keyframe_windows) == 1
     assert len(plan.keyframe_windows[0].frames) == 16
     assert rollouts.sampling_steps == 50
+
+
+@pytest.mark.parametrize("name", ["teacher_table", "facts", "paper", "qualitative"])
+def test_a_table_cannot_have_the_name_of_another_product(edit: Edit, name: str) -> None:
+    rows = [{"variant": "base", "label": "base"}]
+    columns = [{"protocol": "spin", "metric": "psnr"}]
+    table = {"caption": "A.", "reference": "base", "rows": rows, "columns": columns}
+    root = edit(EXPERIMENTS, f"tables.{name}", table)
+    with pytest.raises(InputError, match=f"{name}: {name} is taken"):
+        load_config(root)
+
+
+def test_the_sizes_of_a_teacher_are_those_that_its_network_takes() -> None:
+    taken = {field.name: field.default for field in fields(VGGTConfig)}
+    assert TeacherSizes.model_fields.keys() == taken.keys()
+    for name in ("camera_heads", "layer_scale"):
+        assert TeacherSizes.model_fields[name].default == taken[name]
+    assert VGGT_1B.depth == VGGT_1B_DEPTH

@@ -41,7 +41,7 @@ class Run:
         )
 
     def log(self, number: int) -> Path:
-        return self.folder / f"{number}.log"
+        return Path(f"{number}.log")  # below the working folder
 
     def finish(self, number: int) -> list[str]:
         return self.tell(LogEvent.JOB_FINISHED, job_id=number)

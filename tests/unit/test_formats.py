@@ -68,7 +68,7 @@ def test_shards_read_back_clip_by_clip(
     folder = tmp_path_factory.mktemp("split")
     for number, count in enumerate(clips):
         write_shard(folder / f"shard-{number:03d}", seed=number, clips=count, depth=depth)
-    store = ClipStore(folder, verify=True)
+    store = ClipStore(folder)
     assert (len(store), store.frames_per_clip, store.has_depth) == (sum(clips), FRAMES, depth)
     places = [(number, row) for number, count in enumerate(clips) for row in range(count)]
     for clip, (number, row) in enumerate(places):
@@ -87,11 +87,11 @@ def test_shards_read_back_clip_by_clip(
 def test_a_truncated_array_is_told(split: Path, name: str) -> None:
     path = split / "shard-001" / f"{name}.npy"
     truncate(path)
-    told(lambda: ClipStore(split), str(path), "truncated", "delete its folder", "clips stage")
+    told(lambda: ClipStore(split), str(path), "truncated", "delete the folder")
     path.write_bytes(b"")
-    told(lambda: ClipStore(split), str(path), "truncated", "clips stage")
+    told(lambda: ClipStore(split), str(path), "truncated", "delete the folder")
     path.unlink()
-    told(lambda: ClipStore(split), str(path), "is missing", "clips stage")
+    told(lambda: ClipStore(split), str(path), "is missing", "delete the folder")
 
 
 def test_a_damaged_index_is_told(split: Path) -> None:
@@ -100,24 +100,41 @@ def test_a_damaged_index_is_told(split: Path) -> None:
     truncate(index)
     told(lambda: ClipStore(split), str(index), "not readable JSON", "delete it")
     index.write_text("{}")
-    told(lambda: ClipStore(split), str(index), "no index of clips", "clips stage")
+    told(lambda: ClipStore(split), str(index), "no index of clips", "delete the folder")
     index.write_text(whole.replace('"trajectory"', '"trajectry"'))
     told(lambda: ClipStore(split), str(index), "no index of clips", "trajectry")
     index.unlink()
     told(lambda: ClipStore(split), str(index), "is missing", "run the workflow")
 
 
-def test_a_damaged_array_fails_its_checksum(split: Path) -> None:
-    path = split / "shard-001" / "cam.npy"
+@pytest.mark.parametrize("name", ["rgb", "cam", "depth"])
+def test_a_damaged_frame_fails_its_checksum_when_it_is_read(split: Path, name: str) -> None:
+    path = split / "shard-001" / f"{name}.npy"
     flip_last_byte(path)
-    ClipStore(split)
-    told(lambda: ClipStore(split, verify=True), str(path), "fails its checksum", "delete it")
+    store = ClipStore(split)
+    read = {"rgb": store.rgb, "cam": store.cameras, "depth": store.depth}[name]
+    last = len(store) - 1
+    read(last, range(FRAMES - 1))  # the others are whole
+    remedy = f"delete the folder {path.parent} and run the workflow again"
+    told(lambda: read(last), str(path), f"1-1, frame {FRAMES - 1} fails its checksum", remedy)
+
+
+def test_damaged_checksums_are_told(split: Path) -> None:
+    path = split / "shard-000" / "crc32.npy"
+    flip_last_byte(path)
+    told(lambda: ClipStore(split), str(path), "fails its checksum", "delete the folder")
 
 
 def test_an_array_of_another_shape_is_told(split: Path) -> None:
     path = split / "shard-000" / "rgb.npy"
     np.save(path, np.zeros((1, 2, SIZE, SIZE, 3), np.uint8))
-    told(lambda: ClipStore(split), str(path), "(1, 2, 4, 4, 3)", "(2, 3, 4, 4, 3)", "clips stage")
+    told(
+        lambda: ClipStore(split),
+        str(path),
+        "(1, 2, 4, 4, 3)",
+        "(2, 3, 4, 4, 3)",
+        "delete the folder",
+    )
 
 
 def test_missing_shards_are_told(split: Path, tmp_path: Path) -> None:
@@ -223,6 +240,23 @@ def test_a_damaged_plan_is_told(plan_path: Path) -> None:
     told(lambda: Plan.read(plan_path), str(plan_path), "is missing", "run the workflow")
 
 
+@pytest.mark.parametrize("change", [{"clip": 9}, {"frames": [0, 99]}, {"history": 99}])
+def test_a_plan_of_frames_that_are_not_there_is_told(
+    plan_path: Path, split: Path, change: dict[str, Any]
+) -> None:
+    content = json.loads(plan_path.read_text())
+    columns = content["columns"]
+    content["windows"][1] = [
+        change.get(name, value) for name, value in zip(columns, content["windows"][1], strict=True)
+    ]
+    plan_path.write_text(json.dumps(content))
+    told(
+        lambda: Plan.read(plan_path).check_against(ClipStore(split), plan_path),
+        f"{plan_path}: window 1",
+        "delete the plan",
+    )
+
+
 # --- features ---------------------------------------------------------------------------------
 
 
@@ -279,7 +313,7 @@ def test_a_damaged_feature_shard_is_told(cache: Path, plan_path: Path) -> None:
     shard = cache / "shard-0000002.safetensors"
     flip_last_byte(shard)
     open_cache = lambda: FeatureCache(cache, plan_path=plan_path)  # noqa: E731
-    told(open_cache, str(shard), "fails its checksum", "delete it")
+    told(open_cache, str(shard), "fails its checksum", "part-000.json and run")
     shard.unlink()
     told(open_cache, str(shard), "is missing", "run the workflow")
     truncate(cache / "part-000.json")
@@ -296,5 +330,5 @@ def test_features_of_another_plan_are_told(cache: Path, plan_path: Path) -> None
         "part-000.json",
         str(plan_path),
         "another plan",
-        "delete it",
+        "part-000.json and run",
     )

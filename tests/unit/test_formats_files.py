@@ -22,6 +22,9 @@ from torch import nn
 from conftest import flip_last_byte, told, truncate
 from geomem.formats import (
     ClipInfo,
+    ClipStore,
+    FeatureCache,
+    Plan,
     atomic_directory,
     atomic_path,
     canonical_json,
@@ -40,7 +43,10 @@ from geomem.formats import (
     write_tensors,
     write_videos,
 )
+from geomem.formats.records import read_provenance
 from geomem.jobs import run_command
+from geomem.paper.analysis import Analyses
+from geomem.paper.collect import Scores
 
 # --- checkpoints ------------------------------------------------------------------------------
 
@@ -100,14 +106,16 @@ def test_weights_that_do_not_fit_are_told(checkpoint: Path, change: str) -> None
 def test_a_damaged_checkpoint_is_told(checkpoint: Path) -> None:
     weights = weights_of(checkpoint)
     flip_last_byte(weights)
-    told(lambda: read_checkpoint(checkpoint), str(weights), "fails its checksum", "delete it")
+    told(
+        lambda: read_checkpoint(checkpoint), str(weights), "fails its checksum", "delete the folder"
+    )
     truncate(weights)
     load = lambda: load_module(Linear, checkpoint, "backbone")  # noqa: E731
     told(load, str(weights), "truncated", "train it again")
     weights.with_name("config.json").unlink()
-    told(load, "config.json", "is missing", "training stage")
+    told(load, "config.json", "is missing", "delete the folder")
     weights.unlink()
-    told(load, str(weights), "is missing", "training stage")
+    told(load, str(weights), "is missing", "delete the folder")
     truncate(checkpoint / "checkpoint.json")
     told(lambda: read_checkpoint(checkpoint), "checkpoint.json", "not readable JSON", "delete it")
 
@@ -277,3 +285,43 @@ def test_other_faults_of_the_system_are_not_taken_for_a_full_disk(tmp_path: Path
     with pytest.raises(PermissionError), atomic_path(tmp_path / "a"):
         raise PermissionError(errno.EACCES, "no")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_may_not_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    def refused(_: argparse.Namespace) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "made"))
+
+    parser = argparse.ArgumentParser(prog="geomem")
+    parser.set_defaults(command=refused)
+    with pytest.raises(SystemExit, match=r"^geomem: error: .*made cannot be written or read: Read"):
+        run_command(parser, [])
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", '"a"', "null", '{"a": NaN}', '{"weights": 1'])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("checkpoint.json", lambda path: read_checkpoint(path.parent)),
+        ("rollout.json", lambda path: read_videos(path.parent)),
+        ("frames.json", lambda path: Scores([path])),
+        ("teacher.json", lambda path: Analyses([path])),
+        ("record.json", read_provenance),
+        ("plan.json", Plan.read),
+        ("shard-000/index.json", lambda path: ClipStore(path.parents[1])),
+        ("part-000.json", lambda path: FeatureCache(path.parent, plan_path=path)),
+    ],
+)
+def test_a_record_of_another_shape_is_told_by_its_name(
+    tmp_path: Path, name: str, read: Callable[[Path], Any], text: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    told(lambda: read(path), str(path), "run")
+
+
+def test_an_empty_network_configuration_is_told(checkpoint: Path) -> None:
+    config = checkpoint / "model/backbone/config.json"
+    for text in ("", "{}", "[]"):
+        config.write_text(text)
+        told(lambda: load_module(Linear, checkpoint, "backbone"), str(config), "delete the folder")

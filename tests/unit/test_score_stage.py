@@ -22,7 +22,7 @@ from geomem.formats import (
     write_clip_shard,
     write_videos,
 )
-from geomem.formats.records import checksum
+from geomem.formats.records import checksum, recipe_of
 from geomem.metrics.distances import kernel_distance
 from geomem.metrics.families.frames import FrameScorer
 from geomem.metrics.families.perceptual import PerceptualScorer
@@ -107,6 +107,7 @@ def write_rollout(folder: Path, rgb: np.ndarray, *, context: int = 1, **changes:
         "seed": 0,
         "protocol": "spin",
         "clips": [f"c{i}" for i in range(CLIPS)],
+        "run": {"tag": "tiny/base/seed0/ab"},
         "coverage": [[None] + [0.25, 0.75] + [None] * (FRAMES - 3)] + [[None] * FRAMES] * 2,
     }
     write_videos(folder, rgb, {**made_by, "inputs": inputs}, content | changes)
@@ -151,7 +152,7 @@ def test_numbers_are_those_of_the_generated_frames(tmp_path: Path, truth: np.nda
     assert result["rollout"] == {
         "version": 7,
         "settings": digest({"context": 1}),
-        "checkpoint": "ab" * 32,
+        "run": {"tag": "tiny/base/seed0/ab"},
     }
 
 
@@ -331,7 +332,12 @@ def test_the_command_scores_the_first_frames_of_a_protocol(
     stage.main()
     made = read_json(output)
     settings = JobSettings(load_config(project)).scores("spin", "frames")
-    assert made["provenance"] == {
+    told_by = dict(made["provenance"])
+    assert told_by.pop("recipes") == {
+        "clips": recipe_of(tmp_path / "clips"),
+        "rollout": recipe_of(tmp_path / "spin"),
+    }
+    assert told_by == {
         "stage": "scores",
         "version": VERSION,
         "settings": settings.recorded(),

@@ -119,7 +119,7 @@ def test_an_upload_cut_short_is_made_whole_by_the_next(
             raise ConnectionError("the wire was cut")
 
     output = project / "mirror.json"
-    command = ["mirror", str(output), "--root", str(project), "--checkpoints", str(checkpoint)]
+    command = ["mirror", str(output), "--root", str(project)]
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_batch", cut)
         main(command)
@@ -136,7 +136,7 @@ def test_without_a_server_the_workflow_goes_on_and_a_later_upload_brings_all(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody_listens())
     checkpoint = finish(project, 0, STEPS)
     output = project / "mirror.json"
-    main(["mirror", str(output), "--root", str(project), "--checkpoints", str(checkpoint)])
+    main(["mirror", str(output), "--root", str(project)])
     assert mirrored(output)["pending"] == [str(checkpoint)]
     assert "1 runs are not in http://127.0.0.1" in capfd.readouterr().err
     with pytest.raises(SystemExit, match="geomem track upload"):
@@ -149,7 +149,7 @@ def test_without_a_server_the_workflow_goes_on_and_a_later_upload_brings_all(
 def test_a_damaged_store_stops_nothing(project: Path, sqlite: str) -> None:
     (project / "mlflow.db").write_bytes(b"no database" * 100)
     checkpoint, output = finish(project, 0, STEPS), project / "mirror.json"
-    main(["mirror", str(output), "--root", str(project), "--checkpoints", str(checkpoint)])
+    main(["mirror", str(output), "--root", str(project)])
     assert mirrored(output)["pending"] == [str(checkpoint)]
 
 

@@ -23,6 +23,7 @@ from geomem.formats import (
     read_checkpoint,
     sha256_file,
     write_checkpoint,
+    write_clip_shard,
     write_feature_part,
 )
 from geomem.formats.cache_kinds import CacheKind
@@ -467,7 +468,7 @@ def cache_with_the_teacher(project: Path, kind: CacheKind) -> list[int]:
     teacher = load_teacher(WEIGHTS, **settings.teacher.model_dump())
     plan_path, basis = project / "memory.json", project / "basis.safetensors"
     store, plan = ClipStore(project / "clips"), Plan.read(plan_path)
-    write_basis(basis, teacher, store, plan, settings.features)
+    write_basis(basis, teacher, store, plan, settings.features, made_by={})
     cache_part(
         project / "cache/part-000.json", 0, kind=kind, teacher=teacher, store=store,
         plan_path=plan_path, basis_path=basis, settings=settings, progress=lambda x: x,
@@ -570,9 +571,13 @@ def test_windows_longer_than_the_clips_are_refused(project: Path) -> None:
 
 
 def test_cameras_that_are_no_rotations_stop_with_clip_and_folder(prepared: Path) -> None:
-    cameras = np.load(prepared / "clips/shard-000/cam.npy")
+    store = ClipStore(prepared / "clips")
+    rgb, cameras = (
+        np.stack([read(clip) for clip in range(len(store))]) for read in (store.rgb, store.cameras)
+    )
     cameras[:, :, 4] = 2.0
-    np.save(prepared / "clips/shard-000/cam.npy", cameras)
+    shard = prepared / "clips/shard-000"
+    write_clip_shard(shard, rgb=rgb, cam=cameras, depth=None, clips=store.clips, provenance={})
     settings = JobSettings(load_config(prepared)).training("base", 0)
     dataset = open_dataset(prepared / "clips", prepared / "train.json", settings)
     with pytest.raises(InputError, match=r"clips, clip fake-\d: .*make it again"):
@@ -590,6 +595,6 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 
 def test_clip_store_reads_what_was_written(prepared: Path) -> None:
-    store = ClipStore(prepared / "clips", verify=True)
+    store = ClipStore(prepared / "clips")
     assert store.rgb(2, [5, 3]).shape == (2, 32, 32, 3)
     np.testing.assert_array_equal(store.rgb(2, [5, 3])[1], store.rgb(2)[3])

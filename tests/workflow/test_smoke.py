@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,15 @@ class TestSmoke:
         assert not (clone / "logs/train_variant").exists()
         assert not (clone / "logs/generate_videos").exists()
         assert "up to date" in run(clone, "dvc", "status").stdout
+        # a setting of a table alone: it is made again, nothing else, and what is current says so
+        edit_yaml(
+            clone / "config/experiments.yaml", tables__ablation_table2__caption="Another caption."
+        )
+        told = run(clone, "geomem", "verify", "--main-job", check=False)
+        assert "tables/ablation_table2.csv was made with other settings" in told.stderr
+        shutil.rmtree(clone / ".snakemake")
+        run(clone, "dvc", "repro")
+        assert "Another caption." in (clone / "results/ablation_table2.tex").read_text()
+        made = {path.parent.name for path in (clone / "logs").rglob("*.log")}
+        assert not {"train_variant", "generate_videos", "score_videos"} & made
+        run(clone, "geomem", "verify", "--main-job")

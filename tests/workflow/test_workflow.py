@@ -148,6 +148,9 @@ def test_an_unknown_part_of_the_study_is_told(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "only=mains: expected `only=main`" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+    done = run(project, "snakemake", "-n", "--config", "scael=smoke", check=False)
+    assert done.returncode != 0
+    assert "--config scael=...: expected `scale=...` or `only=main`" in done.stdout + done.stderr
 
 
 def test_a_job_that_fails_says_why_and_where_its_log_is_in_80_columns(tmp_path: Path) -> None:

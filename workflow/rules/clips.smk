@@ -13,10 +13,10 @@ localrules:
 rule make_clips:
     input:
         unpack(job_inputs(clips_job)),
-        archive=archive_of,
     output:
         rgb=str(LAYOUT.shard("{dataset}", "{split}", "{number}") / "rgb.npy"),
         cam=str(LAYOUT.shard("{dataset}", "{split}", "{number}") / "cam.npy"),
+        sums=str(LAYOUT.shard("{dataset}", "{split}", "{number}") / "crc32.npy"),
         index=str(LAYOUT.shard("{dataset}", "{split}", "{number}") / "index.json"),
     log:
         f"logs/make_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.log",
@@ -87,7 +87,7 @@ rule unpack_archive:
 
 rule choose_clips:
     input:
-        archive=archive_of,
+        unpack(job_inputs(choice_job)),
     output:
         choice=str(LAYOUT.chosen_clips("{split}")),
     log:
@@ -101,11 +101,11 @@ rule choose_clips:
     params:
         job=JOB,
         version=stage_version("clips"),
-        settings=lambda w: JOBS.clips(w.split).digest,
+        settings=job_settings(choice_job),
+        inputs=job_options(choice_job),
     shell:
         "python -m geomem.clips choose {output.choice:q} {params.job}"
-        " --expect {params.settings} --split {wildcards.split} --archive {input.archive:q}"
-        " > {log:q} 2>&1"
+        " --expect {params.settings} --split {wildcards.split} {params.inputs} > {log:q} 2>&1"
 
 
 rule draw_plan:

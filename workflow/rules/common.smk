@@ -3,24 +3,30 @@
 Paths, inputs and settings of every job are those of `geomem.dag`, which verification reads too.
 """
 
+import atexit
+import os
 import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from shutil import which
+from tempfile import mkstemp
 
 from snakemake.exceptions import WorkflowError
 
 from geomem import slurm
 from geomem.commands.tracking import store_uri
-from geomem.commands.verification import restore
-from geomem.config import REQUESTED, configured_scale, launcher, load_cluster, load_config
+from geomem.commands.verification import State
+from geomem.config import REQUESTED, Config, configured_scale, launcher, load_cluster, load_config
 from geomem.dag import Dag
 from geomem.errors import InputError
 from geomem.formats import read_json
 from geomem.formats.cache_kinds import CacheKind
 
 try:
+    asked = {"scale", "only"} | Config.model_fields.keys()
+    if unknown := sorted(config.keys() - asked):
+        raise InputError(f"--config {unknown[0]}=...: expected `scale=...` or `only=main`")
     if config.get("only", "main") != "main":
         raise InputError(f"only={config['only']}: expected `only=main`, or leave it out for all")
     STUDY = load_config(scale=config.get("scale"))
@@ -37,19 +43,27 @@ TRACKED = configured_scale()  # whose tables, figures and PDF lie in results/ an
 SETTINGS = CONFIG.settings
 GRAPH = Dag(CONFIG)
 LAYOUT, JOBS = GRAPH.layout, GRAPH.settings
-RUNS = CONFIG.runs()  # variant -> protocols it generates
 SCORES = CONFIG.scores()  # variant and protocol -> families of metrics
 DOWNLOADS = GRAPH.downloads()  # published weights by their path
 DOWNLOADED = [name for name, dataset in CONFIG.datasets.items() if hasattr(dataset, "archive")]
 PICKED = [name for name, variant in CONFIG.variants.items() if variant.best_of]
 IMPORTED = [name for name, variant in CONFIG.variants.items() if variant.checkpoint]
-BASIS_PLAN = SETTINGS.features.basis_plan
 TRAINED = [name for name, variant in CONFIG.variants.items() if variant.trained]
 MIRROR = f"logs/mirror_runs/{SCALE}{'-main' if MAIN_JOB else ''}.json"
 STORE = store_uri(CONFIG)
 JOB = f"--scale {SCALE}"
 ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
 PACKAGE = Path(workflow.basedir) / "src/geomem"
+
+PLANS_ONLY = workflow.output_settings.dryrun or "--lint" in sys.argv
+STATE, LOOKED_AT = State(GRAPH), {}
+if workflow.is_main_process:
+    if PLANS_ONLY:
+        atexit.register(lambda: tell_reasons())
+    handle, OUTDATED = mkstemp(prefix="geomem-", suffix="-outdated")  # newer than what lies here
+    os.write(handle, os.urandom(8))  # Snakemake takes equal bytes for the same file
+    os.close(handle)
+    atexit.register(Path(OUTDATED).unlink, missing_ok=True)
 
 # Nodes that compute have no way to the hub. With a trap, bash waits for the command that was told
 # to stop; without, it would end at once and Slurm kill the command while it saves its state.
@@ -106,9 +120,44 @@ def names(given):
     return str(given) if isinstance(given, Path) else [str(path) for path in given]
 
 
+def asks_state():
+    """Whether what is good is left alone: where a run plans, and does not force jobs."""
+    chosen = workflow.dag_settings
+    forced = chosen.forceall or chosen.forcerun or chosen.forcetargets
+    return workflow.is_main_process and not forced
+
+
 def job_inputs(job):
-    """A rule's inputs: those of the job that `job` makes of the wildcards, by name."""
-    return lambda wildcards: names(job(wildcards).inputs)
+    """A rule's inputs: those of the job that `job` makes of the wildcards, by name.
+
+    None for a result that is good, so that nothing before it counts: neither its time stamps, nor
+    what is cleaned and made again for others. For one that is there but outdated, a file that is
+    newer than everything beside them.
+    """
+
+    def inputs(wildcards):
+        made = job(wildcards)
+        given = names({**made.inputs, **made.beside})
+        if not asks_state():
+            return given
+        LOOKED_AT[made.record] = made
+        if not STATE.begun(made):
+            return given
+        return {**given, "outdated": OUTDATED} if STATE.fault(made) else {}
+
+    return inputs
+
+
+def outdated(state):
+    """What is wrong with results of this run's graph that are there, a line each."""
+    jobs = [job for job in LOOKED_AT.values() if state.begun(job)]
+    return [fault for job in jobs if (fault := state.fault(job))]
+
+
+def tell_reasons():
+    """At the end of a dry run: why results that are there would be made again."""
+    for line in outdated(STATE):
+        print(f"outdated: {line}", file=sys.stderr)
 
 
 def job_options(job):
@@ -126,15 +175,19 @@ def clips_job(wildcards):
     return GRAPH.clips(wildcards.split, int(wildcards.number))
 
 
-def archive_of(wildcards):
-    """The unpacked archive that a split comes from; none where it is rendered."""
-    downloads = CONFIG.source_of(wildcards.split).downloads
-    return str(LAYOUT.unpacked(GRAPH.dataset(wildcards.split))) if downloads else []
+def choice_job(wildcards):
+    """The job that chooses the clips of a split of a downloaded data set."""
+    return GRAPH.choice(wildcards.split)
 
 
 def plan_job(wildcards):
     """The job that draws a plan."""
     return GRAPH.plan(wildcards.plan)
+
+
+def basis_job(wildcards):
+    """The job that fits the basis of the teacher's features."""
+    return GRAPH.fitted_basis()
 
 
 def cache_job(wildcards):
@@ -187,96 +240,82 @@ def training_asks(wildcards):
     return asks("training", recipe_name(wildcards))
 
 
-def videos_shown(shown):
-    """The videos (first seed) and clips that a figure or an MP4 file shows, by name."""
-    folders = GRAPH.shown_rollouts(shown)
-    split = SETTINGS.rollouts.protocols[shown.protocol].split
-    return {
-        "clips": names(GRAPH.shards(split)),
-        "records": [f"{folder}/rollout.json" for folder in folders],
-        "rgb": [f"{folder}/rgb.npy" for folder in folders],
-    }
+def teacher_job(wildcards):
+    """The job that measures the teacher."""
+    return GRAPH.teacher_metrics()
 
 
-def video_options(shown):
-    """The options that name those videos and clips."""
-    split = SETTINGS.rollouts.protocols[shown.protocol].split
-    folders = " ".join(names(GRAPH.shown_rollouts(shown)))
-    return f"--clips {GRAPH.folder(split)} --rollouts {folders}"
+def teacher_table_job(wildcards):
+    """The job that renders the table of the teacher's errors."""
+    return GRAPH.teacher_table()
 
 
-def figure_inputs(wildcards):
-    """Everything that a figure reads, by name."""
-    figure = CONFIG.figures[wildcards.figure]
-    if figure.kind in ("probes", "clouds"):
-        return {"analyses": names(GRAPH.figure_analyses(figure))}
-    if figure.kind == "curves":
-        variants = [row.variant for row in figure.rows]
-        return {
-            "scores": names(GRAPH.figure_scores(figure)),
-            "checkpoints": names(GRAPH.checkpoints(variants)),
-        }
-    return videos_shown(figure)
+def facts_job(wildcards):
+    """The job that states what the paper's text says of this scale."""
+    return GRAPH.facts()
 
 
-def figure_options(wildcards, input):
-    """The options that name those inputs."""
-    figure = CONFIG.figures[wildcards.figure]
-    if hasattr(input, "analyses"):
-        return f"--analyses {input.analyses}"
-    if figure.kind == "curves":
-        return f"--scores {input.scores} --checkpoints {input.checkpoints}"
-    return video_options(figure)
+def paper_job(wildcards):
+    """The job that compiles the paper."""
+    return GRAPH.paper()
 
 
-def shown_in_paper(kind, suffix):
-    """Tables or figures of this run, and those of the study that an earlier run has left."""
-    asked, all_of_them = getattr(CONFIG, kind), getattr(STUDY, kind)
-    place = {"tables": LAYOUT.table, "figures": LAYOUT.figure}[kind]
-    paths = {name: str(place(name, suffix)) for name in all_of_them}
-    return [path for name, path in paths.items() if name in asked or Path(path).exists()]
+def table_job(wildcards):
+    """The job that renders a table of scores."""
+    return GRAPH.table(wildcards.table)
 
 
-def analysis_tables():
-    """Names of the tables of the analysis; none where this run does not ask for it."""
-    return ["feature_analysis", "feature_decoding"] if CONFIG.analysis else []
+def analysis_tables_job(wildcards):
+    """The job that renders the tables of the analysis."""
+    return GRAPH.analysis_tables()
+
+
+def figure_job(wildcards):
+    """The job that draws a figure."""
+    return GRAPH.figure(wildcards.figure)
+
+
+def video_job(wildcards):
+    """The job that writes a video for people."""
+    return GRAPH.video(wildcards.video)
 
 
 def paper_products():
     """Tables, figures, videos and, where LaTeX is installed, the PDF; published where tracked."""
-    tables = [
-        f"{table}.{kind}"
-        for table in [*CONFIG.tables, "teacher_table", *analysis_tables()]
-        for kind in ("csv", "tex")
-    ]
-    figures = [f"figures/{figure}.{kind}" for figure in CONFIG.figures for kind in ("pdf", "png")]
-    papers = ["paper/main.pdf"] if which("latexmk") else []
-    made = [f"{LAYOUT.results}/tables/{name}" for name in tables]
-    made += [f"{LAYOUT.results}/{name}" for name in figures + papers]
-    made += [str(LAYOUT.video(video)) for video in CONFIG.videos]
-    published = [f"results/{name}" for name in tables + figures] + papers
-    return made + (published if SCALE == TRACKED else [])
+    made = [path for job in GRAPH.shown() for path in job.outputs]
+    papers = [LAYOUT.paper] if which("latexmk") else []
+    copies = GRAPH.copies() if SCALE == TRACKED else {}
+    copied = [copy for copy, source in copies.items() if source in made + papers]
+    return names(made + papers + copied)
 
 
-def published(product):
-    """Where a product of this run's scale lies that is copied to the tracked ones."""
+def originals(*products):
+    """What lies in results/<scale> and is copied to the tracked results."""
 
-    def source(wildcards):
-        made = f"{LAYOUT.results}/{product.format(**wildcards)}"
+    def sources(wildcards):
+        made = [f"{LAYOUT.results}/{product.format(**wildcards)}" for product in products]
         if SCALE != TRACKED:
             raise WorkflowError(
                 f"tables, figures and paper outside results/<scale> are those of {TRACKED} "
-                f"(config/config.yaml); at {SCALE} ask for {made}"
+                f"(config/config.yaml); at {SCALE} ask for {made[0]}"
             )
         return made
 
-    return source
+    return sources
 
 
-# A fresh clone's time stamps say nothing; what the results record about themselves does.
-PLANS_ONLY = workflow.output_settings.dryrun or "--lint" in sys.argv
-if workflow.is_main_process and not PLANS_ONLY and not Path(".snakemake/metadata").exists():
-    restore(CONFIG, Path("."))
+def to_copy(*products):
+    """The inputs of a rule that copies them: as for `job_inputs`."""
+
+    def sources(wildcards):
+        made = originals(*products)(wildcards)
+        copies = [copy for copy, origin in GRAPH.copies().items() if str(origin) in made]
+        if not asks_state() or not all(map(Path.exists, copies)):
+            return made
+        return [*made, OUTDATED] if any(map(STATE.copied, copies)) else []
+
+    return sources
+
 
 # Jobs that a killed run has left in Slurm end before the GRAPH is built, which then has their results.
 if workflow.is_main_process and which("sbatch"):

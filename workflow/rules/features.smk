@@ -7,11 +7,10 @@ out: data/<scale>/features/<teacher>/<plan>/<kind>/
 
 rule fit_basis:
     input:
-        clips=names(GRAPH.shards(SETTINGS.plans[BASIS_PLAN].split)),
-        plan=str(LAYOUT.plan(BASIS_PLAN)),
-        weights=str(GRAPH.weights),
+        unpack(job_inputs(basis_job)),
     output:
         basis=str(LAYOUT.basis(GRAPH.teacher)),
+        record=str(LAYOUT.basis_record(GRAPH.teacher)),
     log:
         f"logs/fit_basis/{SCALE}.log",
     benchmark:
@@ -24,12 +23,11 @@ rule fit_basis:
     params:
         job=JOB,
         version=stage_version("features"),
-        settings=JOBS.features(BASIS_PLAN).digest,
-        clips=lambda w: str(GRAPH.folder(SETTINGS.plans[BASIS_PLAN].split)),
+        settings=job_settings(basis_job),
+        inputs=job_options(basis_job),
     shell:
         "python -m geomem.features fit-basis {output.basis:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --plan {input.plan:q} --clips {params.clips:q}"
-        " --weights {input.weights:q} > {log:q} 2>&1"
+        " --expect {params.settings} {params.inputs} > {log:q} 2>&1"
 
 
 rule cache_features:
@@ -41,9 +39,9 @@ rule cache_features:
         f"logs/cache_features/{SCALE}/{{plan}}/{{kind}}-{{number}}.log",
     benchmark:
         f"benchmarks/jobs/cache_features/{SCALE}/{{plan}}/{{kind}}-{{number}}.tsv"
+    priority: 2  # the longest training waits for it
     conda:
         ENVIRONMENT
-    priority: 2  # the longest training waits for it
     threads: asks("features").threads
     resources:
         **request("features"),

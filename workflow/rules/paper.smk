@@ -17,12 +17,7 @@ localrules:
 
 rule render_table:
     input:
-        scores=lambda w: names(GRAPH.table_scores(w.table)),
-        checkpoints=lambda w: names(
-            GRAPH.checkpoints(row.variant for row in CONFIG.tables[w.table].rows)
-        ),
-        published="config/published_numbers.csv",
-        template=PACKAGE / "paper/templates/table.tex.j2",
+        unpack(job_inputs(table_job)),
     output:
         csv=report(
             str(LAYOUT.table("{table}", "csv")), category="Tables", labels={"table": "{table}"}
@@ -41,20 +36,17 @@ rule render_table:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=lambda w: JOBS.table(w.table).digest,
+        settings=job_settings(table_job),
+        inputs=job_options(table_job),
     shell:
         "python -m geomem.paper table {wildcards.table} {params.job} --expect {params.settings}"
-        " --scores {input.scores:q} --checkpoints {input.checkpoints:q}"
-        " --published {input.published:q}"
-        " --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
-        " --provenance {output.provenance:q}"
-        " > {log:q} 2>&1"
+        " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+        " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 rule render_teacher_table:
     input:
-        metrics=str(LAYOUT.teacher_metrics),
-        template=PACKAGE / "paper/templates/table.tex.j2",
+        unpack(job_inputs(teacher_table_job)),
     output:
         csv=report(
             str(LAYOUT.table("teacher_table", "csv")),
@@ -75,20 +67,17 @@ rule render_teacher_table:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=JOBS.teacher_table().digest,
+        settings=job_settings(teacher_table_job),
+        inputs=job_options(teacher_table_job),
     shell:
-        "python -m geomem.paper teacher-table {input.metrics:q} {params.job} --expect {params.settings}"
-        " --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
-        " --provenance {output.provenance:q}"
-        " > {log:q} 2>&1"
+        "python -m geomem.paper teacher-table {params.job} --expect {params.settings}"
+        " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+        " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 rule render_analysis_tables:
     input:
-        analyses=lambda w: names(
-            GRAPH.analyses([row.variant for row in CONFIG.analysis.rows], SETTINGS.seeds)
-        ),
-        template=PACKAGE / "paper/templates/table.tex.j2",
+        unpack(job_inputs(analysis_tables_job)),
     output:
         csv=str(LAYOUT.table("feature_analysis", "csv")),
         tex=str(LAYOUT.table("feature_analysis", "tex")),
@@ -103,22 +92,22 @@ rule render_analysis_tables:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("paper").mem_mb,
-        runtime=asks("paper").runtime,  # minutes
+        **request("paper"),
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=lambda w: JOBS.analysis_table().digest,
+        settings=job_settings(analysis_tables_job),
+        inputs=job_options(analysis_tables_job),
     shell:
         "python -m geomem.paper analysis-tables {params.job} --expect {params.settings}"
-        " --analyses {input.analyses:q} --csv {output.csv:q} --tex {output.tex:q}"
+        " {params.inputs} --csv {output.csv:q} --tex {output.tex:q}"
         " --decoding-csv {output.decoding_csv:q} --decoding-tex {output.decoding_tex:q}"
         " --values {output.values:q} --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 rule draw_figure:
     input:
-        unpack(figure_inputs),
+        unpack(job_inputs(figure_job)),
     output:
         pdf=str(LAYOUT.figure("{figure}", "pdf")),
         png=report(
@@ -138,8 +127,8 @@ rule draw_figure:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=lambda w: JOBS.figure(w.figure).digest,
-        inputs=figure_options,
+        settings=job_settings(figure_job),
+        inputs=job_options(figure_job),
     shell:
         "python -m geomem.paper figure {wildcards.figure} {params.job} --expect {params.settings}"
         " {params.inputs} --pdf {output.pdf:q} --png {output.png:q}"
@@ -148,7 +137,7 @@ rule draw_figure:
 
 rule encode_video:
     input:
-        unpack(lambda w: videos_shown(CONFIG.videos[w.video])),
+        unpack(job_inputs(video_job)),
     output:
         mp4=str(LAYOUT.video("{video}")),
         provenance=str(LAYOUT.provenance("{video}")),
@@ -159,21 +148,23 @@ rule encode_video:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=asks("paper").mem_mb,
-        runtime=asks("paper").runtime,  # minutes
+        **request("paper"),
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=lambda w: JOBS.video(w.video).digest,
-        inputs=lambda w: video_options(CONFIG.videos[w.video]),
+        settings=job_settings(video_job),
+        inputs=job_options(video_job),
     shell:
         "python -m geomem.paper video {wildcards.video} {params.job} --expect {params.settings}"
         " {params.inputs} --mp4 {output.mp4:q} --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 rule state_facts:
+    input:
+        unpack(job_inputs(facts_job)),
     output:
         facts=str(LAYOUT.facts),
+        provenance=str(LAYOUT.provenance("facts")),
     log:
         f"logs/state_facts/{SCALE}.log",
     benchmark:
@@ -183,23 +174,18 @@ rule state_facts:
     params:
         job=JOB,
         version=stage_version("paper"),
-        settings=JOBS.facts().digest,
+        settings=job_settings(facts_job),
     shell:
         "python -m geomem.paper facts {output.facts:q} {params.job} --expect {params.settings}"
-        " > {log:q} 2>&1"
+        " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 rule build_paper:
     input:
-        tables=shown_in_paper("tables", "tex"),
-        teacher=rules.render_teacher_table.output.tex,
-        analysis=[str(LAYOUT.table(name, "tex")) for name in analysis_tables()],
-        facts=rules.state_facts.output.facts,
-        figures=shown_in_paper("figures", "pdf"),
-        sources=sorted(str(path) for path in Path("paper").rglob("*.tex")),
-        bibliography="paper/references.bib",
+        unpack(job_inputs(paper_job)),
     output:
         pdf=report(str(LAYOUT.paper), category="Paper", labels={"document": "paper"}),
+        provenance=str(LAYOUT.provenance("paper")),
     log:
         f"logs/build_paper/{SCALE}.log",
     benchmark:
@@ -209,16 +195,20 @@ rule build_paper:
     resources:
         **request("paper"),
     params:
+        job=JOB,
         version=stage_version("paper"),
-        results=lambda w, output: str(Path(output.pdf).parents[1]),
+        settings=job_settings(paper_job),
+        results=str(LAYOUT.results),
+        inputs=job_options(paper_job),
     shell:
-        "python -m geomem.paper pdf {output.pdf:q} --results {params.results:q} > {log:q} 2>&1"
+        "python -m geomem.paper pdf {output.pdf:q} {params.job} --expect {params.settings}"
+        " {params.inputs} --results {params.results:q} --provenance {output.provenance:q}"
+        " > {log:q} 2>&1"
 
 
 rule publish_table:
     input:
-        csv=published("tables/{product}.csv"),
-        tex=published("tables/{product}.tex"),
+        to_copy("tables/{product}.csv", "tables/{product}.tex"),
     output:
         csv="results/{product}.csv",
         tex="results/{product}.tex",
@@ -228,14 +218,15 @@ rule publish_table:
         product=r"\w+",
     conda:
         ENVIRONMENT
+    params:
+        made=originals("tables/{product}.csv", "tables/{product}.tex"),
     shell:
-        "(cp {input.csv:q} {output.csv:q} && cp {input.tex:q} {output.tex:q}) 2> {log:q}"
+        "cp {params.made:q} results 2> {log:q}"
 
 
 rule publish_figure:
     input:
-        pdf=published("figures/{figure}.pdf"),
-        png=published("figures/{figure}.png"),
+        to_copy("figures/{figure}.pdf", "figures/{figure}.png"),
     output:
         pdf="results/figures/{figure}.pdf",
         png="results/figures/{figure}.png",
@@ -243,26 +234,29 @@ rule publish_figure:
         "logs/publish/{figure}.log",
     conda:
         ENVIRONMENT
+    params:
+        made=originals("figures/{figure}.pdf", "figures/{figure}.png"),
     shell:
-        "(cp {input.pdf:q} {output.pdf:q} && cp {input.png:q} {output.png:q}) 2> {log:q}"
+        "cp {params.made:q} results/figures 2> {log:q}"
 
 
 rule publish_paper:
     input:
-        pdf=published("paper/main.pdf"),
+        to_copy("paper/main.pdf"),
     output:
         pdf="paper/main.pdf",
     log:
         "logs/publish/paper.log",
     conda:
         ENVIRONMENT
+    params:
+        made=originals("paper/main.pdf"),
     shell:
-        "cp {input.pdf:q} {output.pdf:q} 2> {log:q}"
+        "cp {params.made:q} {output.pdf:q} 2> {log:q}"
 
 
 rule mirror_runs:
     input:
-        checkpoints=names(GRAPH.checkpoints(RUNS)),
         scores=names(GRAPH.scores_of(SCORES)),
     output:
         runs=MIRROR,
@@ -279,5 +273,4 @@ rule mirror_runs:
         job=JOB,
         tracking=[STORE, CONFIG.tracking.experiment],
     shell:
-        "geomem mirror {output.runs:q} {params.job} --checkpoints {input.checkpoints:q}"
-        " --scores {input.scores:q} > {log:q} 2>&1"
+        "geomem mirror {output.runs:q} {params.job} > {log:q} 2>&1"

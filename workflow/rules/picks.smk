@@ -7,7 +7,7 @@ out: results/<scale>/choices/<variant>.json, results/<scale>/checkpoints/<varian
 
 rule choose_variant:
     input:
-        scores=lambda w: list(names(pick_job(w).inputs).values()),
+        lambda w: list(job_inputs(pick_job)(w).values()),
     output:
         choice=str(LAYOUT.pick("{variant}")),
     log:
@@ -33,10 +33,7 @@ rule choose_variant:
 
 rule adopt_checkpoint:
     input:
-        choice=str(LAYOUT.pick("{variant}")),
-        candidates=lambda w: [
-            str(LAYOUT.checkpoint_record(name, w.seed)) for name in CONFIG.candidates_of(w.variant)
-        ],
+        unpack(job_inputs(checkpoint_job)),
     output:
         model=directory(str(LAYOUT.checkpoint("{variant}", "{seed}") / "model")),
         curves=str(LAYOUT.checkpoint("{variant}", "{seed}") / "curves.csv"),

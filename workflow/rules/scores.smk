@@ -9,7 +9,6 @@ out: results/<scale>/scores/<variant>/seed<k>/<protocol>/<family>.json
 rule score_videos:
     input:
         unpack(job_inputs(scores_job)),
-        rgb=str(LAYOUT.rollout("{variant}", "{seed}", "{protocol}") / "rgb.npy"),
     output:
         scores=str(LAYOUT.scores("{variant}", "{seed}", "{protocol}", "{family}")),
     log:

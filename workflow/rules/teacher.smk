@@ -34,7 +34,7 @@ rule train_teacher:
 
 rule evaluate_teacher:
     input:
-        **names(GRAPH.teacher_metrics().inputs),
+        unpack(job_inputs(teacher_job)),
     output:
         metrics=str(LAYOUT.teacher_metrics),
     log:
@@ -49,8 +49,8 @@ rule evaluate_teacher:
     params:
         job=JOB,
         version=stage_version("teacher"),
-        settings=GRAPH.teacher_metrics().settings.digest,
-        inputs=lambda w: GRAPH.teacher_metrics().command_line(),
+        settings=job_settings(teacher_job),
+        inputs=job_options(teacher_job),
     shell:
         "python -m geomem.teacher evaluate {output.metrics:q} {params.job} --threads {threads}"
         " --expect {params.settings} {params.inputs} > {log:q} 2>&1"

@@ -22,9 +22,9 @@ rule train_variant:
         f"benchmarks/jobs/train_variant/{SCALE}/{{variant}}/seed{{seed}}.tsv"
     wildcard_constraints:
         variant=one_of(TRAINED),
+    priority: 1  # most jobs wait for one
     conda:
         ENVIRONMENT
-    priority: 1  # most jobs wait for one
     threads: lambda w: training_asks(w).threads
     resources:
         **request("training", recipe_name),

@@ -62,8 +62,8 @@ def with_scores(checkpoints: Iterable[Path], scores: Iterable[Path]) -> dict[Pat
     """
     by_checkpoint: dict[str, list[Path]] = {}
     for path in scores:
-        made_with = read_json(path)["rollout"]["checkpoint"]
-        by_checkpoint.setdefault(made_with, []).append(path)
+        if run := read_json(path)["rollout"].get("run"):  # a floor has none
+            by_checkpoint.setdefault(run["checkpoint"]["sha256"], []).append(path)
     return {path: by_checkpoint.get(sha256_file(path), []) for path in checkpoints}
 
 
@@ -121,10 +121,9 @@ def pending_line(config: Config, outcome: Outcome) -> str:
 
 
 def mirror(args: argparse.Namespace) -> None:
-    """Mirror given runs into MLflow; a store that cannot be reached is told, and no failure."""
-    config = job_config(args)
-    finished = with_scores(args.checkpoints, args.scores)
-    outcome = upload(config, Path(args.root), finished=finished)
+    """Mirror the runs that are here into MLflow; a store out of reach is told, and no failure."""
+    config, root = job_config(args), Path(args.root)
+    outcome = upload(config, root, finished=finished_runs(root, config.scale))
     if outcome.pending:
         print(f"warning: {pending_line(config, outcome)}", file=sys.stderr)
     found = {"runs": outcome.runs, "pending": outcome.pending}
@@ -195,8 +194,6 @@ def add_commands(commands: Any) -> None:
     """Add `mirror` and `track` to the `geomem` command."""
     command = job_parser(commands.add_parser("mirror", help=mirror.__doc__))
     command.add_argument("output", type=Path, help="list of the mirrored runs to write")
-    command.add_argument("--checkpoints", type=Path, nargs="+", required=True)
-    command.add_argument("--scores", type=Path, nargs="*", default=[])
     command.set_defaults(command=mirror)
     track = commands.add_parser("track", help="MLflow: upload runs, follow jobs, run a server")
     below = track.add_subparsers(required=True, metavar="command")

@@ -1,67 +1,178 @@
-"""Compare every result on disk with the configuration, and put a fresh clone's times in order.
+"""Compare every result on disk with the configuration: what is good, and what has to be made again.
 
-After a clone or `dvc pull`, time stamps say nothing and Snakemake has no record of how files were
-made. Every result records its own settings, version and inputs, so this module can tell which are
-still good: `verify` reports the others, `restore` makes the good ones newer than their inputs and
-the others older than everything, so that the workflow makes exactly those again.
+Time stamps say nothing after a clone, a pull or a cleaning. Every result records its settings, its
+version and the recipes of its inputs (`geomem.formats.records`), and the recipe that it should have
+follows from the configuration alone. So what is good is known with nothing else on disk, and an
+edit, a clone or deleted intermediate data make again what they change and no more. The workflow
+asks here (`workflow/rules/common.smk`); `geomem verify` reports.
 """
 
 import argparse
 import os
-import time
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from geomem.canonical import digest
 from geomem.config import Config, configured_scale
-from geomem.dag import Dag, Job
+from geomem.dag import Dag, Files, Job
 from geomem.errors import InputError
-from geomem.formats import read_json
-from geomem.formats.records import checksum, read_provenance
+from geomem.formats import read_json, sha256_file
+from geomem.formats.records import checksum, joined, read_provenance, recipe
 from geomem.jobs import job_config, job_parser
-from geomem.layout import Layout
 
-OLDER_THAN_ALL = 1  # seconds of the epoch; Snakemake takes 0 for "no time" and would keep the file
+LARGE = {"training", "rollouts"}
+# Made again they may differ in last bits from machine to machine: of them the recipe is compared,
+# of all else the very bytes too.
+REGENERATED = {"clips", "fit_clips", "test_clips", "memory_features", "window_features", "basis"}
 
 
-def fault(job: Job, root: Path) -> str | None:
-    """Return what is wrong with a job's result in one line, or None if it is good."""
-    record = root / job.record
-    gone = [path for path in job.outputs if not (root / path).exists()]
-    if gone:
-        return f"{root / gone[0]} is missing"
-    try:
-        content, made_by = read_json(record), read_provenance(record)
-    except InputError as error:
-        return str(error)
-    if digest(made_by["settings"]) != job.settings.digest:
-        return f"{record} was made with other settings than the configuration has"
-    if made_by["version"] != import_module(f"geomem.{job.stage}.version").VERSION:
-        return f"{record} was made by another version of the {job.stage} stage"
-    for name, given in job.inputs.items():
-        paths = [root / path for path in ([given] if isinstance(given, Path) else given)]
-        # an input that was not pulled cannot be compared; the record still names its checksum
-        if all(path.exists() for path in paths) and made_by["inputs"].get(name) != checksum(paths):
-            shown = paths[0] if len(paths) == 1 else paths[0].parent.parent
-            return f"{record} was made from another {shown}"
-    for name, path in job.sums.items():
-        if content.get(name) != checksum(root / path):
-            return f"{record} was made with another {root / path}"
-    if job.choice and (root / job.choice).exists():
-        picked = read_json(root / job.choice).get("picked")
-        if content.get("adopted") != picked:
-            return f"{record} adopts {content.get('adopted')}, {root / job.choice} picks {picked}"
-        source = root / job.candidates[picked]
-        if source.exists() and made_by["inputs"].get("adopted") != checksum(source):
+class State:
+    """What is on disk below a root, beside what the configuration asks for.
+
+    It looks once: make another one when files have changed.
+    """
+
+    def __init__(self, dag: Dag, root: Path = Path()) -> None:
+        """Look at nothing yet."""
+        self.dag, self.root = dag, root
+        self._recipes: dict[Path, str | None] = {}
+        self._leaves: dict[Path, str | None] = dag.pinned()
+        self._faults: dict[Path, str | None] = {}
+
+    @cached_property
+    def _makers(self) -> dict[Path, Job]:
+        return {path: job for jobs in self.dag.stages() for job in jobs for path in job.outputs}
+
+    def recipe(self, job: Job) -> str | None:
+        """Return the recipe that a job's result should have, None if that cannot be known yet."""
+        if job.record not in self._recipes:
+            self._recipes[job.record] = self._adopted(job) if job.choice else self._made(job)
+        return self._recipes[job.record]
+
+    def _made(self, job: Job) -> str | None:
+        parts = dict[str, str]()
+        for name, given in job.inputs.items():
+            found = self._recipe_of(given)
+            if found is None:
+                return None
+            parts[name] = found
+        return recipe(job.stage, _version(job), job.settings.digest, parts)
+
+    def _adopted(self, job: Job) -> str | None:
+        """Return the recipe of the checkpoint that a pick adopts; there may be no pick yet."""
+        assert job.choice
+        choice = self.root / job.choice
+        known = list(job.candidates)
+        if choice.exists():
+            known = [read_json(choice).get("picked")]
+        if len(known) != 1 or known[0] not in job.candidates:
+            return None
+        return self._recipe_of(job.candidates[known[0]])
+
+    def _recipe_of(self, given: Files) -> str | None:
+        paths = [given] if isinstance(given, Path) else sorted(given)
+        found = [self._recipe_of_file(path) for path in paths]
+        known = [one for one in found if one is not None]
+        return joined(known) if len(known) == len(found) else None
+
+    def _recipe_of_file(self, path: Path) -> str | None:
+        if path in self._makers:
+            return self.recipe(self._makers[path])
+        if path not in self._leaves:
+            there = self.root / path
+            self._leaves[path] = sha256_file(there) if there.is_file() else None
+        return self._leaves[path]
+
+    def begun(self, job: Job) -> bool:
+        """Return whether all files of a job's result are there, good or not."""
+        return all((self.root / path).exists() for path in job.outputs)
+
+    def fault(self, job: Job) -> str | None:
+        """Return what is wrong with a job's result in one line, or None if it is good."""
+        if job.record not in self._faults:
+            self._faults[job.record] = self._fault(job)
+        return self._faults[job.record]
+
+    def _fault(self, job: Job) -> str | None:
+        record = self.root / job.record
+        # people know a table or figure by itself, not by the record of where it comes from
+        shown = self.root / job.outputs[0] if job.stage == "paper" else record
+        gone = [path for path in job.outputs if not (self.root / path).exists()]
+        if gone:
+            return f"{self.root / gone[0]} is missing"
+        try:
+            content, made_by = read_json(record), read_provenance(record)
+        except InputError as error:
+            return str(error)
+        if digest(made_by["settings"]) != job.settings.digest:
+            return f"{shown} was made with other settings than the configuration has"
+        if made_by["version"] != _version(job):
+            return f"{shown} was made by another version of the {job.stage} stage"
+        recipes = made_by.get("recipes", {})  # records of earlier times have none
+        for name, given in job.inputs.items():
+            expected = self._recipe_of(given)
+            if expected is not None and recipes.get(name) != expected:
+                return f"{shown} was made from other {name.replace('_', ' ')} than it would be now"
+            paths = [self.root / path for path in ([given] if isinstance(given, Path) else given)]
+            # an input that was not pulled cannot be compared; the record still names its checksum
+            comparable = name not in REGENERATED and all(path.exists() for path in paths)
+            if comparable and made_by["inputs"].get(name) != checksum(paths):
+                return f"{shown} was made from another {_in_words(paths)}"
+        for name, path in job.sums.items():
+            if content.get(name) != checksum(self.root / path):
+                return f"{record} was made with another {self.root / path}"
+        return self._fault_of_adoption(job, content, made_by) if job.choice else None
+
+    def _fault_of_adoption(
+        self, job: Job, content: dict[str, Any], made_by: dict[str, Any]
+    ) -> str | None:
+        """Return what is wrong with a checkpoint that a pick adopts."""
+        assert job.choice
+        record, choice = self.root / job.record, self.root / job.choice
+        adopted = content.get("adopted")
+        if choice.exists() and adopted != (picked := read_json(choice).get("picked")):
+            return f"{record} adopts {adopted}, {choice} picks {picked}"
+        if adopted not in job.candidates:
+            return f"{record} adopts {adopted}, which is no candidate any more"
+        source = self.root / job.candidates[adopted]
+        expected = self._recipe_of(job.candidates[adopted])
+        same = expected is None or made_by.get("recipes", {}).get("adopted") == expected
+        if not same or (source.exists() and made_by["inputs"].get("adopted") != checksum(source)):
             return f"{record} was adopted from another {source}"
-    return None
+        return None
+
+    def copied(self, copy: Path) -> str | None:
+        """Return what is wrong with a copy of a product in one line, or None if it is good."""
+        source = self.dag.copies()[copy]
+        path, origin = self.root / copy, self.root / source
+        if not path.exists():
+            return f"{path} is missing"
+        if not origin.exists():
+            return None
+        maker = self._makers.get(source)
+        if path.read_bytes() != origin.read_bytes() or (maker and self.fault(maker)):
+            return f"{path} is no copy of a good {origin}"
+        return None
+
+
+def _version(job: Job) -> int:
+    version: int = import_module(f"geomem.{job.stage}.version").VERSION
+    return version
+
+
+def _in_words(paths: list[Path]) -> str:
+    if len(paths) == 1:
+        return str(paths[0])
+    return f"one of {len(paths)} files below {os.path.commonpath(paths)}"
 
 
 def orphans(config: Config, root: Path) -> list[str]:
     """Return results below this scale that the configuration no longer asks for."""
     dag = Dag(config)
-    expected = {root / job.record for jobs in dag.stages() for job in jobs}
+    expected = {root / job.record for jobs in [*dag.stages(), [dag.paper(root)]] for job in jobs}
     folder = root / dag.layout.results
     patterns = (
         "checkpoints/*/*/checkpoint.json",
@@ -69,6 +180,7 @@ def orphans(config: Config, root: Path) -> list[str]:
         "scores/*/*/*/*.json",
         "analysis/teacher.json",
         "analysis/*/*.json",
+        "provenance/*.json",
     )
     found = {path for pattern in patterns for path in folder.glob(pattern)}
     return [f"{path} is not asked for by the configuration" for path in sorted(found - expected)]
@@ -78,75 +190,25 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
     """Return every fault of the results below `results/<scale>`, and the orphans.
 
     With `main_job` the configuration knows a part of the results, so that no others are orphans.
+    What is large and can be made again (checkpoints, videos) may be missing: what was made of it
+    tells how it was made.
     """
+    dag = Dag(config)
+    state = State(dag, root)
+    papers = [dag.paper(root)] if which("latexmk") or (root / dag.layout.paper).exists() else []
     faults = [
         message
-        for jobs in Dag(config).stages()
+        for jobs in [*dag.stages(), papers]
         for job in jobs
-        if job.record.is_relative_to("results") and (message := fault(job, root))
+        if job.record.is_relative_to("results")
+        and (job.stage not in LARGE or (root / job.record).exists())
+        and (message := state.fault(job))
     ]
-    missing = [f"{path} is missing" for path in products(config, root) if not path.exists()]
-    return faults + missing + ([] if main_job else orphans(config, root))
-
-
-def products(config: Config, root: Path) -> list[Path]:
-    """Return the tables' files; figures and the PDF are made from the same scores."""
-    folders = [root / Layout(config.scale).results / "tables"]
     if config.scale == configured_scale(root):
-        folders.append(root / "results")
-    names = [*config.tables, *(["feature_analysis", "feature_decoding"] if config.analysis else [])]
-    kinds = ("csv", "tex")
-    return [folder / f"{name}.{kind}" for folder in folders for name in names for kind in kinds]
-
-
-def restore(config: Config, root: Path) -> tuple[int, int]:
-    """Order the time stamps of what is there; return how many results are good and how many not.
-
-    Tables and figures are good only where every score is.
-    """
-    now = time.time()
-    good = bad = 0
-    complete = True
-    for jobs in Dag(config).stages():
-        now += 0.01
-        for job in jobs:
-            present = [root / path for path in job.outputs if (root / path).exists()]
-            sound = bool(present) and fault(job, root) is None
-            complete &= sound or job.stage != "scores"
-            good, bad = good + sound, bad + (bool(present) and not sound)
-            if job.rootless and not sound:
-                (root / job.record).unlink(missing_ok=True)
-                present = [path for path in present if path.exists()]
-            if job.stage == "features":
-                # a basis that was fitted is made before them, and has no record of its own
-                dag = Dag(config)
-                fitted = root / dag.layout.basis(dag.teacher)
-                present += [fitted] if fitted.exists() else []
-            _set_times(present, now if sound else OLDER_THAN_ALL)
-    own = root / Layout(config.scale).results
-    kinds = ("tables", "figures", "provenance", "metrics", "videos")
-    made = [[path for kind in kinds for path in (own / kind).glob("*.*")]]
-    made += [[*(own / "paper").glob("*.pdf")]]
-    if config.scale == configured_scale(root):
-        folder = root / "results"
-        made += [[*folder.glob("*.*"), *(folder / "figures").glob("*.*"), root / "paper/main.pdf"]]
-    for paths in made:
-        now += 0.01
-        there = [path for path in paths if path.exists()]
-        _set_times(there, now if complete else OLDER_THAN_ALL)
-    # Snakemake takes a job's benchmark for one of its outputs
-    _set_times(list((root / "benchmarks" / "jobs").rglob("*.tsv")), now)
-    # what a job makes at once must not be older than what lies in the future
-    time.sleep(max(0.0, now - time.time()))
-    return good, bad
-
-
-def _set_times(paths: list[Path], when: float) -> None:
-    for path in paths:
-        os.utime(path, (when, when))
-        # Snakemake dates a directory by this file
-        if path.is_dir() and (path / ".snakemake_timestamp").exists():
-            os.utime(path / ".snakemake_timestamp", (when, when))
+        # without LaTeX there may be no PDF to copy
+        copies = [c for c, s in dag.copies().items() if s.suffix != ".pdf" or (root / s).exists()]
+        faults += [message for copy in copies if (message := state.copied(copy))]
+    return faults + ([] if main_job else orphans(config, root))
 
 
 def run_verify(args: argparse.Namespace) -> None:
@@ -156,15 +218,8 @@ def run_verify(args: argparse.Namespace) -> None:
         raise InputError("\n".join([*faults, f"{len(faults)} faults; run `snakemake`"]))
 
 
-def run_restore(args: argparse.Namespace) -> None:
-    """Put the time stamps of a fresh clone in order, so that only what is missing is made."""
-    good, bad = restore(job_config(args), Path(args.root))
-    print(f"{good} results are good, {bad} will be made again")
-
-
 def add_commands(commands: Any) -> None:
-    """Add `verify` and `restore` to the `geomem` command."""
-    for name, run in (("verify", run_verify), ("restore", run_restore)):
-        command = job_parser(commands.add_parser(name, help=run.__doc__))
-        command.add_argument("--main-job", action="store_true", help="its tables and figures alone")
-        command.set_defaults(command=run)
+    """Add `verify` to the `geomem` command."""
+    command = job_parser(commands.add_parser("verify", help=run_verify.__doc__))
+    command.add_argument("--main-job", action="store_true", help="its tables and figures alone")
+    command.set_defaults(command=run_verify)

@@ -3,7 +3,8 @@
 Every check raises ValueError with the key, the value and what was expected.
 """
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 
 from pydantic import ValidationError
 
@@ -15,9 +16,17 @@ from geomem.settings.analysis import AnalysisFigure
 from geomem.settings.evaluation import CurvesFigure, Figure, StripFigure, Video
 from geomem.settings.training import BestOf, Variant, VariantMemory
 
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+STAGES = ("clips", "teacher", "features", "training", "rollouts", "scores", "picks", "paper")
+# Whose provenance lies beside that of tables, figures and videos.
+BUILT_IN = ("teacher_table", "feature_analysis", "feature_decoding", "facts", "paper")
+
 
 def check(config: Config) -> None:
     """Check everything that one model alone cannot see."""
+    _check_names(config)
+    _check_words(config)
+    _check_resources(config)
     _check_splits(config)
     _check_teacher(config)
     _check_registered(config)
@@ -47,6 +56,58 @@ def check(config: Config) -> None:
 def _known(group: str, name: str, key: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise ValueError(f"{group}.{name}.{key}: {value!r} is none of {sorted(choices)}")
+
+
+def _check_names(config: Config) -> None:
+    """Names become paths, wildcards and words of a shell."""
+    scale, shown = config.settings, dict[str, str]()
+    groups: dict[str, Collection[str]] = {
+        "variants": config.variants,
+        "tables": config.tables,
+        "figures": config.figures,
+        "videos": config.videos,
+        "datasets": config.datasets,
+        "splits": scale.splits,
+        "plans": scale.plans,
+        "recipes": scale.recipes,
+        "rollouts.protocols": scale.rollouts.protocols,
+    }
+    for group, names in groups.items():
+        for name in names:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"{group}.{name}: a name is a letter, then letters, digits and underscores"
+                )
+            if group in ("tables", "figures", "videos"):
+                taken = "built in" if name in BUILT_IN else shown.get(name)
+                if taken:
+                    raise ValueError(f"{group}.{name}: {name} is taken ({taken})")
+                shown[name] = f"in {group}"
+
+
+def _check_words(config: Config) -> None:
+    """What LaTeX prints is ASCII: its fonts here have no other signs."""
+    for key, words in _words(config):
+        odd = sorted({sign for sign in words if not sign.isascii()})
+        if odd:
+            raise ValueError(f"{key}: {odd[0]!r} is not ASCII")
+
+
+def _words(config: Config) -> Iterator[tuple[str, str]]:
+    yield "stands_in", config.settings.stands_in
+    for name, table in config.tables.items():
+        yield f"tables.{name}.caption", table.caption
+        yield from ((f"tables.{name}.rows.label", row.label) for row in table.rows)
+    for name, figure in config.figures.items():
+        yield from ((f"figures.{name}.rows.label", row.label) for row in figure.rows)
+    for name, video in config.videos.items():
+        yield from ((f"videos.{name}.rows.label", row.label) for row in video.rows)
+
+
+def _check_resources(config: Config) -> None:
+    missing = [stage for stage in STAGES if stage not in config.settings.resources]
+    if missing:
+        raise ValueError(f"resources: {missing} are missing; every stage asks for something")
 
 
 def _check_splits(config: Config) -> None:
@@ -85,7 +146,20 @@ def _check_teacher(config: Config) -> None:
     teacher = scale.teacher
     _known("settings", "teacher", "train_split", teacher.train_split, scale.splits)
     _known("settings", "teacher", "validation_split", teacher.validation_split, scale.splits)
-    _known("settings", "features", "basis_plan", scale.features.basis_plan, scale.plans)
+    features = scale.features
+    _known("settings", "features", "basis_plan", features.basis_plan, scale.plans)
+    if features.layer >= teacher.depth:
+        raise ValueError(
+            f"features.layer: {features.layer}, the teacher has layers 0 to {teacher.depth - 1}"
+        )
+    trained = [n for n, v in config.variants.items() if v.trained and n not in scale.leave_out]
+    for name in trained:
+        _, plan = config.recipe_of(name)
+        windows = scale.plans[plan].windows if plan in scale.plans else features.shards
+        if config.caches_of(name) and features.shards > windows:
+            raise ValueError(
+                f"features.shards: {features.shards} exceed the {windows} windows of plan {plan}"
+            )
 
 
 def _check_registered(config: Config) -> None:

@@ -19,6 +19,7 @@ from geomem.settings.jobs import (
     ImportJob,
     MemoryJob,
     MethodJob,
+    PaperJob,
     PickCriterion,
     PickJob,
     PlanJob,
@@ -286,6 +287,10 @@ class JobSettings:
             scale_from=scale.memory.geometry.scale_from,
             embedded=not any(self.config.source_of(split).downloads for split in splits),
         )
+
+    def paper(self) -> PaperJob:
+        """Of the job that compiles the paper."""
+        return PaperJob(scale=self.config.scale)
 
     def teacher_table(self) -> TeacherTableJob:
         """Of the job that renders the table of the teacher's errors."""

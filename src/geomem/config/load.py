@@ -1,5 +1,7 @@
 """How files become one checked `Config`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from pydantic import ValidationError
 
 from geomem.config.checks import check
 from geomem.config.cluster import Cluster
-from geomem.config.study import Config
+from geomem.config.study import Config, Scale
 from geomem.errors import InputError
 from geomem.registry.core import load_plugins
 
@@ -67,14 +69,16 @@ def load_config(
         "datasets": {p.stem: _read_yaml(p) for p in sorted((folder / "datasets").glob("*.yaml"))},
         **experiments,
     }
+    place = partial(_file_of, scale=name, own=own, shared=shared)
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        raise InputError("\n".join(_explain(fault, name) for fault in error.errors())) from None
+        raise InputError("\n".join(_explain(fault, place) for fault in error.errors())) from None
     try:
         check(config)
     except ValueError as error:
-        raise InputError(f"config (scale {name}): {error}") from None
+        key = str(error).split(":", 1)[0].split(" ", 1)[0]
+        raise InputError(f"{place(key.split('.'))}: {error}") from None
     config = _leave_out(config)
     return _main_job(config) if main_job else config
 
@@ -89,7 +93,9 @@ def load_cluster(root: Path | str = ".") -> Cluster:
     try:
         return Cluster.model_validate(_read_yaml(path) if path.exists() else {})
     except ValidationError as error:
-        faults = (_explain(fault, "", "config/cluster.local.yaml") for fault in error.errors())
+        faults = (
+            _explain(fault, lambda _: "config/cluster.local.yaml") for fault in error.errors()
+        )
         raise InputError("\n".join(faults)) from None
 
 
@@ -121,19 +127,34 @@ def _leave_out(config: Config) -> Config:
     )
 
 
-def _explain(fault: Any, scale: str, main: str = "config/config.yaml") -> str:
-    file = {
-        "settings": f"config/scales/{scale}.yaml",
-        "datasets": "config/datasets",
-        "variants": "config/experiments.yaml",
-        "tables": "config/experiments.yaml",
-        "figures": "config/experiments.yaml",
-        "analysis": "config/experiments.yaml",
-        "videos": "config/experiments.yaml",
-    }
+def _file_of(key: list[str], *, scale: str, own: dict[str, Any], shared: dict[str, Any]) -> str:
+    """Return the file in which a key of the configuration stands."""
+    top = key[0] if key else ""
+    if top == "datasets":
+        return f"config/datasets/{key[1]}.yaml" if len(key) > 1 else "config/datasets"
+    of_study = top == "analysis" and key[1:2] in ([], ["rows"])
+    if of_study or top in ("variants", "tables", "figures", "videos", "main"):
+        return "config/experiments.yaml"
+    if top != "settings" and top not in Scale.model_fields:
+        return "config/config.yaml"
+    rest = key[1:] if top == "settings" else key
+    deeper = _depth(shared, rest) > _depth(own, rest)
+    return f"config/{BASE}" if deeper else f"config/scales/{scale}.yaml"
+
+
+def _depth(content: Any, key: list[str]) -> int:
+    """Return how many parts of a key a mapping follows."""
+    depth = 0
+    for part in key:
+        if not (isinstance(content, dict) and part in content):
+            break
+        content, depth = content[part], depth + 1
+    return depth
+
+
+def _explain(fault: Any, file_of: Callable[[list[str]], str]) -> str:
     place = [str(part) for part in fault["loc"]]
-    where = file.get(place[0] if place else "", main)
     key = ".".join(place[1:] if place and place[0] == "settings" else place) or "(whole file)"
     value = fault["input"]
     shown = "" if isinstance(value, dict | list) else f" = {value!r}"
-    return f"{where}: {key}{shown}: {fault['msg'].removeprefix('Value error, ')}"
+    return f"{file_of(place)}: {key}{shown}: {fault['msg'].removeprefix('Value error, ')}"

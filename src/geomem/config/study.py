@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from geomem.config.cluster import Resources
 from geomem.formats.cache_kinds import CacheKind
@@ -38,6 +38,13 @@ class Tracking(Strict):
 
 class Scale(Strict):
     """Everything that depends on the scale (`config/scales/<name>.yaml`)."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds are numbers from 0 on, none of them twice")
+        return seeds
 
     resolution: Positive = Field(description="pixels of the square frames")
     supersample: Positive = 1

@@ -24,7 +24,9 @@ def fit_basis(args: argparse.Namespace) -> None:
     teacher = _teacher(args, settings)
     store, plan = ClipStore(args.clips), Plan.read(args.plan)
     plan.check_against(store, args.plan)
-    write_basis(args.output, teacher, store, plan, settings.features)
+    inputs = {name: getattr(args, name) for name in ("plan", "clips", "weights")}
+    made_by = provenance("features", VERSION, settings, inputs)
+    write_basis(args.output, teacher, store, plan, settings.features, made_by=made_by)
 
 
 def cache(args: argparse.Namespace) -> None:

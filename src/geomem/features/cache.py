@@ -22,6 +22,7 @@ from geomem.formats import (
 )
 from geomem.formats.cache_kinds import CacheKind
 from geomem.formats.clip_sets import read_sets
+from geomem.formats.records import write_record
 from geomem.formats.teachers import read_basis
 from geomem.geometry.cameras import camera_centres, split_cameras
 from geomem.geometry.points import resize_nearest
@@ -88,9 +89,15 @@ def device_of(model: nn.Module) -> torch.device:
 
 @torch.no_grad()
 def write_basis(
-    path: Path, teacher: VGGT, store: ClipStore, plan: Plan, settings: Features
+    path: Path,
+    teacher: VGGT,
+    store: ClipStore,
+    plan: Plan,
+    settings: Features,
+    *,
+    made_by: Mapping[str, Any],
 ) -> None:
-    """Fit PCA and scale prior on the first windows of a plan and write them.
+    """Fit PCA and scale prior on the first windows of a plan and write them, and their record.
 
     The scale prior is the median of the metres that one unit of the teacher stands for: from true
     depth where the training clips have it, else from the cameras of windows that move.
@@ -122,11 +129,8 @@ def write_basis(
         "unit": ((sampled - mean) @ components).square().mean().sqrt(),
         "scale_prior": torch.tensor(scales).median(),
     }
-    write_tensors(
-        path,
-        fitted,
-        {"layer": settings.layer, "channels": settings.channels},
-    )
+    sha256 = write_tensors(path, fitted, {"layer": settings.layer, "channels": settings.channels})
+    write_record(path.with_suffix(".json"), made_by, {"sha256": sha256})
 
 
 def _scales_of_depth(predicted: Tensor, depth: Tensor) -> list[float]:

@@ -10,7 +10,7 @@ from geomem.formats.files import (
     atomic_directory,
     atomic_path,
     check_sha256,
-    read_json,
+    read_record,
     sha256_file,
 )
 from geomem.formats.records import write_record
@@ -51,6 +51,10 @@ def write_checkpoint(
     write_record(folder / "checkpoint.json", made_by, content)
 
 
+def _remedy(folder: Path) -> str:
+    return f"delete the folder {folder} and run the workflow again"
+
+
 def _drop_path(config: Path) -> None:
     # diffusers records where a model was loaded from, which differs from machine to machine
     content = json.loads(config.read_text(encoding="utf-8"))
@@ -64,9 +68,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: If the record or a weight file is missing or damaged.
     """
-    record = read_json(folder / "checkpoint.json")
+    record = read_record(folder / "checkpoint.json", "weights", "provenance")
     for name, expected in record["weights"].items():
-        check_sha256(folder / "model" / name / WEIGHTS, expected)
+        check_sha256(folder / "model" / name / WEIGHTS, expected, _remedy(folder))
     return record
 
 
@@ -84,8 +88,14 @@ def load_module(cls: Any, folder: Path, name: str) -> Any:
     path = folder / "model" / name
     for file in (path / WEIGHTS, path / "config.json"):
         if not file.is_file():
-            raise InputError(f"{file} is missing; run the training stage for it")
-    model = cls.from_config(cls.load_config(path))
+            raise InputError(f"{file} is missing; {_remedy(folder)}")
+    try:
+        model = cls.from_config(cls.load_config(path))
+    except (OSError, TypeError, ValueError) as error:
+        told = str(error).splitlines()[0]
+        raise InputError(
+            f"{path / 'config.json'} does not describe a network ({told}); {_remedy(folder)}"
+        ) from None
     check_keys(path / WEIGHTS, model)
     return cls.from_pretrained(path, low_cpu_mem_usage=False)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from geomem.canonical import canonical_json
 from geomem.errors import InputError
 from geomem.formats.files import atomic_directory, check_sha256, read_json, sha256_file
 
-REMEDY = "delete its folder and run the clips stage again"
 CLIP_ARRAYS = {"rgb": "uint8", "cam": "float32", "depth": "float16"}
+SUMS = "crc32.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +29,19 @@ class ClipInfo:
 
 
 class ClipStore:
-    """Clips of one split: `shard-*/rgb.npy, cam.npy[, depth.npy], index.json`, memory-mapped.
+    """Clips of one split: `shard-*/rgb.npy, cam.npy[, depth.npy], crc32.npy, index.json`,
+    memory-mapped. What is read is compared with its checksum, frame by frame.
 
     Frames are uint8 (T, H, W, 3), cameras float32 (T, 16) (normalised fx fy cx cy, then the 3x4
     world-to-camera matrix, OpenCV axes, row-major), depth float16 (T, H, W) planar z in metres,
     infinite where there is no surface.
     """
 
-    def __init__(self, directory: Path | str, *, verify: bool = False) -> None:
-        """Open a split; with `verify` every array's checksum is read and compared.
+    def __init__(self, directory: Path | str) -> None:
+        """Open a split.
 
         Raises:
-            InputError: If a shard is missing, truncated, of the wrong type or fails its checksum.
+            InputError: If a shard is missing, truncated or of the wrong type.
         """
         self.directory = Path(directory)
         shards = sorted(self.directory.glob("shard-*"))
@@ -54,11 +56,11 @@ class ClipStore:
                 raise InputError(f"{expected} is missing; run the clips stage for it")
             index = read_json(shard / "index.json")
             try:
-                self._arrays.append(_open_shard(shard, index, verify=verify))
+                self._arrays.append(_open_shard(shard, index))
                 self.clips += [ClipInfo(**clip) for clip in index["clips"]]
             except (KeyError, TypeError) as error:
                 raise InputError(
-                    f"{shard / 'index.json'} is no index of clips ({error!r}); {REMEDY}"
+                    f"{shard / 'index.json'} is no index of clips ({error!r}); {_remedy(shard)}"
                 ) from None
             self._place += [(number, row) for row in range(len(index["clips"]))]
 
@@ -79,8 +81,17 @@ class ClipStore:
         shard, row = self._place[clip]
         if name not in self._arrays[shard]:
             raise InputError(f"{self.directory} stores no {name}; this data set has none")
-        chosen = self._arrays[shard][name][row]
-        return np.ascontiguousarray(chosen[frames if isinstance(frames, slice) else list(frames)])
+        numbers = range(self.frames_per_clip)[frames] if isinstance(frames, slice) else list(frames)
+        chosen = np.ascontiguousarray(self._arrays[shard][name][row][numbers])
+        sums = self._arrays[shard]["crc32"][list(CLIP_ARRAYS).index(name), row]
+        for number, frame in zip(numbers, chosen, strict=True):
+            if crc32(frame.data) != sums[number]:
+                place = self.directory / f"shard-{shard:03d}"
+                raise InputError(
+                    f"{place / f'{name}.npy'}, clip {self.clips[clip].clip_id}, frame {number} "
+                    f"fails its checksum; {_remedy(place)}"
+                )
+        return chosen
 
     def rgb(self, clip: int, frames: Sequence[int] | slice = slice(None)) -> np.ndarray:
         """Return uint8 (T, H, W, 3)."""
@@ -95,24 +106,27 @@ class ClipStore:
         return self._rows("depth", clip, frames).astype(np.float32)
 
 
-def _open_shard(shard: Path, index: dict[str, Any], *, verify: bool) -> dict[str, np.ndarray]:
-    arrays = {}
+def _remedy(shard: Path) -> str:
+    return f"delete the folder {shard} and run the workflow again"
+
+
+def _open_shard(shard: Path, index: dict[str, Any]) -> dict[str, np.ndarray]:
+    arrays, remedy = {}, _remedy(shard)
     for name, expected in index["arrays"].items():
         path = shard / f"{name}.npy"
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
-            raise InputError(f"{path} is missing; {REMEDY}") from None
+            raise InputError(f"{path} is missing; {remedy}") from None
         except (ValueError, EOFError, OSError) as error:
-            raise InputError(f"{path} is truncated or no array ({error}); {REMEDY}") from None
+            raise InputError(f"{path} is truncated or no array ({error}); {remedy}") from None
         if list(array.shape) != expected["shape"] or str(array.dtype) != expected["dtype"]:
             raise InputError(
                 f"{path} is {array.dtype} {array.shape}, its index says {expected['dtype']} "
-                f"{tuple(expected['shape'])}; {REMEDY}"
+                f"{tuple(expected['shape'])}; {remedy}"
             )
-        if verify:
-            check_sha256(path, expected["sha256"])
         arrays[name] = array
+    check_sha256(shard / SUMS, index["arrays"]["crc32"]["sha256"], remedy)
     return arrays
 
 
@@ -142,9 +156,13 @@ def write_clip_shard(
     for name, array in arrays.items():
         if str(array.dtype) != CLIP_ARRAYS[name] or array.shape[:2] != (len(clips), rgb.shape[1]):
             raise ValueError(f"{name} is {array.dtype} {array.shape} for {len(clips)} clips")
+    sums = np.zeros((len(CLIP_ARRAYS), *rgb.shape[:2]), dtype=np.uint32)
+    for number, name in enumerate(CLIP_ARRAYS):
+        for place in np.ndindex(*rgb.shape[:2]) if name in arrays else ():
+            sums[number][place] = crc32(np.ascontiguousarray(arrays[name][place]).data)
     with atomic_directory(shard) as temporary:
         entries = {}
-        for name, array in arrays.items():
+        for name, array in (arrays | {"crc32": sums}).items():
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
             entries[name] = {
                 "shape": list(array.shape),

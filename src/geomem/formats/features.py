@@ -14,7 +14,7 @@ from geomem.canonical import digest
 from geomem.errors import InputError
 from geomem.formats.files import (
     check_sha256,
-    read_json,
+    read_record,
     read_tensors,
     sha256_file,
     write_tensors,
@@ -60,6 +60,11 @@ def write_feature_part(
     write_record(part, key, {"shards": shards})
 
 
+def _remedy(part: Path) -> str:
+    # the part is what the workflow looks at; it makes the shards that are gone or damaged
+    return f"delete {part} and run the workflow again"
+
+
 def _is_complete(path: Path, wanted: dict[str, Any]) -> bool:
     if not path.is_file():
         return False
@@ -85,14 +90,14 @@ class FeatureCache:
         plan_digest = sha256_file(plan_path)
         self._shards: list[tuple[int, int, Path]] = []
         for part in parts:
-            index = read_json(part)
+            index = read_record(part, "shards", "provenance")
             if index["provenance"]["inputs"]["plan"] != plan_digest:
-                raise InputError(
-                    f"{part} is for another plan than {plan_path}; delete it, run again"
-                )
+                raise InputError(f"{part} is for another plan than {plan_path}; {_remedy(part)}")
             for shard in index["shards"]:
                 path = self.directory / shard["file"]
-                check_sha256(path, shard["sha256"])
+                if not path.exists():
+                    raise InputError(f"{path} is missing; {_remedy(part)}")
+                check_sha256(path, shard["sha256"], _remedy(part))
                 self._shards.append((shard["start"], shard["stop"], path))
         self._load = lru_cache(maxsize=4)(lambda path: read_tensors(path)[0])
 

@@ -21,7 +21,7 @@ from geomem.canonical import canonical_json
 from geomem.errors import InputError
 
 # How numpy and safetensors tell of a full disk, since they drop or wrap the system's error
-FULL_DISK = ("requested and", "os error 28", "os error 122")
+FULL_DISK = ("requested and", "problem writing element", "os error 28", "os error 122")
 
 
 @contextlib.contextmanager
@@ -112,16 +112,44 @@ def read_json(path: Path | str) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        InputError: If the file is missing, truncated or not JSON.
+        InputError: If the file is missing, truncated, not JSON, or holds what is no number.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run the workflow to make it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of JSON, or of UTF-8
         raise InputError(
             f"{path} is not readable JSON ({error}); delete it and run the workflow again"
         ) from None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"it holds {name}")
+
+
+def read_record(path: Path | str, *names: str) -> dict[str, Any]:
+    """Return the content of a JSON file that has at least these names at its top.
+
+    Raises:
+        InputError: If it is missing, damaged, or of another shape.
+    """
+    content = read_json(path)
+    missing = [name for name in names if not isinstance(content, dict) or name not in content]
+    if missing:
+        raise InputError(
+            f"{path} has no {missing[0]!r} and so is no such record; delete it and run the "
+            "workflow again"
+        )
+    found: dict[str, Any] = content
+    return found
+
+
+def weights_remedy(path: Path) -> str:
+    """Return what to do about damaged weights: the repository has those below `weights/`."""
+    if "weights" in path.parts[:1]:
+        return f"bring it back with `git checkout -- {path}`"
+    return "delete it and run the workflow again"
 
 
 def sha256_file(path: Path | str) -> str:
@@ -133,13 +161,15 @@ def sha256_file(path: Path | str) -> str:
         raise InputError(f"{path} is missing; run the workflow to make it") from None
 
 
-def check_sha256(path: Path | str, expected: str) -> None:
-    """Raise InputError unless the file has the expected SHA-256."""
+def check_sha256(
+    path: Path | str, expected: str, remedy: str = "delete it and run the workflow again"
+) -> None:
+    """Raise InputError, which tells the remedy, unless the file has the expected SHA-256."""
     actual = sha256_file(path)
     if actual != expected:
         raise InputError(
             f"{path} fails its checksum (SHA-256 {actual[:12]}..., expected {expected[:12]}...); "
-            "delete it and run the workflow again"
+            f"{remedy}"
         )
 
 

@@ -85,6 +85,14 @@ class Plan:
                 f"{path} was drawn for other clips than {store.directory} holds "
                 f"({len(self.clip_ids)} against {len(present)}); delete the plan and run again"
             )
+        length = store.frames_per_clip
+        for number, window in enumerate(self.windows):
+            inside = 0 <= window.clip < len(present) and window.history <= length
+            if not (inside and min(window.frames) >= 0 and max(window.frames) < length):
+                raise InputError(
+                    f"{path}: window {number} asks for frames that {store.directory} does not "
+                    f"hold ({len(present)} clips of {length}); delete the plan and run again"
+                )
 
 
 class Frames(NamedTuple):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from geomem.errors import InputError
-from geomem.formats.files import check_sha256, read_tensors
+from geomem.formats.files import check_sha256, read_tensors, weights_remedy
 from geomem.memory.reconstruction import FeatureBasis
 from geomem.networks.dinov2 import load_dinov2
 from geomem.networks.vggt.layers import PatchEmbedder
@@ -37,7 +37,7 @@ def load_teacher(
         InputError: If the file is missing, damaged or for other sizes.
     """
     if sha256:
-        check_sha256(weights, sha256)
+        check_sha256(weights, sha256, weights_remedy(weights))
     try:
         teacher = load_vggt(weights, teacher_config(architecture)).requires_grad_(False)
     except ValueError as error:
@@ -58,7 +58,7 @@ def load_image_teacher(weights: Path, *, sha256: str, **sizes: Any) -> PatchEmbe
         InputError: If the file is missing, damaged or for other sizes.
     """
     if sha256:
-        check_sha256(weights, sha256)
+        check_sha256(weights, sha256, weights_remedy(weights))
     try:
         return load_dinov2(weights, **sizes)
     except ValueError as error:

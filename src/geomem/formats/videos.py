@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.formats.files import atomic_path, check_sha256, read_json, sha256_file
+from geomem.formats.files import atomic_path, check_sha256, read_record, sha256_file
 from geomem.formats.records import write_record
 
 
@@ -48,6 +48,6 @@ def write_videos(
 
 def read_videos(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the frames uint8 (N, T, H, W, 3) and the record, after comparing the checksum."""
-    record = read_json(folder / "rollout.json")
+    record = read_record(folder / "rollout.json", "sha256", "provenance")
     check_sha256(folder / "rgb.npy", record["sha256"])
     return load_array(folder / "rgb.npy"), record

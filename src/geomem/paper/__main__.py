@@ -8,7 +8,7 @@ from typing import Any
 from geomem.canonical import digest
 from geomem.errors import InputError
 from geomem.formats import atomic_path, read_json, sha256_file, write_json
-from geomem.formats.records import read_provenance
+from geomem.formats.records import provenance, read_provenance, write_record
 from geomem.jobs import checked, job_parser, job_settings, run_command
 from geomem.paper.version import VERSION
 
@@ -20,19 +20,20 @@ def table(args: argparse.Namespace) -> None:
     settings = checked(jobs.table(args.name), args)
     from geomem.paper.collect import Scores
     from geomem.paper.results import score_table
+    from geomem.paper.tables import TEMPLATE
 
     with args.published.open(encoding="utf-8", newline="") as file:
         published = list(csv.DictReader(file))
-    made, origin = score_table(
-        args.name, settings, Scores(args.scores), args.checkpoints, published=published
-    )
-    _write_table(args, made, origin)
+    made, origin = score_table(args.name, settings, Scores(args.scores), published=published)
+    inputs = {"scores": args.scores, "published": args.published, "template": TEMPLATE}
+    _write_table(args, made, origin, provenance("paper", VERSION, settings, inputs))
 
 
 def teacher_table(args: argparse.Namespace) -> None:
     """Render the table of the teacher's errors as CSV and LaTeX."""
     settings = checked(job_settings(args).teacher_table(), args)
     from geomem.paper.results import teacher_table as build
+    from geomem.paper.tables import TEMPLATE
 
     made_by = read_provenance(args.metrics)
     source = {
@@ -42,8 +43,9 @@ def teacher_table(args: argparse.Namespace) -> None:
         "settings": digest(made_by["settings"]),
         "version": made_by["version"],
     }
-    origin = {"settings": settings.digest, "metrics": source}
-    _write_table(args, build(settings, read_json(args.metrics)), origin)
+    inputs = {"metrics": args.metrics, "template": TEMPLATE}
+    made = build(settings, read_json(args.metrics))
+    _write_table(args, made, {"metrics": source}, provenance("paper", VERSION, settings, inputs))
 
 
 def analysis_tables(args: argparse.Namespace) -> None:
@@ -54,10 +56,12 @@ def analysis_tables(args: argparse.Namespace) -> None:
     settings = checked(jobs.analysis_table(), args)
     from geomem.paper.analysis import Analyses
     from geomem.paper.analysis import analysis_tables as build
+    from geomem.paper.tables import TEMPLATE
 
     (probes, decoded), origin = build(settings, Analyses(args.analyses))
     _write_texts(decoded, args.decoding_csv, args.decoding_tex)
-    _write_table(args, probes, origin)
+    inputs = {"analyses": args.analyses, "template": TEMPLATE}
+    _write_table(args, probes, origin, provenance("paper", VERSION, settings, inputs))
 
 
 def figure(args: argparse.Namespace) -> None:
@@ -78,20 +82,21 @@ def figure(args: argparse.Namespace) -> None:
 
         show = {"probes": probe_curves, "clouds": clouds}[kind]
         drawn, origin = show(settings, Analyses(args.analyses))
+        inputs = {"analyses": args.analyses}
     elif kind in ("strip", "revisits"):
         if not (args.rollouts and args.clips):
             raise InputError(f"{args.name} shows videos: give --rollouts and --clips")
         draw = {"strip": strip, "revisits": revisits}[kind]
         drawn, origin = draw(settings, args.rollouts, args.clips)
+        inputs = _of_videos(args)
     else:
-        if not (args.scores and args.checkpoints):
-            raise InputError(f"{args.name} shows scores: give --scores and --checkpoints")
-        drawn, origin = frame_curves(
-            settings, Scores(args.scores), args.checkpoints, scale=jobs.config.scale
-        )
+        if not args.scores:
+            raise InputError(f"{args.name} shows scores: give --scores")
+        drawn, origin = frame_curves(settings, Scores(args.scores))
+        inputs = {"scores": args.scores}
     save_figure(drawn, args.pdf)
     save_figure(drawn, args.png)
-    write_json(args.provenance, {**origin, "version": VERSION})
+    write_record(args.provenance, provenance("paper", VERSION, settings, inputs), origin)
 
 
 def video(args: argparse.Namespace) -> None:
@@ -103,14 +108,23 @@ def video(args: argparse.Namespace) -> None:
 
     frames, origin = film(settings, args.rollouts, args.clips)
     write_mp4(args.mp4, frames, rate=settings.video.rate)
-    write_json(args.provenance, {**origin, "version": VERSION})
+    made_by = provenance("paper", VERSION, settings, _of_videos(args))
+    write_record(args.provenance, made_by, origin)
+
+
+def _of_videos(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what stands for the videos that a job shows."""
+    return {"clips": args.clips, "rollouts": [path / "rollout.json" for path in args.rollouts]}
 
 
 def pdf(args: argparse.Namespace) -> None:
     """Compile the paper."""
+    settings = checked(job_settings(args).paper(), args)
     from geomem.paper.latex import compile_paper
 
+    made_by = provenance("paper", VERSION, settings, {"made_of": args.made_of})
     compile_paper(args.source, args.output, results=args.results)
+    write_record(args.provenance, made_by, {})
 
 
 def facts(args: argparse.Namespace) -> None:
@@ -120,6 +134,7 @@ def facts(args: argparse.Namespace) -> None:
 
     with atomic_path(args.output) as temporary:
         temporary.write_text(facts_latex(settings), encoding="utf-8")
+    write_record(args.provenance, provenance("paper", VERSION, settings, {}), {})
 
 
 def _choose(group: str, name: str, choices: dict[str, Any]) -> None:
@@ -135,12 +150,14 @@ def _write_texts(made: Any, csv_path: Path, tex_path: Path) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
-def _write_table(args: argparse.Namespace, made: Any, origin: dict[str, Any]) -> None:
+def _write_table(
+    args: argparse.Namespace, made: Any, origin: dict[str, Any], made_by: dict[str, Any]
+) -> None:
     from geomem.paper.tables import table_values
 
     _write_texts(made, args.csv, args.tex)
     write_json(args.values, table_values(made))
-    write_json(args.provenance, {**origin, "version": VERSION})
+    write_record(args.provenance, made_by, origin)
 
 
 def main() -> None:
@@ -150,13 +167,13 @@ def main() -> None:
 
     command = job_parser(commands.add_parser("table", help=table.__doc__))
     command.add_argument("name", help="a table of config/experiments.yaml")
-    _score_arguments(command, required=True)
+    command.add_argument("--scores", type=Path, nargs="+", required=True, help="score files")
     command.add_argument("--published", type=Path, required=True, help="published numbers, CSV")
     _table_outputs(command)
     command.set_defaults(command=table)
 
     command = job_parser(commands.add_parser("teacher-table", help=teacher_table.__doc__))
-    command.add_argument("metrics", type=Path, help="teacher_metrics.json")
+    command.add_argument("--metrics", type=Path, required=True, help="of the teacher")
     _table_outputs(command)
     command.set_defaults(command=teacher_table)
 
@@ -169,7 +186,7 @@ def main() -> None:
 
     command = job_parser(commands.add_parser("figure", help=figure.__doc__))
     command.add_argument("name", help="a figure of config/experiments.yaml")
-    _score_arguments(command, required=False)
+    command.add_argument("--scores", type=Path, nargs="+", help="score files")
     command.add_argument("--rollouts", type=Path, nargs="+", help="folders of the shown videos")
     command.add_argument("--clips", type=Path, help="directory of their split")
     command.add_argument("--analyses", type=Path, nargs="+", help="records of the analysis")
@@ -190,25 +207,19 @@ def main() -> None:
 
     command = job_parser(commands.add_parser("facts", help=facts.__doc__))
     command.add_argument("output", type=Path, help="LaTeX file to write")
+    command.add_argument("--provenance", type=Path, required=True)
     command.set_defaults(command=facts)
 
-    command = commands.add_parser("pdf", help=pdf.__doc__)
+    command = job_parser(commands.add_parser("pdf", help=pdf.__doc__))
     command.add_argument("output", type=Path, help="PDF to write")
+    command.add_argument(
+        "--made-of", type=Path, nargs="+", required=True, help="all files that it is made of"
+    )
+    command.add_argument("--provenance", type=Path, required=True)
     command.add_argument("--source", type=Path, default=Path("paper/main.tex"))
     command.add_argument("--results", type=Path, required=True, help="results/<scale>")
     command.set_defaults(command=pdf)
     run_command(parser)
-
-
-def _score_arguments(command: argparse.ArgumentParser, *, required: bool) -> None:
-    command.add_argument("--scores", type=Path, nargs="+", required=required, help="score files")
-    command.add_argument(
-        "--checkpoints",
-        type=Path,
-        nargs="+",
-        required=required,
-        help="checkpoint.json of every run behind the scores",
-    )
 
 
 def _table_outputs(command: argparse.ArgumentParser) -> None:

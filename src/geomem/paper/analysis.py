@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.formats import read_json, read_tensors, sha256_file
+from geomem.formats import read_record, read_tensors, sha256_file
 from geomem.paper.collect import Array, clip_interval
 from geomem.paper.results import cell_of, interval_note, sentences, stands_in
 from geomem.paper.tables import Cell, Column, Row, Table
@@ -52,7 +52,7 @@ class Analyses:
         self._records: dict[tuple[str, int] | None, Found] = {}
         self._places: dict[tuple[str, int] | None, Path] = {}
         for path in map(Path, self.paths):
-            record = read_json(path)
+            record = read_record(path, "clips", "provenance")
             key = (record["variant"], record["seed"]) if "variant" in record else None
             self._records[key], self._places[key] = record, path
         if None not in self._records:
@@ -133,7 +133,7 @@ def analysis_tables(
         InputError: If a record is missing.
     """
     both = _probe_table(settings, analyses), _decoding_table(settings, analyses)
-    return both, {"settings": settings.digest, "analyses": analyses.paths}
+    return both, {"analyses": analyses.paths}
 
 
 def _probe_table(settings: AnalysisTableJob, analyses: Analyses) -> Table:

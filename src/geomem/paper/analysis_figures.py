@@ -35,7 +35,7 @@ def probe_curves(settings: FigureJob, analyses: Analyses) -> tuple[Figure, dict[
         for key, label in metrics.items()
     ]  # fmt: skip
     figure = panels_figure(panels, x_label="layer or state", legend_columns=4)
-    return figure, {"settings": settings.digest, "analyses": analyses.paths}
+    return figure, {"analyses": analyses.paths}
 
 
 def _layers(settings: FigureJob, analyses: Analyses, metric: str) -> dict[str, CurveBand]:
@@ -104,7 +104,7 @@ def clouds(settings: FigureJob, analyses: Analyses) -> tuple[Figure, dict[str, A
         shown[f"{row.label}\n({WAYS[way]})".replace(", ", ",\n")] = _cloud(found, way)
     assert settings.analysis is not None
     clip = analyses.teacher["clips"][settings.analysis.shown_clip]
-    record = {"settings": settings.digest, "analyses": analyses.paths, "clip": clip}
+    record = {"analyses": analyses.paths, "clip": clip}
     return cloud_figure(shown), record
 
 

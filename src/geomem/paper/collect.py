@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from geomem.canonical import digest
 from geomem.errors import InputError
-from geomem.formats import read_json, sha256_file
-from geomem.formats.records import read_provenance
-from geomem.formats.runs import run_tag
+from geomem.formats import read_record, sha256_file
 from geomem.metrics.registry import NetworkName, family_of
 from geomem.statistics import Interval, mean_interval, set_interval
 
@@ -58,6 +56,11 @@ class ScoreRun:
         return None if file is None else file.content[kind][metric]
 
 
+def read_scores(path: Path) -> Found:
+    """Return a score file; InputError if it is damaged or something else."""
+    return read_record(path, "variant", "seed", "protocol", "family", "clips", "provenance")
+
+
 class Scores:
     """Score files by variant, protocol and seed."""
 
@@ -72,7 +75,7 @@ class Scores:
         self._files: dict[tuple[str, str, int], dict[str, ScoreFile]] = {}
         self._first: dict[tuple[str, str], ScoreFile] = {}
         for path in paths:
-            content = read_json(path)
+            content = read_scores(path)
             file = ScoreFile(path=path.as_posix(), sha256=sha256_file(path), content=content)
             own, family = self._files.setdefault(_run_of(content), {}), content["family"]
             if family in own:
@@ -167,58 +170,26 @@ def frame_curve(runs: Sequence[ScoreRun], metric: str) -> tuple[NDArray[np.int64
     return (known, values[..., known]) if len(known) else None
 
 
-def trace(
-    files: Iterable[ScoreFile], checkpoints: Iterable[Path], *, scale: str
-) -> dict[str, dict[str, Any]]:
-    """Return where numbers come from: `scores` by path and `runs` by MLflow tag.
-
-    Args:
-        files: The score files used.
-        checkpoints: `checkpoint.json` of every run behind them.
-        scale: Name of the scale, part of the tag.
-
-    Raises:
-        InputError: If a score was computed with a checkpoint that is not among those given.
-    """
-    known = {sha256_file(path): path for path in checkpoints}
+def trace(files: Iterable[ScoreFile]) -> dict[str, dict[str, Any]]:
+    """Return where numbers come from: `scores` by path and `runs` by MLflow tag."""
     scores: dict[str, Any] = {}
     runs: dict[str, Any] = {}
     for file in files:
-        content, made_by = file.content, file.content["provenance"]
-        sha256 = content["rollout"]["checkpoint"]
-        made = {
+        made_by, rollout = file.content["provenance"], file.content["rollout"]
+        scores[file.path] = {
             "sha256": file.sha256,
             "version": made_by["version"],
             "settings": digest(made_by["settings"]),
             "rollout": {
                 "sha256": made_by["inputs"]["rollout"],
-                "version": content["rollout"]["version"],
-                "settings": content["rollout"]["settings"],
+                "version": rollout["version"],
+                "settings": rollout["settings"],
             },
             "clips": made_by["inputs"]["clips"],
         }
-        if sha256 is None:  # a floor
-            scores[file.path] = made
-            continue
-        if sha256 not in known:
-            raise InputError(
-                f"{file.path} scores a checkpoint that is not there any more; run the rollouts "
-                f"and scores of {content['variant']} again"
-            )
-        # of the variant that was trained, where a row generates with another's weights
-        trained = read_json(known[sha256])
-        tag = run_tag(scale, trained["variant"], trained["seed"], sha256)
-        runs[tag] = _run(known[sha256], sha256)
-        scores[file.path] = {**made, "run": tag}
+        if run := rollout["run"]:  # a floor has none
+            told = dict(run)
+            # of the variant that was trained, where a row generates with another's weights
+            scores[file.path]["run"] = tag = told.pop("tag")
+            runs[tag] = told
     return {"scores": scores, "runs": runs}
-
-
-def _run(path: Path, sha256: str) -> dict[str, Any]:
-    record, made_by = read_json(path), read_provenance(path)
-    return {
-        "checkpoint": {"path": path.as_posix(), "sha256": sha256},
-        "weights": record["weights"],
-        "inputs": made_by["inputs"],
-        "settings": digest(made_by["settings"]),
-        "version": made_by["version"],
-    }

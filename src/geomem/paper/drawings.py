@@ -62,7 +62,7 @@ def strip(
         number for part in parts for number in np.linspace(*part).round().astype(int).tolist()
     ]
     figure = qualitative_strip(rows, frames=numbers, context=context)
-    return figure, {"settings": settings.digest, **record, "frames": numbers}
+    return figure, {**record, "frames": numbers}
 
 
 def revisits(
@@ -89,7 +89,7 @@ def revisits(
     pairs = [(first, _revisit_of(first, cameras)) for first in firsts]
     context = settings.contexts[chosen.protocol]
     figure = revisit_figure(rows, pairs=pairs, context=context)
-    return figure, {"settings": settings.digest, **record, "pairs": pairs}
+    return figure, {**record, "pairs": pairs}
 
 
 def _revisit_of(first: int, cameras: NDArray[np.float32]) -> int:
@@ -174,19 +174,15 @@ def _psnrs(rgb: Frames, store: ClipStore, context: int) -> Array:
     )
 
 
-def frame_curves(
-    settings: FigureJob, scores: Scores, checkpoints: Iterable[Path], *, scale: str
-) -> tuple[Figure, dict[str, Any]]:
+def frame_curves(settings: FigureJob, scores: Scores) -> tuple[Figure, dict[str, Any]]:
     """Return the chosen metrics by frame with 95 % intervals, and where they come from.
 
     Args:
         settings: Of the job, for curves.
         scores: At least the score files of its rows, protocols and seeds.
-        checkpoints: `checkpoint.json` of every run behind them.
-        scale: Name of the scale.
 
     Raises:
-        InputError: If a score file or checkpoint is missing.
+        InputError: If a score file is missing.
     """
     chosen = settings.figure
     assert isinstance(chosen, CurvesFigure)
@@ -204,7 +200,7 @@ def frame_curves(
         for file in run.files
     ]
     figure = panels_figure(drawn, x_label="frame")
-    return figure, {"settings": settings.digest, **trace(used, checkpoints, scale=scale)}
+    return figure, trace(used)
 
 
 def _panel(settings: FigureJob, scores: Scores, protocol: str, metric: str) -> Panel:

@@ -47,7 +47,7 @@ def film(
         shown.append(rows)
         records.append(record)
     named = [record["clip"] for record in records]
-    made_of = {"settings": settings.digest, **records[0], "clip": named}
+    made_of = {**records[0], "clip": named}
     return sheet(shown, context=settings.context), made_of
 
 

@@ -1,9 +1,8 @@
 """Tables of the paper, built from scores."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from geomem.errors import InputError
@@ -50,7 +49,6 @@ def score_table(
     name: str,
     settings: TableJob,
     scores: Scores,
-    checkpoints: Iterable[Path],
     *,
     published: Sequence[Mapping[str, str]] = (),
 ) -> tuple[Table, dict[str, Any]]:
@@ -60,12 +58,11 @@ def score_table(
         name: Of the table; names its LaTeX label.
         settings: Of the job.
         scores: At least the score files of the rows, columns and seeds.
-        checkpoints: `checkpoint.json` of every run behind them.
         published: Numbers of the literature: `source`, `dataset`, `frames`, `method`, `metric`,
             `value`; for columns that ask for them.
 
     Raises:
-        InputError: If a score file or checkpoint is missing, or a published number is not unique.
+        InputError: If a score file is missing, or a published number is not unique.
     """
     chosen = settings.table
     tests = _tests(settings, scores)
@@ -94,8 +91,7 @@ def score_table(
         ],
         wide=True,
     )
-    traced = trace(used.values(), checkpoints, scale=settings.scale)
-    return table, {"settings": settings.digest, "cells": origin, **traced}
+    return table, {"cells": origin, **trace(used.values())}
 
 
 def _row(

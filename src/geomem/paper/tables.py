@@ -16,6 +16,7 @@ import pandas as pd
 
 Direction = Literal["up", "down", "none"]
 MISSING = "--"
+TEMPLATE = Path(__file__).parent / "templates/table.tex.j2"
 _ARROWS = {"up": r"\,$\uparrow$", "down": r"\,$\downarrow$", "none": ""}
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -195,7 +196,7 @@ def table_latex(table: Table) -> str:
     Where the table is wider than the text it is scaled down to it.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         block_start_string="<%",
         block_end_string="%>",
         variable_start_string="<<",
@@ -208,7 +209,7 @@ def table_latex(table: Table) -> str:
         autoescape=False,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("table.tex.j2").render(
+    return environment.get_template(TEMPLATE.name).render(
         environment="table*" if table.wide else "table",
         label=table.label,
         caption=escape_latex(table.caption),

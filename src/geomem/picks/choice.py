@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geomem.errors import InputError
-from geomem.formats import atomic_directory, atomic_path, read_checkpoint, read_json
+from geomem.formats import atomic_directory, atomic_path, read_checkpoint, read_json, read_record
 from geomem.formats.records import provenance, write_record
 from geomem.settings.jobs import PickCriterion, PickJob
 from geomem.statistics import Array, mean_interval, paired_differences
@@ -85,7 +85,8 @@ def choose(paths: Iterable[Path], settings: PickJob) -> dict[str, Any]:
     """
     if len(settings.among) == 1:
         return {"picked": settings.among[0], "reason": "the only candidate at this scale"}
-    files = sorted(((p, read_json(p)) for p in paths), key=lambda file: int(file[1]["seed"]))
+    read = [(path, read_record(path, "variant", "seed", "clips")) for path in paths]
+    files = sorted(read, key=lambda file: int(file[1]["seed"]))
     values: dict[str, dict[str, Array]] = {}
     units: dict[str, list[Any]] = {}
     for name in settings.among:

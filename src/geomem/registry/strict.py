@@ -17,7 +17,7 @@ class Strict(BaseModel):
     job is made again when they change.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def recorded(self) -> dict[str, Any]:
         """Return plain JSON values, as records keep them."""

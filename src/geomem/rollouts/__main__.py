@@ -6,6 +6,7 @@ from pathlib import Path
 
 from geomem.formats import exclusive, write_videos
 from geomem.formats.records import provenance
+from geomem.formats.runs import trained_run
 from geomem.jobs import checked, device_parser, job_device, job_settings, progress, run_command
 from geomem.rollouts.version import VERSION
 
@@ -37,6 +38,7 @@ def generate(args: argparse.Namespace) -> None:
             "protocol": args.protocol,
             "clips": [clip.clip_id for clip in ClipStore(args.clips).clips],
             "coverage": coverage,
+            "run": args.checkpoint and trained_run(args.checkpoint, jobs.config.scale),
         }
         inputs = {"clips": args.clips, **made_of}
         write_videos(args.output, rgb, provenance("rollouts", VERSION, settings, inputs), content)

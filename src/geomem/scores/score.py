@@ -70,7 +70,7 @@ def score_videos(
         "rollout": {
             "version": made_by["version"],
             "settings": digest(made_by["settings"]),
-            "checkpoint": made_by["inputs"].get("checkpoint"),
+            "run": record["run"],
         },
     }
 

@@ -336,6 +336,12 @@ class VideoJob(Strict):
     context: Positive
 
 
+class PaperJob(Strict):
+    """Compiles the paper from what a scale has made."""
+
+    scale: str
+
+
 class FactsJob(Strict):
     """States what the paper's text says of a scale."""
 

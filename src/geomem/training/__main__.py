@@ -9,6 +9,7 @@ from pathlib import Path
 
 from geomem.errors import InputError
 from geomem.formats import check_sha256, exclusive, read_checkpoint, write_checkpoint
+from geomem.formats.files import weights_remedy
 from geomem.formats.records import provenance
 from geomem.formats.spools import SPOOL, Spool, spool_header
 from geomem.jobs import (
@@ -95,7 +96,7 @@ def import_weights(args: argparse.Namespace) -> None:
     """Bring weights that are there already, tracked or published, into a checkpoint."""
     settings = checked(job_settings(args).imported(args.variant), args)
     if settings.sha256:
-        check_sha256(args.weights, settings.sha256)
+        check_sha256(args.weights, settings.sha256, weights_remedy(args.weights))
     method = settings.method
     modules = method.spec.read_public(method.settings, args.weights)
     made_by = provenance("training", VERSION, settings, {"weights": args.weights})

@@ -27,4 +27,9 @@ class UViTSettings(Strict):
             raise ValueError(f"block_types and block_dropouts need {levels} entries each")
         if len(self.num_updown_blocks) != levels - 1:
             raise ValueError(f"num_updown_blocks needs {levels - 1} entries")
+        kinds = zip(self.channels, self.block_types, strict=True)
+        attending = [width for width, kind in kinds if kind == "TransformerBlock"]
+        odd = [width for width in attending if width % (2 * self.num_heads)]
+        if odd:
+            raise ValueError(f"{odd[0]} channels do not split into {self.num_heads} even heads")
         return self
