@@ -547,8 +547,8 @@ class Dag:
         there = {path.relative_to(root) for p in patterns for path in root.glob(str(p))}
         videos = {self.layout.provenance(name) for name in self.config.videos}
         own = self.layout.provenance("paper")
-        made_of = sorted((there | {job.record for job in asked}) - videos - {own})
-        job = self._shows("paper", self.settings.paper(), self.layout.paper, made_of=made_of)
+        files = sorted((there | {job.record for job in asked}) - videos - {own})
+        job = self._shows("paper", self.settings.paper(), self.layout.paper, files=files)
         # LaTeX reads the files that those records tell of
         read = [path for made in asked for path in made.outputs if path.suffix in (".tex", ".pdf")]
         return replace(job, beside={"shown": read})

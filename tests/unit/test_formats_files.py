@@ -173,6 +173,26 @@ def test_videos_that_are_damaged_are_told(tmp_path: Path) -> None:
     told(lambda: load_array(path), str(path), "truncated", "delete it")
 
 
+def test_what_a_killed_writer_left_goes_with_the_next_one_of_the_same_path(tmp_path: Path) -> None:
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    for kind, name in (("atomic_directory", "model"), ("atomic_path", "rgb.npy")):
+        writer = (
+            f"import sys\nfrom geomem.formats import {kind}\n"
+            f"with {kind}(sys.argv[1] + '/{name}') as made:\n"
+            f"    if made.is_dir(): (made / 'half').touch()\n    {kill}\n"
+        )
+        subprocess.run([sys.executable, "-c", writer, str(tmp_path)], check=False)
+    left = {path.name.rsplit(".", 2)[0] for path in tmp_path.iterdir()}
+    assert left == {"", ".rgb.npy"}, left
+    other = tmp_path / ".model.json.abcdefgh.json"  # of another path
+    other.touch()
+    with atomic_directory(tmp_path / "model") as made:
+        (made / "whole").touch()
+    with atomic_path(tmp_path / "rgb.npy") as made:
+        made.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "rgb.npy", other.name}
+
+
 def test_a_directory_is_for_one_run_alone(tmp_path: Path) -> None:
     enter = (
         "import sys\nfrom geomem.formats import exclusive, InputError\n"

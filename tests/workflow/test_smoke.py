@@ -232,6 +232,25 @@ class TestSmoke:
         scale.write_text(before)
         assert planned(finished) == {}
 
+    def test_cleaned_data_are_made_again_only_for_what_needs_them(
+        self, finished: Path, tmp_path: Path
+    ) -> None:
+        gone = (".snakemake", "data/smoke/clips", "data/smoke/features")
+        for name in gone:
+            (finished / name).rename(tmp_path / Path(name).name)
+        assert planned(finished) == {}
+        experiments = finished / "config/experiments.yaml"
+        before = experiments.read_text()
+        edit_yaml(experiments, figures__qualitative__frames=8)
+        drawn = {"draw_figure": 1, "publish_figure": 1, "build_paper": 1, "publish_paper": 1}
+        assert planned(finished) == {"make_clips": 1, **drawn}
+        experiments.write_text(before)
+        told = run(finished, "snakemake", "-n")  # the reasons of an edit are gone with it
+        assert "outdated" not in told.stdout + told.stderr
+        shutil.rmtree(finished / ".snakemake")
+        for name in gone:
+            (tmp_path / Path(name).name).rename(finished / name)
+
     def test_dvc_repro_computes_nothing_again(self, finished: Path) -> None:
         before = results_of(finished)
         checkpoint = finished / "results/smoke/checkpoints/base/seed0/checkpoint.json"
@@ -266,7 +285,10 @@ class TestSmoke:
         )
         told = run(clone, "geomem", "verify", "--main-job", check=False)
         assert "tables/ablation_table2.csv was made with other settings" in told.stderr
-        shutil.rmtree(clone / ".snakemake")
+        assert planned(clone, "results/ablation_table2.tex") == {
+            "render_table": 1,
+            "publish_table": 1,
+        }
         run(clone, "dvc", "repro")
         assert "Another caption." in (clone / "results/ablation_table2.tex").read_text()
         made = {path.parent.name for path in (clone / "logs").rglob("*.log")}

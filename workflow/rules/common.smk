@@ -15,7 +15,7 @@ from tempfile import mkstemp
 from snakemake.exceptions import WorkflowError
 
 from geomem import slurm
-from geomem.commands.tracking import store_uri
+from geomem.commands.tracking import scores_there, store_uri
 from geomem.commands.verification import State
 from geomem.config import REQUESTED, Config, configured_scale, launcher, load_cluster, load_config
 from geomem.dag import Dag
@@ -315,6 +315,15 @@ def to_copy(*products):
         return [*made, OUTDATED] if any(map(STATE.copied, copies)) else []
 
     return sources
+
+
+def to_mirror(wildcards):
+    """The scores that are mirrored into MLflow; none where those that are there are in it already."""
+    scores, mirror = GRAPH.scores_of(SCORES), Path(MIRROR)
+    good = mirror.exists() and asks_state() and all(map(STATE.good, scores))
+    if good and read_json(mirror).get("scores") == scores_there(CONFIG, Path()):
+        return []
+    return names(scores)
 
 
 # Jobs that a killed run has left in Slurm end before the GRAPH is built, which then has their results.

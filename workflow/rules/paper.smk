@@ -257,7 +257,7 @@ rule publish_paper:
 
 rule mirror_runs:
     input:
-        scores=names(GRAPH.scores_of(SCORES)),
+        to_mirror,
     output:
         runs=MIRROR,
     log:
@@ -270,7 +270,7 @@ rule mirror_runs:
         mem_mb=1000,
         runtime=30,  # minutes
     params:
-        job=JOB,
+        job=JOB + " --main-job" * MAIN_JOB,
         tracking=[STORE, CONFIG.tracking.experiment],
     shell:
         "geomem mirror {output.runs:q} {params.job} > {log:q} 2>&1"

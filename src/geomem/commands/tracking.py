@@ -18,8 +18,10 @@ from typing import Any
 
 from geomem.commands.tracking_store import Store
 from geomem.config import Config
+from geomem.dag import Dag
 from geomem.errors import InputError
 from geomem.formats import exclusive, read_json, sha256_file, write_json
+from geomem.formats.records import checksum
 from geomem.formats.spools import SPOOL
 from geomem.jobs import job_config, job_parser
 from geomem.layout import Layout
@@ -120,14 +122,20 @@ def pending_line(config: Config, outcome: Outcome) -> str:
     )
 
 
+def scores_there(config: Config, root: Path) -> str:
+    """Return the checksum of all scores that a configuration asks for and that are there."""
+    paths = [root / path for path in Dag(config).scores_of(config.scores())]
+    return checksum([path for path in paths if path.exists()])
+
+
 def mirror(args: argparse.Namespace) -> None:
     """Mirror the runs that are here into MLflow; a store out of reach is told, and no failure."""
     config, root = job_config(args), Path(args.root)
     outcome = upload(config, root, finished=finished_runs(root, config.scale))
     if outcome.pending:
         print(f"warning: {pending_line(config, outcome)}", file=sys.stderr)
-    found = {"runs": outcome.runs, "pending": outcome.pending}
-    write_json(args.output, {"uri": store_uri(config), **found})
+    found = {"runs": outcome.runs, "pending": outcome.pending, "uri": store_uri(config)}
+    write_json(args.output, {**found, "scores": scores_there(config, root)})
 
 
 def upload_all(args: argparse.Namespace) -> None:
@@ -194,6 +202,7 @@ def add_commands(commands: Any) -> None:
     """Add `mirror` and `track` to the `geomem` command."""
     command = job_parser(commands.add_parser("mirror", help=mirror.__doc__))
     command.add_argument("output", type=Path, help="list of the mirrored runs to write")
+    command.add_argument("--main-job", action="store_true", help="only its runs were made")
     command.set_defaults(command=mirror)
     track = commands.add_parser("track", help="MLflow: upload runs, follow jobs, run a server")
     below = track.add_subparsers(required=True, metavar="command")

@@ -44,7 +44,8 @@ class State:
 
     @cached_property
     def _makers(self) -> dict[Path, Job]:
-        return {path: job for jobs in self.dag.stages() for job in jobs for path in job.outputs}
+        groups = [*self.dag.stages(), [self.dag.paper(self.root)]]
+        return {path: job for jobs in groups for job in jobs for path in job.outputs}
 
     def recipe(self, job: Job) -> str | None:
         """Return the recipe that a job's result should have, None if that cannot be known yet."""
@@ -144,6 +145,10 @@ class State:
             return f"{record} was adopted from another {source}"
         return None
 
+    def good(self, path: Path) -> bool:
+        """Return whether a file that a job makes is there and good."""
+        return self.fault(self._makers[path]) is None
+
     def copied(self, copy: Path) -> str | None:
         """Return what is wrong with a copy of a product in one line, or None if it is good."""
         source = self.dag.copies()[copy]
@@ -151,7 +156,7 @@ class State:
         if not path.exists():
             return f"{path} is missing"
         if not origin.exists():
-            return None
+            return f"{path} is a copy of {origin}, which is missing"
         maker = self._makers.get(source)
         if path.read_bytes() != origin.read_bytes() or (maker and self.fault(maker)):
             return f"{path} is no copy of a good {origin}"

@@ -122,7 +122,7 @@ def pdf(args: argparse.Namespace) -> None:
     settings = checked(job_settings(args).paper(), args)
     from geomem.paper.latex import compile_paper
 
-    made_by = provenance("paper", VERSION, settings, {"made_of": args.made_of})
+    made_by = provenance("paper", VERSION, settings, {"files": args.files})
     compile_paper(args.source, args.output, results=args.results)
     write_record(args.provenance, made_by, {})
 
@@ -213,7 +213,7 @@ def main() -> None:
     command = job_parser(commands.add_parser("pdf", help=pdf.__doc__))
     command.add_argument("output", type=Path, help="PDF to write")
     command.add_argument(
-        "--made-of", type=Path, nargs="+", required=True, help="all files that it is made of"
+        "--files", type=Path, nargs="+", required=True, help="all files that it is made of"
     )
     command.add_argument("--provenance", type=Path, required=True)
     command.add_argument("--source", type=Path, default=Path("paper/main.tex"))
