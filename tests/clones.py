@@ -57,3 +57,15 @@ def jobs_in(output: str) -> dict[str, int]:
     table = output.split("Job stats:")[1]
     jobs = re.findall(r"^([a-z_]+) +(\d+)$", table, flags=re.MULTILINE)
     return {name: int(count) for name, count in jobs if name not in ("all", "total")}
+
+
+def commit(project: Path) -> None:
+    """Commit what is added to a project's index."""
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.invalid")
+    run(project, "git", *identity, "commit", "-qm", "state", "--allow-empty")
+
+
+def results_of(project: Path) -> dict[str, bytes]:
+    """Return the bytes of all results, by path."""
+    files = [path for path in (project / "results").rglob("*") if path.is_file()]
+    return {str(p.relative_to(project)): p.read_bytes() for p in files if p.name != ".lock"}

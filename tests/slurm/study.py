@@ -63,12 +63,6 @@ def copy_of(project: Path, folder: Path) -> Path:
     return Path(shutil.copytree(project, folder, symlinks=True))
 
 
-def results_of(project: Path) -> dict[str, bytes]:
-    """The bytes of all results, by path."""
-    files = [path for path in (project / "results").rglob("*") if path.is_file()]
-    return {str(p.relative_to(project)): p.read_bytes() for p in files if p.name != ".lock"}
-
-
 class Run:
     """`snakemake --profile slurm` in a project, as a user types it, in the background."""
 

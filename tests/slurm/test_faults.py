@@ -22,10 +22,9 @@ from study import (
     copy_of,
     environment,
     narrow_project,
-    results_of,
 )
 
-from clones import run
+from clones import results_of, run
 from conftest import edit_yaml
 
 pytestmark = pytest.mark.slurm

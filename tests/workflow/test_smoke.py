@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clones import copy_project, planned, run
+from clones import commit, copy_project, planned, results_of, run
 from conftest import edit_yaml
 from geomem.config import load_config
 
@@ -67,16 +67,6 @@ def show_less(experiments: Path) -> None:
     for video in content["videos"].values():
         video["rows"] = video["rows"][:2]
     experiments.write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def commit(project: Path) -> None:
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.invalid")
-    run(project, "git", *identity, "commit", "-qm", "state", "--allow-empty")
-
-
-def results_of(project: Path) -> dict[str, bytes]:
-    files = [p for p in (project / "results").rglob("*") if p.is_file()]
-    return {str(p.relative_to(project)): p.read_bytes() for p in files}
 
 
 @pytest.mark.slow
