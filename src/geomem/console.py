@@ -23,7 +23,13 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 # Of a record without an event, what is for people who run a workflow and not for its authors.
-TOLD = ("Nothing to be done", "Trying to restart", "Unlocked", "Removing incomplete")
+TOLD = (
+    "Nothing to be done",
+    "Congratulations",
+    "Trying to restart",
+    "Unlocked",
+    "Removing incomplete",
+)
 # What a failed job's own lines say better: kinds of exceptions, and starts of messages.
 OF_A_JOB = ("RuleException", "CalledProcessError")
 SAID_BY_JOB = ("At least one job did not complete", "Exiting because a job execution failed")

@@ -397,18 +397,6 @@ class Dag:
 
     # --- what is shown ----------------------------------------------------------------------------
 
-    def checkpoints(self, variants: Iterable[str]) -> list[Path]:
-        """Return the records of variants' checkpoints and of their backbones', with every seed."""
-        config = self.config
-        models = [name for name in variants if name not in config.floors]
-        wanted = dict.fromkeys(
-            weights
-            for name in models
-            for weights in (config.backbone_of(name), config.weights_of(name))
-        )
-        seeds = config.settings.seeds
-        return [self.layout.checkpoint_record(name, seed) for name in wanted for seed in seeds]
-
     def table_scores(self, table: str) -> list[Path]:
         """Return the score files that a table shows."""
         shown = self.config.tables[table]

@@ -146,6 +146,8 @@ def test_what_stops_a_run_before_its_first_job_is_one_line(run: Run) -> None:
     assert run.tell(None, "Nothing to be done (all is there).") == [
         "Nothing to be done (all is there)."
     ]
+    praise = "Congratulations, your workflow is in a good condition!"  # of --lint
+    assert run.tell(None, praise) == [praise]
     assert not run.tell(None, "Select jobs to execute...")
 
 

@@ -305,7 +305,7 @@ def originals(*products):
 
 
 def to_copy(*products):
-    """The inputs of a rule that copies them: as for `job_inputs`."""
+    """What a job that copies them reads, as `job_inputs` says."""
 
     def sources(wildcards):
         made = originals(*products)(wildcards)

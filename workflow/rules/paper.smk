@@ -198,7 +198,7 @@ rule build_paper:
         job=JOB,
         version=stage_version("paper"),
         settings=job_settings(paper_job),
-        results=str(LAYOUT.results),
+        results=lambda w, output: str(Path(output.pdf).parents[1]),
         inputs=job_options(paper_job),
     shell:
         "python -m geomem.paper pdf {output.pdf:q} {params.job} --expect {params.settings}"
