@@ -531,11 +531,16 @@ class Dag:
         """Return the job that compiles the paper from this run's tables and figures, and from those
         of the study that an earlier run has left below `root`."""
         asked = [job for job in self.shown() if job.record.stem not in self.config.videos]
-        patterns = [self.layout.provenance("*"), PAPER / "**/*.tex", PAPER / "*.bib"]
-        there = {path.relative_to(root) for p in patterns for path in root.glob(str(p))}
-        videos = {self.layout.provenance(name) for name in self.config.videos}
-        own = self.layout.provenance("paper")
-        files = sorted((there | {job.record for job in asked}) - videos - {own})
+        shown = [self.layout.table("*", "tex"), self.layout.figure("*", "pdf")]
+        names = {path.stem for pattern in shown for path in root.glob(str(pattern))}
+        records = {self.layout.provenance(name) for name in names}
+        text = {
+            path.relative_to(root)
+            for pattern in ("**/*.tex", "*.bib")
+            for path in root.glob(str(PAPER / pattern))
+        }
+        records = {path for path in records if (root / path).exists()}
+        files = sorted(records | text | {job.record for job in asked})
         job = self._shows("paper", self.settings.paper(), self.layout.paper, files=files)
         # LaTeX reads the files that those records tell of
         read = [path for made in asked for path in made.outputs if path.suffix in (".tex", ".pdf")]

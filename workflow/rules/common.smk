@@ -121,10 +121,11 @@ def names(given):
 
 
 def asks_state():
-    """Whether what is good is left alone: where a run plans, and does not force jobs."""
+    """Whether what is good is left alone: where a run plans, and forces no jobs; a report shows all."""
     chosen = workflow.dag_settings
     forced = chosen.forceall or chosen.forcerun or chosen.forcetargets
-    return workflow.is_main_process and not forced
+    reports = any(word.startswith("--report") for word in sys.argv)
+    return workflow.is_main_process and not (forced or reports)
 
 
 def job_inputs(job):

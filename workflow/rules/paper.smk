@@ -75,34 +75,37 @@ rule render_teacher_table:
         " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
-rule render_analysis_tables:
-    input:
-        unpack(job_inputs(analysis_tables_job)),
-    output:
-        csv=str(LAYOUT.table("feature_analysis", "csv")),
-        tex=str(LAYOUT.table("feature_analysis", "tex")),
-        decoding_csv=str(LAYOUT.table("feature_decoding", "csv")),
-        decoding_tex=str(LAYOUT.table("feature_decoding", "tex")),
-        values=str(LAYOUT.metrics("feature_analysis")),
-        provenance=str(LAYOUT.provenance("feature_analysis")),
-    log:
-        f"logs/render_analysis_tables/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/render_analysis_tables/{SCALE}.tsv"
-    conda:
-        ENVIRONMENT
-    resources:
-        **request("paper"),
-    params:
-        job=JOB,
-        version=stage_version("paper"),
-        settings=job_settings(analysis_tables_job),
-        inputs=job_options(analysis_tables_job),
-    shell:
-        "python -m geomem.paper analysis-tables {params.job} --expect {params.settings}"
-        " {params.inputs} --csv {output.csv:q} --tex {output.tex:q}"
-        " --decoding-csv {output.decoding_csv:q} --decoding-tex {output.decoding_tex:q}"
-        " --values {output.values:q} --provenance {output.provenance:q} > {log:q} 2>&1"
+# The main job does not know of the analysis: its tables are files there that an earlier run has left.
+if CONFIG.analysis:
+
+    rule render_analysis_tables:
+        input:
+            unpack(job_inputs(analysis_tables_job)),
+        output:
+            csv=str(LAYOUT.table("feature_analysis", "csv")),
+            tex=str(LAYOUT.table("feature_analysis", "tex")),
+            decoding_csv=str(LAYOUT.table("feature_decoding", "csv")),
+            decoding_tex=str(LAYOUT.table("feature_decoding", "tex")),
+            values=str(LAYOUT.metrics("feature_analysis")),
+            provenance=str(LAYOUT.provenance("feature_analysis")),
+        log:
+            f"logs/render_analysis_tables/{SCALE}.log",
+        benchmark:
+            f"benchmarks/jobs/render_analysis_tables/{SCALE}.tsv"
+        conda:
+            ENVIRONMENT
+        resources:
+            **request("paper"),
+        params:
+            job=JOB,
+            version=stage_version("paper"),
+            settings=job_settings(analysis_tables_job),
+            inputs=job_options(analysis_tables_job),
+        shell:
+            "python -m geomem.paper analysis-tables {params.job} --expect {params.settings}"
+            " {params.inputs} --csv {output.csv:q} --tex {output.tex:q}"
+            " --decoding-csv {output.decoding_csv:q} --decoding-tex {output.decoding_tex:q}"
+            " --values {output.values:q} --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 rule draw_figure:

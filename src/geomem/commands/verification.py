@@ -19,8 +19,8 @@ from geomem.canonical import digest
 from geomem.config import Config, configured_scale
 from geomem.dag import Dag, Files, Job
 from geomem.errors import InputError
-from geomem.formats import read_json, sha256_file
-from geomem.formats.records import checksum, joined, read_provenance, recipe
+from geomem.formats import read_json
+from geomem.formats.records import checksum, joined, read_provenance, recipe, recipe_of
 from geomem.jobs import job_config, job_parser
 
 LARGE = {"training", "rollouts"}
@@ -84,7 +84,8 @@ class State:
             return self.recipe(self._makers[path])
         if path not in self._leaves:
             there = self.root / path
-            self._leaves[path] = sha256_file(there) if there.is_file() else None
+            # a record of a job that this part of the study does not ask for tells its own
+            self._leaves[path] = recipe_of(there) if there.is_file() else None
         return self._leaves[path]
 
     def begun(self, job: Job) -> bool:
