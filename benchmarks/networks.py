@@ -19,7 +19,7 @@ from geomem.diffusion.guidance import history_guidance
 from geomem.diffusion.rollout_plans import FrameState
 from geomem.diffusion.samplers import sample_window
 from geomem.diffusion.schedule import CosineSchedule
-from geomem.formats.teachers import teacher_config
+from geomem.formats.teacher_sizes import teacher_config
 from geomem.geometry.rays import encode_cameras
 from geomem.memory.registry import KINDS
 from geomem.networks.uvit.control import MemoryControl

@@ -289,9 +289,7 @@ class LogHandler(LogHandlerBase):
             return
         try:
             self.console.show(record)
-        except BrokenPipeError:
-            raise
-        except Exception:
+        except Exception:  # as every handler of logging: told on stderr, and the run goes on
             self.handleError(record)
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import fields
 from typing import Any
 
 import jsonschema
@@ -17,10 +16,9 @@ from geomem.config.load import BASE, merged
 from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.errors import InputError
 from geomem.formats import sha256_file
-from geomem.formats.teachers import teacher_config
+from geomem.formats.teacher_sizes import teacher_config
 from geomem.networks.uvit.model import UVIT_RE10K, UViT3DPose
-from geomem.networks.vggt.model import VGGT, VGGT_1B, VGGTConfig
-from geomem.settings.memory import VGGT_1B_DEPTH, TeacherSizes
+from geomem.networks.vggt.model import VGGT
 from geomem.versions import STAGES
 
 SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"))
@@ -119,9 +117,16 @@ SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"
         (SMOKE, "features.shards", 9, [SMOKE, "features.shards: 9", "8 windows of plan"]),
         (SMOKE, "resources.scores", GONE, [SMOKE, "resources: ['scores'] are missing"]),
         (SMOKE, "recipes.base.learning_rate", float("inf"), [SMOKE, "learning_rate = inf"]),
-        (SMOKE, "teacher.architecture.embed_dimm", 4, ["architecture.embed_dimm", "permitted"]),
-        (SMOKE, "teacher.architecture.embed_dim", 97, ["architecture", "does not divide"]),
-        (SMOKE, "teacher.architecture.dpt_layers", [0, 1, 2, 4], ["dpt_layers", "0..3"]),
+        (SMOKE, "teacher.architecture.embed_dimm", 4, ["teacher.architecture", "'embed_dimm'"]),
+        (
+            SMOKE,
+            "teacher.architecture.embed_dim",
+            97,
+            ["architecture", "97 is not a multiple of the 4 heads"],
+        ),
+        (SMOKE, "teacher.architecture.num_heads", 0, ["architecture", "num_heads 0 is no size"]),
+        (SMOKE, "teacher.architecture.depth", "many", ["architecture", "'many' is no size"]),
+        (SMOKE, "teacher.architecture.dpt_layers", [0, 1, 2, 4], ["dpt_layers", "outside 0..3"]),
         (SMOKE, "methods.dfot.num_heads", 3, ["methods.dfot", "into 3 even heads"]),
         (SMOKE, "seeds", [0, 0], [SMOKE, "seeds", "none of them twice"]),
         (SMOKE, "seeds", [-1], [SMOKE, "seeds", "from 0 on"]),
@@ -447,11 +452,3 @@ def test_a_table_cannot_have_the_name_of_another_product(edit: Edit, name: str) 
     root = edit(EXPERIMENTS, f"tables.{name}", table)
     with pytest.raises(InputError, match=f"{name}: {name} is taken"):
         load_config(root)
-
-
-def test_the_sizes_of_a_teacher_are_those_that_its_network_takes() -> None:
-    taken = {field.name: field.default for field in fields(VGGTConfig)}
-    assert TeacherSizes.model_fields.keys() == taken.keys()
-    for name in ("camera_heads", "layer_scale"):
-        assert TeacherSizes.model_fields[name].default == taken[name]
-    assert VGGT_1B.depth == VGGT_1B_DEPTH

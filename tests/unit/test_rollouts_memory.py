@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from geomem.diffusion.guidance import history_guidance
 from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.diffusion.schedule import CosineSchedule
-from geomem.formats.teachers import teacher_config
+from geomem.formats.teacher_sizes import teacher_config
 from geomem.memory.live import LiveMemory, Reconstructor
 from geomem.memory.reconstruction import FeatureBasis, compressed_features, fit_basis
 from geomem.memory.registry import KINDS, Seen

@@ -12,13 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from geomem.networks.vggt.config import VGGT_1B, VGGTConfig
 from geomem.networks.vggt.dpt import position_map
 from geomem.networks.vggt.layers import apply_rope, patch_positions, rope_table
 from geomem.networks.vggt.model import (
     NUM_SPECIAL,
     VGGT,
-    VGGT_1B,
-    VGGTConfig,
     cameras_to_pose_encoding,
     pose_encoding_to_cameras,
     rotation_to_quaternion,

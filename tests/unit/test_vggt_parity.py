@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from geomem.networks.vggt.model import VGGT, VGGT_1B
+from geomem.networks.vggt.config import VGGT_1B
+from geomem.networks.vggt.model import VGGT
 
 official_vggt = pytest.importorskip(
     "vggt.models.vggt",

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_vggt import SMALL, small_vggt
 
-from geomem.networks.vggt.model import VGGTConfig
+from geomem.networks.vggt.config import VGGTConfig
 from geomem.networks.vggt.weights import load_vggt, save_vggt
 
 NORM = "camera_head.token_norm.weight"

@@ -51,21 +51,16 @@ def store_uri(config: Config) -> str:
 
 
 def finished_runs(root: Path, scale: str) -> dict[Path, list[Path]]:
-    """Return every checkpoint record of a scale with the scores of what it generated."""
-    results = root / Layout(scale).results
-    checkpoints = sorted(results.glob("checkpoints/*/*/checkpoint.json"))
-    return with_scores(checkpoints, sorted(results.glob("scores/*/*/*/*.json")))
-
-
-def with_scores(checkpoints: Iterable[Path], scores: Iterable[Path]) -> dict[Path, list[Path]]:
-    """Return checkpoint records, each with the files that score its videos.
+    """Return every checkpoint record of a scale with the files that score its videos.
 
     Several variants may generate with one checkpoint, and a floor has none.
     """
+    results = root / Layout(scale).results
     by_checkpoint: dict[str, list[Path]] = {}
-    for path in scores:
-        if run := read_json(path)["rollout"].get("run"):  # a floor has none
+    for path in sorted(results.glob("scores/*/*/*/*.json")):
+        if run := read_json(path)["rollout"].get("run"):
             by_checkpoint.setdefault(run["checkpoint"]["sha256"], []).append(path)
+    checkpoints = sorted(results.glob("checkpoints/*/*/checkpoint.json"))
     return {path: by_checkpoint.get(sha256_file(path), []) for path in checkpoints}
 
 

@@ -5,21 +5,12 @@ from typing import Any
 
 from geomem.errors import InputError
 from geomem.formats.files import check_sha256, read_tensors, weights_remedy
+from geomem.formats.teacher_sizes import teacher_config
 from geomem.memory.reconstruction import FeatureBasis
 from geomem.networks.dinov2 import load_dinov2
 from geomem.networks.vggt.layers import PatchEmbedder
-from geomem.networks.vggt.model import VGGT, VGGT_1B, VGGTConfig
+from geomem.networks.vggt.model import VGGT
 from geomem.networks.vggt.weights import load_vggt
-
-
-def teacher_config(architecture: dict[str, Any]) -> VGGTConfig:
-    """Return the sizes of the teacher; those of VGGT-1B where none are given."""
-    if not architecture:
-        return VGGT_1B
-    sizes: dict[str, Any] = {
-        name: tuple(size) if isinstance(size, list) else size for name, size in architecture.items()
-    }
-    return VGGTConfig(**sizes)
 
 
 def load_teacher(

@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from geomem.formats.teacher_sizes import teacher_config
 from geomem.memory.registry import KINDS
 from geomem.registry.fields import ByName
 from geomem.registry.strict import Positive, Share, Strict
-
-VGGT_1B_DEPTH = 24
 
 
 class TeacherTraining(Strict):
@@ -24,40 +23,6 @@ class TeacherTraining(Strict):
         default=0.0, ge=0, description="weight of the attention's loss on true correspondences"
     )
     seed: int = 0
-
-
-class TeacherSizes(Strict):
-    """Sizes of a VGGT (fields of `VGGTConfig`)."""
-
-    image_size: Positive
-    patch_size: Positive
-    embed_dim: Positive
-    depth: Positive
-    num_heads: Positive
-    patch_embed_depth: Positive
-    patch_embed_heads: Positive
-    dpt_features: Positive
-    dpt_channels: tuple[Positive, Positive, Positive, Positive]
-    dpt_layers: tuple[int, int, int, int]
-    camera_trunk_depth: Positive
-    camera_heads: Positive = 16
-    layer_scale: float = 0.01
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        if self.image_size % self.patch_size:
-            raise ValueError(f"patch_size {self.patch_size} does not divide {self.image_size}")
-        heads = {"num_heads": self.num_heads, "patch_embed_heads": self.patch_embed_heads}
-        for name, count in heads.items():
-            if self.embed_dim % count:
-                raise ValueError(f"{name} {count} does not divide embed_dim {self.embed_dim}")
-        if self.embed_dim // self.num_heads % 4:
-            raise ValueError(f"num_heads {self.num_heads}: the width of a head is no multiple of 4")
-        if 2 * self.embed_dim % self.camera_heads:
-            raise ValueError(f"camera_heads {self.camera_heads} does not divide the tokens' width")
-        if not all(0 <= layer < self.depth for layer in self.dpt_layers):
-            raise ValueError(f"dpt_layers {self.dpt_layers} are outside 0..{self.depth - 1}")
-        return self
 
 
 class Teacher(Strict):
@@ -76,14 +41,13 @@ class Teacher(Strict):
     @field_validator("architecture")
     @classmethod
     def _is_an_architecture(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if given:
-            TeacherSizes.model_validate(given)
+        teacher_config(given)
         return given
 
     @property
     def depth(self) -> int:
         """Its layers: pairs of frame and global attention."""
-        return int(self.architecture.get("depth", VGGT_1B_DEPTH))
+        return teacher_config(self.architecture).depth
 
     @model_validator(mode="after")
     def _downloads_are_pinned(self) -> Self:

@@ -12,7 +12,7 @@ from torch import Tensor
 from geomem.formats import ClipStore
 from geomem.formats.clip_sets import read_sets
 from geomem.formats.states import load_state, save_state
-from geomem.formats.teachers import teacher_config
+from geomem.formats.teacher_sizes import teacher_config
 from geomem.networks.vggt.layers import Block
 from geomem.networks.vggt.losses import (
     matching_loss,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.formats.teachers import load_image_teacher, load_teacher, read_basis, teacher_config
+from geomem.formats.teacher_sizes import teacher_config
+from geomem.formats.teachers import load_image_teacher, load_teacher, read_basis
 from geomem.memory.reconstruction import FeatureBasis, compressed_features
 from geomem.methods.training import TrainedMethod
 from geomem.networks.dinov2 import image_tokens

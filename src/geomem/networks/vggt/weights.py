@@ -8,7 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from geomem.networks.vggt.model import VGGT, VGGTConfig
+from geomem.networks.vggt.config import VGGTConfig
+from geomem.networks.vggt.model import VGGT
 
 TRACKER_PREFIX = "track_head."
 SHOWN_KEYS = 3
