@@ -21,7 +21,7 @@ COMMAND = ("snakemake", "--config", "only=main")
 
 
 def cut_project(folder: Path) -> Path:
-    """Write a project whose main job is one table of three rows and one figure."""
+    """Write a project whose main job is one table of three rows and the figures of the paper."""
     project = copy_project(folder)
     edit_yaml(project / "config/scales/smoke.yaml", candidates={"best": ["base"]})
     experiments = project / "config/experiments.yaml"
@@ -30,8 +30,11 @@ def cut_project(folder: Path) -> Path:
     table["rows"] = [row for row in table["rows"] if row["variant"] in SHOWN]
     table["columns"] = [c for c in table["columns"] if c["protocol"] == "spin"]
     figure["protocol"] = "spin"
-    content |= {"tables": {"ablation_table2": table}, "figures": {"qualitative": figure}}
-    content |= {"main": ["ablation_table2", "qualitative"], "videos": {}}
+    curves = content["figures"]["per_frame_psnr"] | {"protocols": ["spin"], "metrics": ["psnr"]}
+    curves["rows"] = [row for row in curves["rows"] if row["variant"] in SHOWN]
+    figures = {"qualitative": figure, "per_frame_psnr": curves}
+    content |= {"tables": {"ablation_table2": table}, "figures": figures, "videos": {}}
+    content |= {"main": ["ablation_table2", *figures]}
     experiments.write_text(yaml.safe_dump(content, sort_keys=False))
     return project
 
