@@ -27,21 +27,27 @@ step() {
 
 python3 -c 'import torch; print("card:", torch.cuda.get_device_name() if torch.cuda.is_available() else "none")'
 
-# Their clips are rendered meanwhile: the cores have nothing else to do.
+# Clips and features of the tracked weights are made meanwhile: the cores have nothing else to do.
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-python3 benchmarks/weights.py render "$work" ${GPU_CLIPS:+--clips "$GPU_CLIPS"} >> "$out/log.txt" 2>&1 &
-rendering=$!
+{ python3 benchmarks/weights.py render "$work" ${GPU_CLIPS:+--clips "$GPU_CLIPS" --windows 256} &&
+  python3 benchmarks/weights.py cache "$work" --processes $(($(nproc) * 3 / 4)); } >> "$out/log.txt" 2>&1 &
+preparing=$!
 
 step tests $((total / 5)) python3 -m pytest -q -m gpu -p no:cacheprovider \
-  --continue-on-collection-errors tests 2>&1 | tee -a "$out/log.txt" | tail -n 5 # some need more packages
+  tests/gpu tests/unit/test_scenes_render.py 2>&1 | tee -a "$out/log.txt" | tail -n 5
 
-{ step networks $((total / 8)) python3 benchmarks/networks.py --scale "$scale" --device "$device"
+{ step networks $((total / 8)) python3 benchmarks/networks.py --scale "$scale" --device "$device" --compile
   step renderer $((total / 10)) python3 benchmarks/render.py --device "$device"; } \
   2>&1 | tee -a "$out/log.txt"
 
 # The tracked weights: what time is left is theirs.
-wait $rendering && step weights "$(($(left) - 5))" python3 benchmarks/weights.py train "$work" "$out" \
-  "$(($(left) - 10))" --device "$device" 2>&1 | tee -a "$out/log.txt" | tail -n 5
+if wait $preparing; then
+  for part in base memory; do
+    share=$(($(left) - 5)); [ $part = base ] && share=$(($(left) * 2 / 5))
+    step $part "$share" python3 benchmarks/weights.py $part "$work" "$out" $((share - 5)) --device "$device" \
+      2>&1 | tee -a "$out/log.txt" | tail -n 5
+  done
+fi
 
 # The scale's tables, as far as they get; what is finished is packed.
 if command -v snakemake > /dev/null && [ "$(left)" -gt 30 ]; then

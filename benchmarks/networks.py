@@ -1,9 +1,10 @@
 """Milliseconds of what the networks do at a scale: training steps, rollout windows, the teacher.
 
-    python benchmarks/networks.py [--scale small] [--device cuda] [--repeats 10]
+    python benchmarks/networks.py [--scale small] [--device cuda] [--batch 64] [--compile]
 
-Random weights and inputs of the scale's sizes. Prints one line a measurement: the median over
-repeats, after two that warm up, in fp32 and under bf16 autocast.
+Random weights and inputs of the scale's sizes; with --compile the U-ViT's blocks are compiled, as
+`recipes.*.compile` does. Prints one line a measurement: the median over repeats, after two that
+warm up, in fp32 and under bf16 autocast.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from geomem.diffusion.schedule import CosineSchedule
 from geomem.formats.teacher_sizes import teacher_config
 from geomem.geometry.rays import encode_cameras
 from geomem.memory.registry import KINDS
+from geomem.methods.dfot.method import VideoModel
 from geomem.networks.uvit.control import MemoryControl
 from geomem.networks.uvit.model import UViT3DPose
 from geomem.networks.vggt.model import VGGT
@@ -41,15 +43,20 @@ def milliseconds(action: Callable[[], Any], device: torch.device, repeats: int) 
     return statistics.median(times[WARM_UP:])
 
 
-def actions(scale: str, device: torch.device) -> dict[str, Callable[[], Any]]:
-    """Return what is measured, by name."""
+def actions(
+    scale: str, device: torch.device, *, batch: int | None = None, compiled: bool = False
+) -> dict[str, Callable[[], Any]]:
+    """Return what is measured, by name; training in batches of the recipe where none is given."""
     settings = load_config(scale=scale).settings
     recipe, frames = settings.recipes["base"], settings.plans["train"].frames
     size = settings.resolution
     channels = sum(KINDS["explicit"].channels(settings.features.channels).values())
-    batch = recipe.batch // recipe.accumulation
+    batch = batch or recipe.batch // recipe.accumulation
     backbone = UViT3DPose(**settings.methods["dfot"].model_dump()).to(device)
-    branch = MemoryControl.from_base(backbone, channels)
+    branch = MemoryControl.from_base(backbone, channels).to(device)
+    for model in (backbone, branch) if compiled else ():
+        for block in VideoModel(model).blocks():
+            block.compile(dynamic=False)
     teacher = VGGT(teacher_config(settings.teacher.architecture)).to(device).eval()
     camera = torch.eye(3, 4).flatten()
     cameras = torch.cat([torch.tensor([0.6, 0.6, 0.5, 0.5]), camera]).to(device)
@@ -101,11 +108,14 @@ def main() -> None:
     parser.add_argument("--scale", default="small")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--batch", type=int, help="windows of a training step")
+    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     device = torch.device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"scale {args.scale} on {name}, torch {torch.__version__}", flush=True)
-    for label, action in actions(args.scale, device).items():
+    measured = actions(args.scale, device, batch=args.batch, compiled=args.compile)
+    for label, action in measured.items():
         found = []
         for enabled in (False, True):
             with torch.autocast(device.type, torch.bfloat16, enabled=enabled):

@@ -1,13 +1,16 @@
-"""Train the tracked weights of `tiny`, teacher and video model, in a given time; both at once.
+"""Train the tracked weights of `tiny` in a given time, on a GPU and the cores beside it.
 
-    python benchmarks/weights.py render WORK                    # their clips, side by side
-    python benchmarks/weights.py train WORK OUT SECONDS [--device cuda]
-    python benchmarks/weights.py memory WORK OUT SECONDS --basis FILE [--device cuda]
+    python benchmarks/weights.py render WORK                    # clips, all shards side by side
+    python benchmarks/weights.py teacher WORK OUT SECONDS       # the small VGGT, and its measures
+    python benchmarks/weights.py cache WORK                     # its features, on the cores
+    python benchmarks/weights.py base WORK OUT SECONDS          # the video model without memory
+    python benchmarks/weights.py memory WORK OUT SECONDS        # goes on from it with the branch
 
-`memory` goes on from the tracked model, now with a branch. The commands are those of the rules
-`train_teacher`, `cache_features` and `train_variant`; only the numbers of steps are other, as many
-as the time allows. They are written to OUT/steps.json: copy them to the configuration with the
-weights. `--clips N` makes a small trial of it.
+The commands are those of the rules; only the numbers of steps are other, as many as the time
+allows. `--steps N` says how many instead of measuring what a step takes. They are written to
+OUT/<command>-steps.json: copy them to the configuration with the weights. `cache` can run beside
+`base`. A new teacher needs a new basis, so fit one and track it before `cache`. `--clips N` and
+`--windows N` make a small trial of it.
 """
 
 import argparse
@@ -17,24 +20,26 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-SCALE, SPLIT, VARIANT, RECIPE = "tiny", "pretrain", "pretraining", "pretrain"
-HELD_OUT = "validation"
-WITH_MEMORY, KIND, SHARDS = "pretraining_memory", "memory1to8", 12
-MEMORY = "pretrain_memory"  # plan and recipe
-TEACHER, TRACKED = "weights/vggt_plain/model.safetensors", "weights/uvit_tiny/model.safetensors"
+SCALE, SPLIT, HELD_OUT = "tiny", "pretrain", "validation"
+BASE, MEMORY = "pretraining", "pretraining_memory"  # variants
+RECIPES = {BASE: "pretrain", MEMORY: "pretrain_memory"}  # plans are called like their recipes
+KIND = "memory1to8"
+TEACHER, BASIS = "weights/vggt_plain/model.safetensors", "weights/uvit_tiny/basis.safetensors"
+TRACKED = "weights/uvit_tiny/model.safetensors"
 SPARE = 20.0  # seconds for starting, saving and measuring
 PROBE = 10.0  # seconds over which steps are counted
+SHARE = 0.92  # of the time that is left is planned with
 COOLDOWN = 0.3  # share of the teacher's steps
 
 
 class Weights:
-    """A copy of the configuration, clips and the two trainings below a folder."""
+    """A copy of the configuration, clips and trainings below a folder."""
 
     def __init__(self, work: Path, *, device: str = "auto") -> None:
         """Bind the folder; nothing is made yet."""
@@ -42,10 +47,23 @@ class Weights:
         self.clips = work / SPLIT
         self.scale = work / f"config/scales/{SCALE}.yaml"
 
-    def settings(self) -> dict[str, Any]:
-        """Return the copied scale."""
-        content: dict[str, Any] = yaml.safe_load(self.scale.read_text(encoding="utf-8"))
-        return content
+    def change(self, **sections: dict[str, Any]) -> None:
+        """Change the copied scale: `section={key: value}` or `section={name: {key: value}}`."""
+        content = yaml.safe_load(self.scale.read_text(encoding="utf-8"))
+        for section, changes in sections.items():
+            for key, value in changes.items():
+                if isinstance(value, dict):
+                    content[section][key] |= value
+                else:
+                    content[section][key] = value
+        self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+    def setting(self, *keys: str) -> Any:
+        """Return a setting of the copied scale."""
+        value = yaml.safe_load(self.scale.read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+        return value
 
     def start(self, stage: str, *arguments: Any) -> subprocess.Popen[str]:
         """Start a command of a stage."""
@@ -53,165 +71,153 @@ class Weights:
         command = [sys.executable, "-m", module, *rest, "--root", str(self.work), "--scale", SCALE]
         return subprocess.Popen(command, text=True)
 
-    def render(self, clips: int | None, *, splits: Sequence[str] = (SPLIT, HELD_OUT)) -> None:
-        """Make all shards of splits at once."""
+    def render(self, *, clips: int | None, windows: int | None) -> None:
+        """Make all shards of the clips at once."""
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree("config", self.work / "config")
-        content = self.settings()
         if clips:
-            content["splits"][SPLIT] |= {"clips": clips, "shards": min(SHARDS, clips // 10)}
-            content["recipes"][RECIPE]["batch"] = content["teacher"]["training"]["max_frames"]
-            content["teacher"]["training"]["batch_frames"] = clips // 4
-        self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+            shards = min(clips // 10, self.setting("splits", SPLIT, "shards"))
+            self.change(splits={SPLIT: {"clips": clips, "shards": shards}})
+            self.change(teacher={"training": {"batch_frames": clips // 4}})
+        if windows:
+            self.change(plans={RECIPES[MEMORY]: {"windows": windows}})
+            self.change(recipes={RECIPES[MEMORY]: {"steps": 1}})
         running = []
-        for split in splits:
-            for number in range(content["splits"][split].get("shards", 1)):
+        for split in (SPLIT, HELD_OUT):
+            for number in range(self.setting("splits", split).get("shards", 1)):
                 shard = self.work / split / f"shard-{number:03d}"
                 job = ("--split", split, "--number", f"{number:03d}")
                 running.append(self.start("clips", "make", shard, *job))
         finish(running)
+        plans = [self.work / f"{recipe}.json" for recipe in RECIPES.values()]
+        given = ("--clips", self.clips)
+        finish([self.start("clips", "plan", path, "--plan", path.stem, *given) for path in plans])
 
-    def recipe(self, *, teacher: int, model: int) -> None:
-        """Write the numbers of steps into the copied configuration."""
-        content = self.settings()
-        training = {"steps": teacher, "cooldown_steps": max(1, int(COOLDOWN * teacher))}
-        content["teacher"]["training"] |= training
-        content["teacher"]["sha256"] = ""  # of the tracked weights
-        content["recipes"][RECIPE] |= {"steps": model, "checkpoint_steps": model, "workers": 4}
-        self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-
-    def teach(self, output: Path) -> subprocess.Popen[str]:
-        """Start to train the teacher."""
-        state = self.work / "state" / output.stem
-        options = ("--clips", self.clips, "--state", state, "--device", self.device)
-        return self.start("teacher", "train", output, *options)
-
-    def pretrain(self, output: Path) -> subprocess.Popen[str]:
-        """Start to train the video model."""
-        options = ("--plan", self.work / "plan.json", "--state", self.state(output))
-        given = ("--variant", VARIANT, "--seed", 0, "--clips", self.clips, "--device", self.device)
-        return self.start("training", "train", output, *given, *options)
-
-    def state(self, output: Path) -> Path:
-        """Return the folder of a model's states."""
-        return self.work / "state" / output.name
-
-    def steps_done(self, output: Path) -> int:
-        """Return how many steps a model has learned."""
-        spool = self.state(output) / "metrics.jsonl"
-        return len(spool.read_bytes().splitlines()) if spool.exists() else 0
-
-    def seconds_a_step(self, most: int) -> tuple[float, float]:
-        """Return what a step of the teacher and of the model takes while both train.
-
-        The model's steps are counted; the teacher's time is the difference of two runs, so that its
-        start does not count.
-        """
-        output, times, steps = self.work / "probe", list[float](), (20, 120)
-        self.recipe(teacher=1, model=most)
-        model = self.pretrain(output)
-        while not self.steps_done(output) and model.poll() is None:
-            time.sleep(0.2)
-        begun, before = time.monotonic(), self.steps_done(output)
-        for count in steps:
-            start = time.monotonic()
-            self.recipe(teacher=count, model=most)
-            finish([self.teach(self.work / f"probe-{count}.safetensors")])
-            times.append(time.monotonic() - start)
-        learned = self.steps_done(output) - before
-        each = (time.monotonic() - begun) / max(1, learned)
-        model.kill()
-        model.wait()
-        return max(0.001, (times[1] - times[0]) / (steps[1] - steps[0])), each
-
-    def remember(self, out: Path, seconds: float, basis: Path, *, windows: int) -> None:
-        """Train the tracked model with a branch until the time is over."""
-        end, plan = time.monotonic() + seconds, self.work / f"{MEMORY}.json"
-        content = self.settings()
-        batch = content["recipes"][MEMORY]["batch"]
-        content["features"]["shards"], content["plans"][MEMORY]["windows"] = SHARDS, windows
-        content["recipes"][MEMORY]["steps"] = windows // batch
-        self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        initial = self.work / "initial"
-        given = ("--variant", "uvit_tiny", "--seed", 0, "--weights", Path(TRACKED).absolute())
-        drawn = ("--plan", MEMORY, "--clips", self.clips)
-        finish(
-            [
-                self.start("clips", "plan", plan, *drawn),
-                self.start("training", "import", initial, *given),
-            ]
-        )
-        seen = ("--plan", plan, "--clips", self.clips, "--basis", basis.absolute())
-        teacher = ("--weights", Path(TEACHER).absolute(), "--device", self.device, "--kind", KIND)
-        parts = [self.work / KIND / f"part-{number:03d}.json" for number in range(SHARDS)]
-        begun = time.monotonic()
+    def cache(self, *, processes: int) -> None:
+        """Cache what the teacher says of the memory frames, in so many processes on the CPU."""
+        begun, plan = time.monotonic(), self.work / f"{RECIPES[MEMORY]}.json"
+        self.change(features={"shards": processes})
+        seen = ("--plan", plan, "--clips", self.clips, "--basis", Path(BASIS).absolute())
+        teacher = ("--weights", Path(TEACHER).absolute(), "--device", "cpu", "--kind", KIND)
+        parts = [self.work / KIND / f"part-{number:03d}.json" for number in range(processes)]
         finish(
             [
                 self.start("features", "cache", part, "--number", number, *seen, *teacher)
                 for number, part in enumerate(parts)
             ]
         )
-        print(f"{windows} windows cached in {time.monotonic() - begun:.0f} s", flush=True)
-        options: tuple[Any, ...] = ("--variant", WITH_MEMORY, "--seed", 0, "--clips", self.clips)
-        options += ("--plan", plan, "--initial", initial, "--memory-features", parts[0].parent)
-        options += ("--device", self.device)
+        print(f"cached in {time.monotonic() - begun:.0f} s", flush=True)
 
-        def learn(output: Path, steps: int) -> subprocess.Popen[str]:
-            content["recipes"][MEMORY] |= {"steps": steps, "workers": 12, "checkpoint_steps": 200}
-            self.scale.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-            return self.start("training", "train", output, *options, "--state", self.state(output))
+    def teacher(self, out: Path, seconds: float, *, steps: int | None) -> None:
+        """Train the teacher until the time is over, and measure it."""
+        end = time.monotonic() + seconds
 
-        most, probe = windows // batch, self.work / "probe"
-        each = self.seconds_of(learn(probe, most), probe)
-        steps = int(min(most, max(1, 0.92 * (end - time.monotonic() - SPARE) / each)))
-        print(json.dumps({"seconds_a_step": each, "steps": steps}), flush=True)
-        (out / "steps.json").write_text(json.dumps({"seconds_a_step": each, "steps": steps}))
-        self.keep(out, learn(self.work / "memory", steps), self.work / "memory", end)
+        def learn(count: int) -> Path:
+            schedule = {"steps": count, "cooldown_steps": max(1, int(COOLDOWN * count))}
+            self.change(teacher={"training": schedule, "sha256": ""})
+            path = self.work / f"teacher-{count}.safetensors"
+            options = ("--clips", self.clips, "--state", self.work / "state" / path.stem)
+            self.wait(self.start("teacher", "train", path, *options, "--device", self.device), end)
+            return path
 
-    def seconds_of(self, model: subprocess.Popen[str], output: Path) -> float:
-        """Return what a step of a model in training takes, counted over some seconds; stop it."""
-        while not self.steps_done(output) and model.poll() is None:
+        if steps is None:
+            begun = time.monotonic()
+            learn(20)
+            between = time.monotonic()
+            learn(120)  # the difference, so that its start does not count
+            each = max(0.001, (time.monotonic() - between - (between - begun)) / 100)
+            steps = planned(end, each)
+        write(out / "teacher-steps.json", {"steps": steps})
+        weights = learn(steps)
+        shutil.copy(weights, out / "teacher.safetensors")
+        options = ("--clips", self.work / HELD_OUT, "--weights", weights, "--device", self.device)
+        self.wait(self.start("teacher", "evaluate", out / "teacher.json", *options), end)
+
+    def model(self, variant: str, out: Path, seconds: float, *, steps: int | None) -> None:
+        """Train a variant until the time is over; copy its weights, its record and its curves."""
+        end, recipe = time.monotonic() + seconds, RECIPES[variant]
+        given = ("--variant", variant, "--seed", 0, "--clips", self.clips)
+        given += ("--plan", self.work / f"{recipe}.json", "--device", self.device)
+        if variant == MEMORY:
+            given += ("--initial", self.initial(), "--memory-features", self.work / KIND)
+        most = self.setting("plans", recipe, "windows") // self.setting("recipes", recipe, "batch")
+        most *= self.setting("recipes", recipe).get("passes", 1)
+
+        def learn(output: Path, count: int) -> subprocess.Popen[str]:
+            workers = min(14, os.cpu_count() or 1)
+            seldom = {"steps": count, "checkpoint_steps": 1000, "workers": workers}
+            self.change(recipes={recipe: seldom})
+            state = self.work / "state" / output.name
+            return self.start("training", "train", output, *given, "--state", state)
+
+        each = None
+        if steps is None:
+            each = self.seconds_a_step(learn, most)
+            steps = min(most, planned(end, each))
+        write(out / f"{variant}-steps.json", {"steps": steps, "seconds_a_step": each})
+        output = self.work / variant
+        for folder in (output, self.work / "state" / output.name):
+            shutil.rmtree(folder, ignore_errors=True)
+        if self.wait(learn(output, steps), end):
+            return
+        for name in ("checkpoint.json", "curves.csv"):
+            shutil.copy(output / name, out / f"{variant}-{name}")
+        exported = ("export", out / f"{variant}.safetensors", "--checkpoint", output)
+        command = [sys.executable, "-m", "geomem.training", *map(str, exported)]
+        subprocess.run(command, check=True)
+
+    def initial(self) -> Path:
+        """Return the checkpoint of the base, or else of the tracked weights."""
+        if (self.work / BASE).exists():
+            return self.work / BASE
+        output = self.work / "initial"
+        given = ("--variant", "uvit_tiny", "--seed", 0, "--weights", Path(TRACKED).absolute())
+        finish([self.start("training", "import", output, *given)])
+        return output
+
+    def seconds_a_step(
+        self, learn: Callable[[Path, int], subprocess.Popen[str]], most: int
+    ) -> float:
+        """Return what a step takes, counted over some seconds of a training that is stopped."""
+        output = self.work / "probe"
+        shutil.rmtree(self.work / "state" / output.name, ignore_errors=True)
+        spool = self.work / "state" / output.name / "metrics.jsonl"
+        model = learn(output, most)
+
+        def done() -> int:
+            return len(spool.read_bytes().splitlines()) if spool.exists() else 0
+
+        while done() < 20 and model.poll() is None:  # the first steps are slow
             time.sleep(0.2)
-        time.sleep(5)  # the first steps are slow
-        begun, before = time.monotonic(), self.steps_done(output)
+        begun, before = time.monotonic(), done()
         time.sleep(PROBE)
-        each = (time.monotonic() - begun) / max(1, self.steps_done(output) - before)
+        each = (time.monotonic() - begun) / max(1, done() - before)
         model.kill()
         model.wait()
         return each
 
-    def keep(self, out: Path, model: subprocess.Popen[str], output: Path, end: float) -> None:
-        """Wait for a model and copy it, its record and its curves."""
-        if wait(model, end) == 0:
-            for name in ("checkpoint.json", "curves.csv"):
-                shutil.copy(output / name, out / f"{output.name}-{name}")
-            exported = out / f"{output.name}.safetensors"
-            command = [sys.executable, "-m", "geomem.training", "export", str(exported)]
-            subprocess.run([*command, "--checkpoint", str(output)], check=True)
+    @staticmethod
+    def wait(process: subprocess.Popen[str], end: float) -> int:
+        """Return a process's exit status; it is stopped at the end of the time."""
+        try:
+            return process.wait(max(1.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            print(f"stopped, no time left: {process.args!r}", flush=True)
+            return process.wait()
 
-    def train(self, out: Path, seconds: float) -> None:
-        """Train both until the time is over, and measure the teacher."""
-        end = time.monotonic() + seconds
-        options = ("--plan", SPLIT, "--clips", self.clips)
-        finish([self.start("clips", "plan", self.work / "plan.json", *options)])
-        content = self.settings()
-        most = content["plans"][SPLIT]["windows"] // content["recipes"][RECIPE]["batch"]
-        each = dict(zip(("teacher", "model"), self.seconds_a_step(most), strict=True))
-        left = 0.92 * (end - time.monotonic() - SPARE)
-        steps = {name: int(min(most, max(1, left / each[name]))) for name in each}
-        print(json.dumps({"seconds_a_step": each, "steps": steps}), flush=True)
-        (out / "steps.json").write_text(json.dumps({"seconds_a_step": each, "steps": steps}))
-        self.recipe(**steps)
-        weights, output = self.work / "teacher.safetensors", self.work / "model"
-        model, teacher = self.pretrain(output), self.teach(weights)
-        if wait(teacher, end) == 0:
-            shutil.copy(weights, out)
-            options = ("--clips", self.work / HELD_OUT, "--weights", weights)
-            measured = out / "teacher.json"
-            wait(
-                self.start("teacher", "evaluate", measured, *options, "--device", self.device), end
-            )
-        self.keep(out, model, output, end)
+
+def planned(end: float, each: float) -> int:
+    """Return how many steps fit into the time that is left."""
+    return max(1, int(SHARE * (end - time.monotonic() - SPARE) / each))
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write and print a JSON file."""
+    text = json.dumps(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(path.name, text, flush=True)
 
 
 def finish(running: Sequence[subprocess.Popen[str]]) -> None:
@@ -221,48 +227,38 @@ def finish(running: Sequence[subprocess.Popen[str]]) -> None:
         raise SystemExit(f"failed: {failed[0]!r}")
 
 
-def wait(process: subprocess.Popen[str], end: float) -> int:
-    """Return a process's exit status; it is stopped at the end of the time."""
-    try:
-        return process.wait(max(1.0, end - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        print(f"stopped, no time left: {process.args!r}", flush=True)
-        return process.wait()
-
-
 def main() -> None:
-    """Run one of the two commands."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run a command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, dest="command")
     render = commands.add_parser("render")
     render.add_argument("work", type=Path)
     render.add_argument("--clips", type=int, help="fewer than the scale's, for a trial")
-    train = commands.add_parser("train")
-    train.add_argument("work", type=Path)
-    train.add_argument("out", type=Path)
-    train.add_argument("seconds", type=float)
-    train.add_argument("--device", default="auto")
-    memory = commands.add_parser("memory")
-    memory.add_argument("work", type=Path)
-    memory.add_argument("out", type=Path)
-    memory.add_argument("seconds", type=float)
-    memory.add_argument("--basis", type=Path, required=True, help="of the features, of `tiny`")
-    memory.add_argument("--windows", type=int, default=12000)
-    memory.add_argument("--device", default="auto")
+    render.add_argument("--windows", type=int, help="with a memory; fewer, for a trial")
+    cache = commands.add_parser("cache")
+    cache.add_argument("work", type=Path)
+    cache.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    for name in ("teacher", "base", "memory"):
+        command = commands.add_parser(name)
+        command.add_argument("work", type=Path)
+        command.add_argument("out", type=Path)
+        command.add_argument("seconds", type=float)
+        command.add_argument("--steps", type=int)
+        command.add_argument("--device", default="auto")
     args = parser.parse_args()
-    os.chdir(Path(__file__).parent.parent)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    weights = Weights(args.work, device=getattr(args, "device", "auto"))
     if args.command == "render":
-        Weights(args.work).render(args.clips)
-    elif args.command == "memory":
-        args.out.mkdir(parents=True, exist_ok=True)
-        device = args.device
-        Weights(args.work, device=device).remember(
-            args.out, args.seconds, args.basis, windows=args.windows
-        )
+        weights.render(clips=args.clips, windows=args.windows)
+    elif args.command == "cache":
+        weights.cache(processes=args.processes)
+    elif args.command == "teacher":
+        weights.teacher(args.out, args.seconds, steps=args.steps)
     else:
-        args.out.mkdir(parents=True, exist_ok=True)
-        Weights(args.work, device=args.device).train(args.out, args.seconds)
+        variant = BASE if args.command == "base" else MEMORY
+        weights.model(variant, args.out, args.seconds, steps=args.steps)
 
 
 if __name__ == "__main__":

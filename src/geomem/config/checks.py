@@ -238,10 +238,11 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
     _known("variants", name, "plan", plan_name, scale.plans)
     _known("variants", name, "recipe", recipe_name, scale.recipes)
     plan, recipe = scale.plans[plan_name], scale.recipes[recipe_name]
-    if recipe.steps * recipe.batch > plan.windows:
+    if recipe.steps * recipe.batch > recipe.passes * plan.windows:
         raise ValueError(
-            f"variants.{name}: {recipe.steps} steps of {recipe.batch} windows exceed the "
-            f"{plan.windows} windows of plan {plan_name}"
+            f"variants.{name}: {recipe.steps} steps of {recipe.batch} windows exceed "
+            f"{recipe.passes} x the {plan.windows} windows of plan {plan_name} "
+            f"(recipes.{recipe_name}.passes)"
         )
     if variant.initial and config.method_of(variant.initial) != variant.method:
         raise ValueError(

@@ -67,8 +67,8 @@ def consistent_scale(
     prior_weight: float,
     span: float = 2.5,
     candidates: int = 25,
-) -> float:
-    """Return the scale of depths at which the frames, warped by the given cameras, agree best.
+) -> Tensor:
+    """Return the scales of depths at which the frames, warped by the given cameras, agree best.
 
     Where poses are given, depth alone tells the scale: each candidate lifts pixels of every frame,
     projects them into the other frames and compares colours there; hidden pixels do not count. The
@@ -77,46 +77,57 @@ def consistent_scale(
     the prior is returned.
 
     Args:
-        depth: Planar depth up to scale (K, H, W).
-        images: Frames (K, 3, H, W) in [0, 1].
-        cameras: Given cameras (K, 16).
+        depth: Planar depth up to scale of sets of frames (B, K, H, W).
+        images: Frames (B, K, 3, H, W) in [0, 1].
+        cameras: Given cameras (B, K, 16).
         prior: Scale expected beforehand, positive.
         prior_weight: Colour difference that an error of the scale by a factor of 2 is worth, where
             all pixels are covisible.
         span: Candidates lie between prior / span and prior * span.
         candidates: Number of them, odd; spaced evenly in the logarithm.
+
+    Returns:
+        A scale for each set (B,).
     """
-    if len(depth) < 2:
-        return prior
+    sets, frames = depth.shape[:2]
+    if frames < 2:
+        return depth.new_full((sets,), prior)
     steps = torch.linspace(-1, 1, candidates, device=depth.device) * math.log2(span)
     compared = [_disagreement(depth * prior * 2**step, images, cameras) for step in steps]
-    errors, shares = (torch.stack(column) for column in zip(*compared, strict=True))
+    errors, shares = (torch.stack(column, dim=1) for column in zip(*compared, strict=True))
     # What few pixels say is noise: the fewer frames share, the more the prior counts.
-    weight = prior_weight / shares.mean().clamp(min=1e-6)
+    weight = prior_weight / shares.mean(1, keepdim=True).clamp(min=1e-6)
     cost = errors + weight * steps.square()
-    return prior * 2 ** steps[cost.argmin()].item()
+    return prior * 2 ** steps[cost.argmin(1)]
 
 
 def _disagreement(depth: Tensor, images: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean colour difference of covisible pixels of all pairs of frames, and which share
-    of all pixels they are."""
-    frames, height, width = depth.shape
+    """Return for each set the mean colour difference of covisible pixels of all pairs of frames
+    (B,), and which share of all pixels they are (B,)."""
+    sets, frames, height, width = depth.shape
     stride = max(1, min(height, width) // COMPARED_SIDE)
     some = (..., slice(stride // 2, None, stride), slice(stride // 2, None, stride))
-    points = unproject(depth, cameras)[:, *some[1:]].flatten(1, 2)
-    uv, z = project(points[:, None], cameras[None])
-    grid = rearrange(2 * uv - 1, "i j n xy -> j i n xy")
-    seen = F.grid_sample(images, grid, align_corners=False, padding_mode="border")
+    points = rearrange(unproject(depth, cameras)[*some, :], "b i h w xyz -> b 1 (i h w) xyz")
+    uv, z = project(points, cameras)
+    # frames i are looked up in frames j
+    grid = rearrange(2 * uv - 1, "b j (i n) xy -> (b j) i n xy", i=frames)
+    seen = F.grid_sample(
+        images.flatten(0, 1), grid, align_corners=False, padding_mode="border"
+    ).unflatten(0, (sets, frames))
     surface = F.grid_sample(
-        depth[:, None], grid, mode="nearest", align_corners=False, padding_mode="border"
+        depth.flatten(0, 1)[:, None],
+        grid,
+        mode="nearest",
+        align_corners=False,
+        padding_mode="border",
     )[:, 0]
-    z = rearrange(z, "i j n -> j i n")
+    z = rearrange(z, "b j (i n) -> (b j) i n", i=frames)
     inside = (grid.abs() < 1).all(-1) & (z > 0)
-    visible = inside & (z < surface * HIDDEN_BEYOND)
+    visible = (inside & (z < surface * HIDDEN_BEYOND)).unflatten(0, (sets, frames))
     other = ~torch.eye(frames, dtype=torch.bool, device=depth.device)
-    own = rearrange(images[some], "i c h w -> 1 c i (h w)")
-    error = (seen - own).abs().mean(1)
     visible = visible & other[..., None]
-    count = visible.sum()
+    own = rearrange(images[some], "b i c h w -> b 1 c i (h w)")
+    error = (seen - own).abs().mean(2)
+    count = visible.sum((1, 2, 3))
     total = frames * (frames - 1) * visible.shape[-1]
-    return torch.where(visible, error, 0.0).sum() / count.clamp(min=1), count / total
+    return torch.where(visible, error, 0.0).sum((1, 2, 3)) / count.clamp(min=1), count / total

@@ -117,17 +117,14 @@ def reconstruct(
     depth = resize_nearest(output.depth, size)
     prior = basis.scale_prior
     if scale_from == "colours":
-        scales = [
-            consistent_scale(d, i, c, prior=prior, prior_weight=prior_weight)
-            for d, i, c in zip(depth, images, cameras, strict=True)
-        ]
+        scale = consistent_scale(depth, images, cameras, prior=prior, prior_weight=prior_weight)
     else:
         given = split_cameras(cameras)[1]
         scales = [
             solve_scale(p, g, prior=prior, prior_weight=prior_weight)
             for p, g in zip(predicted_poses(output.pose_enc[-1]), given, strict=True)
         ]
-    scale = images.new_tensor(scales)
+        scale = images.new_tensor(scales)
     return Reconstruction(
         depth=depth * scale[:, None, None, None],
         confidence=resize_nearest(output.depth_conf, size),

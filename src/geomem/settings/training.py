@@ -47,6 +47,15 @@ class Optimization(Strict):
         exclude=True,
         description="several processes: each holds the whole model, or a share of it",
     )
+    passes: Positive = Field(
+        default=1, exclude=True, description="how often a plan's windows may be gone through"
+    )
+    compile: bool = Field(
+        default=False,
+        exclude=True,
+        description="compile the method's blocks on a GPU: a minute at the start for faster steps; "
+        "without effect on a CPU, where it brings nothing",
+    )
     deterministic: bool = Field(
         default=False,
         exclude=True,

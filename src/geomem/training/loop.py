@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader, Subset
 
 from geomem.errors import InputError
 from geomem.formats.states import Log, States
-from geomem.methods.training import pixels_last
 from geomem.settings.jobs import TrainingJob
 from geomem.settings.training import Optimization
 from geomem.training.build import OnlineImageTeacher, OnlineTeacher
@@ -41,7 +40,7 @@ def train(
 
     Args:
         model: Modules on the CPU; those trained are found by `trained_modules`.
-        dataset: Windows in plan order; step i takes the i-th batch.
+        dataset: Windows in plan order; step i takes the i-th batch, again and again.
         settings: Of the job.
         inputs: Checksums of what the run is made from (initial checkpoint, plan, clips, caches): a
             state that was made from others is not its own.
@@ -115,10 +114,17 @@ def _share(recipe: Optimization, team: Team) -> int:
 def _shares(
     dataset: WindowDataset, recipe: Optimization, team: Team, *, first: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield this process's share of every global batch from step `first` on, in plan order."""
+    """Yield this process's share of every global batch from step `first` on, in plan order.
+
+    A plan that ends begins anew; what is drawn for a window is then another.
+    """
     share = _share(recipe, team)
     positions = range(first * recipe.batch, recipe.steps * recipe.batch)
-    mine = [position for position in positions if position % recipe.batch // share == team.number]
+    mine = [
+        position % len(dataset)
+        for position in positions
+        if position % recipe.batch // share == team.number
+    ]
     # Its own generator: a loader otherwise draws from the global one when it starts, which a
     # resumed run does at another step than an undisturbed one.
     loader: DataLoader[dict[str, Tensor]] = DataLoader(
@@ -127,6 +133,6 @@ def _shares(
         num_workers=recipe.workers,
         generator=torch.Generator(),
         worker_init_fn=ignore_sigterm,
+        pin_memory=team.device.type == "cuda",
     )
-    for batch in loader:
-        yield batch | {"frames": pixels_last(batch["frames"])}
+    yield from loader

@@ -15,6 +15,7 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.formats import read_json, write_json
 from geomem.formats.states import Log, restore_tensors, state_tensors, whole
+from geomem.methods.training import pixels_last
 from geomem.settings.jobs import TrainingJob
 from geomem.settings.training import Optimization
 from geomem.training.build import OnlineImageTeacher, OnlineTeacher
@@ -104,7 +105,11 @@ class Trainer:
         self.model = copy.deepcopy(model) if team.shards else model
         for module in self.model.trained_modules().values():
             module.train()
-        self.objective = team.spread(self.model, self.model.method.blocks())
+        blocks = self.model.method.blocks()
+        if self.recipe.compile and team.device.type == "cuda":
+            for block in blocks:  # in place; equal blocks share the code
+                block.compile(dynamic=False)
+        self.objective = team.spread(self.model, blocks)
         rate = self.recipe.learning_rate
         groups = self.model.parameter_groups(rate, zero_init_rate=self.recipe.zero_init_rate)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
@@ -169,7 +174,11 @@ class Trainer:
         count, means = len(windows["frames"]), dict[str, Tensor]()
         for start in range(0, count, self.micro.windows):
             end = min(count, start + self.micro.windows)
-            batch = {k: v[start:end].to(self.team.device) for k, v in windows.items()}
+            batch = {
+                name: tensor[start:end].to(self.team.device, non_blocking=True)
+                for name, tensor in windows.items()
+            }
+            batch["frames"] = pixels_last(batch["frames"])
             if self.teacher is not None:
                 batch["tokens"] = self.teacher.tokens(batch["frames"])
             weight = (end - start) / count

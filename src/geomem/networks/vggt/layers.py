@@ -127,6 +127,15 @@ class Block(nn.Module):
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
+def init_normal(parameter: nn.Parameter, std: float) -> None:
+    """Draw a parameter; not on the meta device, where a file's weights take its place.
+
+    (PyTorch has no compiled kernel for it there and imports its compiler: 3 seconds of every job.)
+    """
+    if not parameter.is_meta:
+        nn.init.normal_(parameter, std=std)
+
+
 class PatchProjection(nn.Module):
     """Convolution with kernel = stride = patch; (B, 3, H, W) to (B, h*w, C)."""
 
@@ -165,8 +174,8 @@ class PatchEmbedder(nn.Module):
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        nn.init.normal_(self.cls_token, std=1e-6)
-        nn.init.normal_(self.register_tokens, std=1e-6)
+        init_normal(self.cls_token, 1e-6)
+        init_normal(self.register_tokens, 1e-6)
 
     def position_embedding(self, height: int, width: int) -> Tensor:
         """Return (1, height*width, C), resized from the stored grid where the grid differs."""

@@ -22,6 +22,7 @@ from geomem.networks.vggt.layers import (
     Mlp,
     PatchEmbedder,
     RopeTable,
+    init_normal,
     patch_positions,
     rope_table,
 )
@@ -83,8 +84,8 @@ class Aggregator(nn.Module):
         # Entry 0 marks the first frame of the window, entry 1 all others.
         self.camera_token = nn.Parameter(torch.empty(1, 2, 1, dim))
         self.register_token = nn.Parameter(torch.empty(1, 2, NUM_REGISTERS, dim))
-        nn.init.normal_(self.camera_token, std=1e-6)
-        nn.init.normal_(self.register_token, std=1e-6)
+        init_normal(self.camera_token, 1e-6)
+        init_normal(self.register_token, 1e-6)
 
     def forward(self, images: Tensor, last_layer: int) -> list[Tensor]:
         """Return the outputs (B, T, N, 2C) of pairs 0 to last_layer for images (B, T, 3, H, W)."""
