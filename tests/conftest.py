@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import chdir
@@ -142,3 +143,19 @@ def flip_last_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "geomem-test", str(folder)]
+    try:
+        mounted = os.geteuid() == 0 and not subprocess.run(mount, capture_output=True).returncode
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("needs root and leave to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

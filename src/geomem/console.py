@@ -34,6 +34,7 @@ TOLD = (
 OF_A_JOB = ("RuleException", "CalledProcessError")
 SAID_BY_JOB = ("At least one job did not complete", "Exiting because a job execution failed")
 ERROR_LINE = re.compile(r"^(?:.*?: )?(error: .*)$")
+LITTLE = 1 << 16  # bytes; a disk with less left is full
 PLACE = re.compile(r'^(\w+( in file .*)?:|\s*File ".*", line \d+, in .*)$')
 
 
@@ -71,6 +72,8 @@ def told_by(log: Path) -> str:
         return "it left no log"
     lines = [line for line in lines if line]
     errors = [found[1] for line in lines if (found := ERROR_LINE.match(line))]
+    if not lines and shutil.disk_usage(log.parent).free < LITTLE:
+        return f"its log is empty: no space left on the disk that holds {log.parent}"
     return (errors or lines or ["its log is empty"])[-1]
 
 

@@ -604,6 +604,10 @@ class Dag:
         yield [self.analysis(*run) for run in [(None, 0), *variants]] if analysed else []
         yield self.shown()
 
+    def below(self, folder: Path) -> list[Job]:
+        """Return the jobs that leave their record in a folder."""
+        return [job for jobs in self.stages() for job in jobs if job.record.is_relative_to(folder)]
+
     def shown(self) -> list[Job]:
         """Return the jobs that make what people look at, but for the PDF."""
         config = self.config

@@ -1,14 +1,16 @@
 """What all commands share: arguments, device, checked settings, one-line errors, progress."""
 
 import argparse
+import difflib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from geomem.config import Config, JobSettings, load_config
 from geomem.errors import InputError
+from geomem.metrics.registry import FAMILIES
 from geomem.registry.strict import Strict
 
 Command = Callable[[argparse.Namespace], None]
@@ -58,7 +60,30 @@ def job_config(args: argparse.Namespace) -> Config:
     # Threads that spin while they wait for each other take the cores from whoever shares them:
     # five times slower beside another job (docs/workflow.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return load_config(args.root, scale=args.scale, main_job=getattr(args, "main_job", False))
+    config = load_config(args.root, scale=args.scale, main_job=getattr(args, "main_job", False))
+    _check_names(args, config)
+    return config
+
+
+def _check_names(args: argparse.Namespace, config: Config) -> None:
+    """Raise InputError where an option names what the configuration has not."""
+    scale = config.settings
+    known: dict[str, Collection[str]] = {
+        "variant": config.variants,
+        "split": scale.splits,
+        "plan": scale.plans,
+        "protocol": scale.rollouts.protocols,
+        "family": FAMILIES.names(),
+        "table": config.tables,
+        "figure": config.figures,
+        "video": config.videos,
+    }
+    for option, names in known.items():
+        value = getattr(args, option, None)  # a path where a file is asked for
+        if isinstance(value, str) and value not in names:
+            near = difflib.get_close_matches(value, [*names], 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"--{option} {value}: scale {config.scale} has none{meant}")
 
 
 def job_settings(args: argparse.Namespace) -> JobSettings:

@@ -87,13 +87,28 @@ class Layout:
 
     # variants
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints."""
+        return self.results / "checkpoints"
+
+    @property
+    def rollouts(self) -> Path:
+        """The folder of all generated videos."""
+        return self.results / "rollouts"
+
+    @property
+    def large(self) -> tuple[Path, Path]:
+        """Folders of results that are too large for git."""
+        return self.checkpoints, self.rollouts
+
     def state(self, variant: Name, seed: Name) -> Path:
         """Return the folder of resumable states of a training."""
         return self.data / f"training_state/{variant}/seed{seed}"
 
     def checkpoint(self, variant: Name, seed: Name) -> Path:
         """Return the folder of a checkpoint."""
-        return self.results / f"checkpoints/{variant}/seed{seed}"
+        return self.checkpoints / f"{variant}/seed{seed}"
 
     def checkpoint_record(self, variant: Name, seed: Name) -> Path:
         """Return the record of a checkpoint."""
@@ -105,7 +120,7 @@ class Layout:
 
     def rollout(self, variant: Name, seed: Name, protocol: Name) -> Path:
         """Return the folder of generated videos."""
-        return self.results / f"rollouts/{variant}/seed{seed}/{protocol}"
+        return self.rollouts / f"{variant}/seed{seed}/{protocol}"
 
     def rollout_record(self, variant: Name, seed: Name, protocol: Name) -> Path:
         """Return the record of generated videos."""

@@ -117,6 +117,16 @@ def test_of_a_job_that_left_no_error_the_last_line_and_what_a_cluster_says(run: 
     assert told_by(run.folder / "missing.log") == "it left no log"
 
 
+def test_a_log_that_a_full_disk_left_empty_says_so(small_disk: Path) -> None:
+    log = small_disk / "job.log"
+    log.touch()
+    assert told_by(log) == "its log is empty"
+    with pytest.raises(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(bytes(1 << 12)):
+            pass
+    assert told_by(log).startswith("its log is empty: no space left on the disk that holds")
+
+
 def test_jobs_that_failed_for_good_are_listed_again_and_those_that_were_cured_not(
     run: Run,
 ) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -234,22 +234,6 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_new_one(tmp_path: Path) -> N
 # --- a full disk ------------------------------------------------------------------------------
 
 BIG = 1 << 18  # bytes, four times the small disk
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "geomem-test", str(folder)]
-    try:
-        mounted = os.geteuid() == 0 and not subprocess.run(mount, capture_output=True).returncode
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("needs root and leave to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 WRITERS: dict[str, Callable[[Path], Any]] = {

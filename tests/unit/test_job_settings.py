@@ -1,5 +1,6 @@
 """Which part of the configuration reaches which job's settings."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -102,3 +103,22 @@ def test_the_seed_and_the_variant_are_settings_of_a_training() -> None:
 def test_scores_of_one_family_leave_the_others_alone() -> None:
     jobs = JobSettings(load_config(ROOT, scale="smoke"))
     assert len({jobs.scores("spin", family.name).digest for family in FAMILIES}) == 3
+
+
+@pytest.mark.parametrize(
+    ("stage", "words", "told"),
+    [
+        ("clips", "make x --split nope --number 000", "--split nope: scale tiny has none"),
+        ("clips", "plan x --plan trian --clips y", "--plan trian: .*did you mean train?"),
+        ("scores", "score x --rollout y --clips z --protocol spun --family frames", "mean spin?"),
+        ("scores", "score x --rollout y --clips z --protocol spin --family none", "--family none"),
+        ("features", "fit-basis x --plan none.json --clips y --weights z", "has no plan none"),
+    ],
+)
+def test_names_that_the_scale_has_not_are_told_in_one_line(
+    stage: str, words: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [stage, *words.split()])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match=told):
+        import_module(f"geomem.{stage}.__main__").main()

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from geomem.commands import (
     compare,
+    doctor,
     download,
     housekeeping,
     listing,
+    main_job,
     times,
     tracking,
     verification,
@@ -21,7 +23,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="geomem", description="Look after the project's results and files."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
-    parts = (listing, verification, compare, tracking, download, times, housekeeping)
+    parts = (
+        main_job,
+        verification,
+        compare,
+        doctor,
+        listing,
+        tracking,
+        download,
+        times,
+        housekeeping,
+    )
     for module in parts:
         module.add_commands(commands)
     run_command(parser, argv)

@@ -23,7 +23,6 @@ from geomem.formats import read_json
 from geomem.formats.records import checksum, joined, read_provenance, recipe, recipe_of
 from geomem.jobs import job_config, job_parser
 
-LARGE = {"training", "rollouts"}
 # Made again they may differ in last bits from machine to machine: of them the recipe is compared,
 # of all else the very bytes too.
 REGENERATED = {"clips", "fit_clips", "test_clips", "memory_features", "window_features", "basis"}
@@ -201,13 +200,14 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
     """
     dag = Dag(config)
     state = State(dag, root)
+    large = {job.record for folder in dag.layout.large for job in dag.below(folder)}
     papers = [dag.paper(root)] if which("latexmk") or (root / dag.layout.paper).exists() else []
     faults = [
         message
         for jobs in [*dag.stages(), papers]
         for job in jobs
         if job.record.is_relative_to("results")
-        and (job.stage not in LARGE or (root / job.record).exists())
+        and (job.record not in large or (root / job.record).exists())
         and (message := state.fault(job))
     ]
     if config.scale == configured_scale(root):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from geomem.config.study import Config
+from geomem.errors import InputError
 from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
 from geomem.metrics.registry import FAMILIES, metric_of
@@ -83,8 +84,14 @@ class JobSettings:
         )
 
     def features(self, plan: str) -> FeaturesJob:
-        """Of the jobs that fit the basis and cache features of a plan."""
+        """Of the jobs that fit the basis and cache features of a plan.
+
+        Raises:
+            InputError: If the scale has no such plan.
+        """
         scale = self.config.settings
+        if plan not in scale.plans:
+            raise InputError(f"scale {self.config.scale} has no plan {plan}")
         return FeaturesJob(
             plan=scale.plans[plan],
             teacher=self.teacher_model(),

@@ -1,0 +1,198 @@
+"""`geomem doctor`: what this machine has, and what cannot be reached from it."""
+
+import argparse
+import configparser
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from geomem import slurm
+from geomem.commands.verification import verify
+from geomem.config import Config, load_config
+from geomem.dag import Dag
+from geomem.errors import InputError
+
+PACKAGES = ("snakemake", "torch", "diffusers", "dvc", "mlflow")
+PORTS = {"http": 80, "https": 443, "s3": 443, "ssh": 22}
+HOSTS = {"s3": "s3.amazonaws.com", "hub": "https://huggingface.co"}
+PATIENCE = 5.0  # seconds for a connection
+
+OK, NONE, FAULT = "ok", "-", "FAULT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        state: `OK`, `NONE` (nothing there, and nothing is wrong with that), or `FAULT`.
+        what: What was looked at.
+        found: What was found and, for a fault, what to do.
+    """
+
+    state: str
+    what: str
+    found: str
+
+
+def unreachable(address: str, *, patience: float = PATIENCE) -> str | None:
+    """Return why an address cannot be reached, or None if it can.
+
+    Args:
+        address: A URL, of which the host is asked for a connection, or a folder.
+        patience: Seconds that a host has to answer.
+    """
+    parts = urlsplit(address)
+    if parts.scheme in ("", "file"):
+        folder = Path(parts.path if parts.scheme else address)
+        return None if folder.is_dir() else f"{folder} is no folder"
+    host = parts.hostname if parts.scheme != "s3" else HOSTS["s3"]
+    port = parts.port if parts.scheme != "s3" else None
+    if host is None:
+        return f"{address} names no host"
+    try:
+        socket.create_connection((host, port or PORTS.get(parts.scheme, 443)), patience).close()
+    except OSError as error:
+        return f"{host} does not answer ({error.strerror or error})"
+    return None
+
+
+def packages() -> Iterator[Finding]:
+    """Look at the packages of the environment."""
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        yield Finding(state=FAULT, what="packages", found=f"no {', '.join(missing)}: make setup")
+    else:
+        yield Finding(state=OK, what="packages", found=", ".join(found))
+
+
+def machine(root: Path) -> Iterator[Finding]:
+    """Look at GPU, Slurm, LaTeX and the disk."""
+    import torch
+
+    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    alone = "none, so CPUs compute: scales tiny and smoke"
+    yield Finding(state=OK if cards else NONE, what="GPU", found=", ".join(cards) or alone)
+    if not shutil.which("sbatch"):
+        yield Finding(state=NONE, what="Slurm", found="none: no --profile slurm here")
+    elif names := slurm.partitions():
+        yield Finding(state=OK, what="Slurm", found=f"partitions {', '.join(sorted(names))}")
+    else:
+        yield Finding(state=FAULT, what="Slurm", found="sinfo does not answer: is it up?")
+    latex = shutil.which("latexmk")
+    yield Finding(
+        state=OK if latex else NONE,
+        what="LaTeX",
+        found=latex or "none: all but the PDF is made (make latex)",
+    )
+    free = shutil.disk_usage(root).free / 2**30
+    yield Finding(state=OK, what="disk", found=f"{free:.0f} GiB free")
+
+
+def tracked(config: Config, root: Path) -> Iterator[Finding]:
+    """Look at the results that git has, and at the large files that DVC has."""
+    faults = verify(config, root, main_job=True)
+    more = f" and {len(faults) - 1} more: geomem verify --main-job" if len(faults) > 1 else ""
+    yield Finding(
+        state=FAULT if faults else OK,
+        what="main job",
+        found=f"{faults[0]}{more}" if faults else f"verified at scale {config.scale}",
+    )
+    dag = Dag(config)
+    for folder in dag.layout.large:
+        jobs = dag.below(folder)
+        here = sum((root / job.record).exists() for job in jobs)
+        whole = here == len(jobs)
+        found = f"{here} of {len(jobs)} are here"
+        if not whole:
+            found += "; none is needed while the main job verifies"
+        yield Finding(state=OK if whole else NONE, what=folder.name, found=found)
+
+
+def remotes(root: Path) -> Iterator[Finding]:
+    """Look at DVC's remotes, from which `dvc pull` fetches what is large."""
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read([root / ".dvc/config", root / ".dvc/config.local"])
+    sections = [name for name in settings.sections() if "remote" in name]
+    if not sections:
+        found = "none: `dvc pull` has nowhere to pull from (docs/workflow.md)"
+        yield Finding(state=NONE, what="DVC remote", found=found)
+    for section in sections:
+        url = settings[section].get("url", "")
+        # a folder is told from .dvc on
+        local = urlsplit(url).scheme == "" and not Path(url).is_absolute()
+        place = settings[section].get("endpointurl", str(root / ".dvc" / url) if local else url)
+        reason = unreachable(place)
+        yield Finding(
+            state=FAULT if reason else OK, what="DVC remote", found=f"{url}{_why(reason)}"
+        )
+
+
+def tracking(config: Config, root: Path) -> Iterator[Finding]:
+    """Look at the store of MLflow."""
+    uri = config.tracking.uri
+    served = urlsplit(uri).scheme in ("http", "https")
+    reason = unreachable(uri) if served else None
+    if reason:
+        reason += "; runs are kept in data/tracking until `geomem mirror`"
+    yield Finding(state=FAULT if reason else OK, what="tracking", found=f"{uri}{_why(reason)}")
+
+
+def hub(config: Config, root: Path) -> Iterator[Finding]:
+    """Look at the published weights of this scale, and at the hub that has them."""
+    missing = [path for path in Dag(config).downloads() if not (root / path).exists()]
+    if not missing:
+        yield Finding(state=OK, what="weights", found="all of this scale are here")
+        return
+    reason = unreachable(HOSTS["hub"])
+    yield Finding(
+        state=FAULT if reason else NONE,
+        what="weights",
+        found=f"{missing[0]} will be downloaded{_why(reason)}",
+    )
+
+
+def _why(reason: str | None) -> str:
+    return f": {reason}" if reason else ""
+
+
+def findings(config: Config, root: Path) -> Iterator[Finding]:
+    """Look at everything, one after the other."""
+    parts: Iterable[Callable[[], Iterator[Finding]]] = (
+        packages,
+        lambda: machine(root),
+        lambda: tracked(load_config(root, scale=config.scale, main_job=True), root),
+        lambda: remotes(root),
+        lambda: tracking(config, root),
+        lambda: hub(config, root),
+    )
+    for part in parts:
+        yield from part()
+
+
+def run_doctor(args: argparse.Namespace) -> None:
+    """Say what this machine has and what cannot be reached; fail if something is wrong."""
+    faults = 0
+    for finding in findings(load_config(args.root, scale=args.scale), args.root):
+        print(f"{finding.state:5s}  {finding.what:12s} {finding.found}", flush=True)
+        faults += finding.state == FAULT
+    if faults:
+        raise InputError(f"{faults} of these are faults")
+
+
+def add_commands(commands: Any) -> None:
+    """Add `doctor` to the `geomem` command."""
+    command = commands.add_parser("doctor", help=run_doctor.__doc__)
+    command.add_argument("--root", type=Path, default=Path(), help="root of the project")
+    command.add_argument("--scale", help="scale (default: the one config/config.yaml names)")
+    command.set_defaults(command=run_doctor)

@@ -1,0 +1,79 @@
+"""`geomem main-job`, which is DVC's stage: make the main job, check it, record what is large.
+
+The DAG is Snakemake's; what is small is in git. Checkpoints and videos are too large for that: DVC
+keeps them beside the stage (`results/<scale>/checkpoints.dvc`, `rollouts.dvc`), not as outputs of
+it, since a clone without a remote has none of them and needs none while its results are good.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geomem.commands.compare import TOLERANCE, compare
+from geomem.commands.verification import State, run_verify
+from geomem.dag import Dag
+from geomem.errors import InputError
+from geomem.jobs import job_config
+
+
+def forces(words: Sequence[str]) -> bool:
+    """Return whether a command line is one of DVC's that was told to run everything again."""
+    names = [Path(word).name for word in words]
+    if "dvc" not in names:
+        return False
+    options = words[names.index("dvc") + 1 :]
+    return any(word == "--force" or re.fullmatch("-[a-z]*f[a-z]*", word) for word in options)
+
+
+def forced_by_dvc() -> bool:
+    """Return whether a `dvc repro -f` has started this; DVC tells its commands of no option."""
+    import psutil
+
+    try:
+        return any(forces(parent.cmdline()) for parent in psutil.Process().parents())
+    except psutil.Error:  # processes of others
+        return False
+
+
+def make_main_job(args: argparse.Namespace) -> None:
+    """Make what is missing of the main job, verify it, compare it with git, record large files."""
+    again = ["--forceall"] if args.force or forced_by_dvc() else []
+    snakemake = [sys.executable, "-m", "snakemake", "--config", "only=main", *again, "--", "all"]
+    if subprocess.run(snakemake, check=False).returncode:
+        raise InputError("the main job is not whole; what Snakemake says above tells why")
+    run_verify(args)
+    compare(args)
+    record_large(Dag(job_config(args)))
+
+
+def record_large(dag: Dag, root: Path = Path()) -> None:
+    """Give DVC the checkpoints and videos, each where all of the main job's are here.
+
+    A part of them would replace the record of all that a remote may hold.
+    """
+    state = State(dag, root)
+    for folder in dag.layout.large:
+        jobs = dag.below(folder)
+        here = [job for job in jobs if (root / job.record).exists() and not state.fault(job)]
+        if len(here) == len(jobs):
+            added = [sys.executable, "-m", "dvc", "add", "--quiet", str(folder)]
+            if subprocess.run(added, cwd=root, check=False).returncode:
+                raise InputError(f"DVC could not record {folder}")
+        else:
+            print(
+                f"{folder}: {len(here)} of {len(jobs)} are here, so {folder}.dvc is left as it is"
+            )
+
+
+def add_commands(commands: Any) -> None:
+    """Add `main-job` to the `geomem` command."""
+    command = commands.add_parser("main-job", help=make_main_job.__doc__)
+    command.add_argument("--force", action="store_true", help="make everything again")
+    command.set_defaults(
+        command=make_main_job, root=".", scale=None, threads=1, main_job=True,
+        against="HEAD", tolerance=TOLERANCE, tell=True,
+    )  # fmt: skip

@@ -1,0 +1,87 @@
+"""`geomem doctor` and what `geomem main-job` takes from DVC."""
+
+import shutil
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, edit_yaml
+from geomem.commands.doctor import FAULT, NONE, OK, Finding, findings, unreachable
+from geomem.commands.main import main
+from geomem.commands.main_job import forces
+from geomem.config import load_config
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with its configuration and no result."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / ".dvc").mkdir()
+    edit_yaml(tmp_path / "config/config.yaml", scale="smoke")
+    return tmp_path
+
+
+def found(project: Path) -> dict[str, Finding]:
+    return {finding.what: finding for finding in findings(load_config(project), project)}
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address on loopback where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_addresses_that_answer_and_those_that_do_not(tmp_path: Path, nobody: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert unreachable(f"http://127.0.0.1:{server.getsockname()[1]}/x") is None
+    assert "does not answer" in (unreachable(nobody) or "")
+    assert unreachable(str(tmp_path)) is None
+    assert "is no folder" in (unreachable(str(tmp_path / "none")) or "")
+    assert "names no host" in (unreachable("http:///x") or "")
+
+
+def test_a_machine_without_results_or_remote(project: Path) -> None:
+    told = found(project)
+    assert told["packages"].state == OK and "snakemake" in told["packages"].found
+    assert told["main job"].state == FAULT and "is missing" in told["main job"].found
+    assert told["DVC remote"].state == NONE and "nowhere to pull from" in told["DVC remote"].found
+    assert told["checkpoints"].found.startswith("0 of ")
+    assert told["tracking"].state == OK
+
+
+def test_what_cannot_be_reached_is_a_fault_in_one_line(
+    project: Path, nobody: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / ".dvc/config").write_text(
+        f"['remote \"near\"']\n    url = ../store\n['remote \"far\"']\n"
+        f"    url = s3://study/dvc\n    endpointurl = {nobody}\n"
+    )
+    edit_yaml(project / "config/config.yaml", tracking={"uri": nobody})
+    with pytest.raises(SystemExit, match=r"^geomem: error: \d of these are faults$"):
+        main(["doctor", "--root", str(project)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(FAULT)]
+    assert any("../store: " in line and "is no folder" in line for line in lines)
+    assert any("s3://study/dvc: 127.0.0.1 does not answer" in line for line in lines)
+    assert any("tracking" in line and "data/tracking" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "forced"),
+    [
+        (["python", "/venv/bin/dvc", "repro", "-f"], True),
+        (["dvc", "exp", "run", "--force", "-S", "a=1"], True),
+        (["dvc", "repro", "-sf"], True),
+        (["dvc", "repro"], False),
+        (["dvc", "exp", "run", "-S", "file=-f.x"], False),
+        (["snakemake", "-f"], False),
+        ([], False),
+    ],
+)
+def test_dvc_s_command_line_says_whether_all_is_made_again(
+    words: Sequence[str], forced: bool
+) -> None:
+    assert forces(words) == forced
