@@ -106,6 +106,24 @@ def test_another_result_under_the_same_recipe_is_told(project: Path, dag: Dag) -
     rollout = dag.rollout("base", 0, "spin")
     told = State(dag, project).fault(rollout)
     assert told == f"{project / rollout.record} was made from another {checkpoint}"
+    # and so is what was made of the latter
+    scores = dag.scores("base", 0, "spin", "frames")
+    told = State(dag, project).fault(scores)
+    made = project / rollout.record
+    assert told == f"{project / scores.record} was made from {made}, which is outdated"
+
+
+def test_an_outdated_file_that_lies_there_says_nothing_about_what_was_made_of_a_better_one(
+    project: Path, dag: Dag
+) -> None:
+    scores = make_scores(dag, project)
+    plan = project / dag.plan("train").record
+    older = read_json(plan)
+    older["provenance"]["settings"] |= {"windows": 3}
+    write_json(plan, older | {"windows": []})
+    state = State(dag, project)
+    assert "other settings" in (state.fault(dag.plan("train")) or "")
+    assert state.fault(dag.checkpoint("base", 0)) is None and state.fault(scores) is None
 
 
 def test_missing_and_foreign_records_are_told(project: Path, dag: Dag) -> None:

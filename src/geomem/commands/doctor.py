@@ -125,7 +125,7 @@ def remotes(root: Path) -> Iterator[Finding]:
     settings.read([root / ".dvc/config", root / ".dvc/config.local"])
     sections = [name for name in settings.sections() if "remote" in name]
     if not sections:
-        found = "none: `dvc pull` has nowhere to pull from (docs/workflow.md)"
+        found = "none: `dvc pull` has nowhere to pull from, `dvc repro` needs none"
         yield Finding(state=NONE, what="DVC remote", found=found)
     for section in sections:
         url = settings[section].get("url", "")

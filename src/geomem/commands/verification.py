@@ -39,6 +39,7 @@ class State:
         self.dag, self.root = dag, root
         self._recipes: dict[Path, str | None] = {}
         self._leaves: dict[Path, str | None] = dag.pinned()
+        self._old: dict[Path, str | None] = {}
         self._faults: dict[Path, str | None] = {}
 
     @cached_property
@@ -98,14 +99,26 @@ class State:
         return self._faults[job.record]
 
     def _fault(self, job: Job) -> str | None:
-        record = self.root / job.record
+        return self._outdated(job) or self._differing(job)
+
+    def _shown(self, job: Job) -> Path:
         # people know a table or figure by itself, not by the record of where it comes from
-        shown = self.root / job.outputs[0] if job.stage == "paper" else record
+        return self.root / (job.outputs[0] if job.stage == "paper" else job.record)
+
+    def _outdated(self, job: Job) -> str | None:
+        """Return why a result is not of the recipe that it should have; nothing else is read."""
+        if job.record not in self._old:
+            self._old[job.record] = self._without_recipe(job)
+        return self._old[job.record]
+
+    def _without_recipe(self, job: Job) -> str | None:
+        record, shown = self.root / job.record, self._shown(job)
         gone = [path for path in job.outputs if not (self.root / path).exists()]
         if gone:
             return f"{self.root / gone[0]} is missing"
         try:
-            content, made_by = read_json(record), read_provenance(record)
+            read_json(record)
+            made_by = read_provenance(record)
         except InputError as error:
             return str(error)
         if digest(made_by["settings"]) != job.settings.digest:
@@ -117,15 +130,35 @@ class State:
             expected = self._recipe_of(given)
             if expected is not None and recipes.get(name) != expected:
                 return f"{shown} was made from other {name.replace('_', ' ')} than it would be now"
-            paths = [self.root / path for path in ([given] if isinstance(given, Path) else given)]
-            # an input that was not pulled cannot be compared; the record still names its checksum
-            comparable = name not in REGENERATED and all(path.exists() for path in paths)
-            if comparable and made_by["inputs"].get(name) != checksum(paths):
+        return None
+
+    def _differing(self, job: Job) -> str | None:
+        """Return which input or output of a result has other bytes than its record says."""
+        record, shown = self.root / job.record, self._shown(job)
+        content, made_by = read_json(record), read_provenance(record)
+        for name, given in job.inputs.items():
+            parts = [given] if isinstance(given, Path) else given
+            if name in REGENERATED or not all(map(self._tells, parts)):
+                continue
+            paths = [self.root / path for path in parts]
+            if made_by["inputs"].get(name) != checksum(paths):
                 return f"{shown} was made from another {_in_words(paths)}"
+            for path in parts:
+                if path in self._makers and self.fault(self._makers[path]):
+                    return f"{shown} was made from {self.root / path}, which is outdated"
         for name, path in job.sums.items():
             if content.get(name) != checksum(self.root / path):
                 return f"{record} was made with another {self.root / path}"
         return self._fault_of_adoption(job, content, made_by) if job.choice else None
+
+    def _tells(self, path: Path) -> bool:
+        """Return whether the bytes of an input say anything about what was made of it.
+
+        Not if it was cleaned or not pulled, and not if another recipe made it; what should have
+        been read is then known by its recipe alone.
+        """
+        maker = self._makers.get(path)
+        return (self.root / path).exists() and (maker is None or not self._outdated(maker))
 
     def _fault_of_adoption(
         self, job: Job, content: dict[str, Any], made_by: dict[str, Any]
@@ -195,8 +228,8 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
     """Return every fault of the results below `results/<scale>`, and the orphans.
 
     With `main_job` the configuration knows a part of the results, so that no others are orphans.
-    What is large and can be made again (checkpoints, videos) may be missing: what was made of it
-    tells how it was made.
+    What is large (checkpoints, videos) may be missing, and is looked at through what was made of
+    it alone.
     """
     dag = Dag(config)
     state = State(dag, root)
@@ -207,7 +240,7 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
         for jobs in [*dag.stages(), papers]
         for job in jobs
         if job.record.is_relative_to("results")
-        and (job.record not in large or (root / job.record).exists())
+        and job.record not in large
         and (message := state.fault(job))
     ]
     if config.scale == configured_scale(root):
