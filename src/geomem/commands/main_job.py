@@ -64,9 +64,8 @@ def record_large(dag: Dag, root: Path = Path()) -> None:
             if subprocess.run(added, cwd=root, check=False).returncode:
                 raise InputError(f"DVC could not record {folder}")
         else:
-            print(
-                f"{folder}: {len(here)} of {len(jobs)} are here, so {folder}.dvc is left as it is"
-            )
+            record = f"DVC's record {folder}.dvc stays as it is"
+            print(f"{folder}: {len(here)} of {len(jobs)} are here; {record}")
 
 
 def add_commands(commands: Any) -> None:
