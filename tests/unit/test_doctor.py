@@ -66,7 +66,7 @@ def test_what_cannot_be_reached_is_a_fault_in_one_line(
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(FAULT)]
     assert any("../store: " in line and "is no folder" in line for line in lines)
     assert any("s3://study/dvc: 127.0.0.1 does not answer" in line for line in lines)
-    assert any("tracking" in line and "data/tracking" in line for line in lines)
+    assert any("tracking" in line and "geomem track upload" in line for line in lines)
 
 
 @pytest.mark.parametrize(

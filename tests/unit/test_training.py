@@ -152,6 +152,31 @@ class Interrupted:
         return [p.detach().clone() for p in model.parameters()]
 
 
+def test_a_plan_is_gone_through_again_where_the_recipe_says_so(project: Path) -> None:
+    scale = project / "config/scales/smoke.yaml"
+    edit_yaml(scale, recipes__base__steps=6)  # of 2 windows; the plan has 8
+    with pytest.raises(InputError, match=r"6 steps of 2 windows exceed 1 x the 8 windows of plan"):
+        load_config(project)
+    edit_yaml(scale, recipes__base__passes=2)
+    write_fake_clips(project / "clips", clips=6, frames=24, size=32)
+    run_stage(project, "clips", "plan", "train.json", "--plan", "train", "--clips", "clips")
+    settings = JobSettings(load_config(project)).training("base", 0)
+    dataset = open_dataset(project / "clips", project / "train.json", settings)
+    read = list[int]()
+    item = WindowDataset.__getitem__
+
+    class Told(WindowDataset):
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            read.append(index)
+            return item(self, index)
+
+    dataset.__class__ = Told
+    log = learn(objective_of(settings), dataset, settings, project / "state")
+    assert read == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
+    losses = [entry["loss"] for entry in log]
+    assert losses[4:] != losses[:2]  # other noise on the same windows
+
+
 def test_a_damaged_newest_state_gives_way_to_the_one_before(prepared: Path) -> None:
     trainings = Interrupted(prepared)
     whole = trainings.run("whole")

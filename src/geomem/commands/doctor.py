@@ -144,7 +144,7 @@ def tracking(config: Config, root: Path) -> Iterator[Finding]:
     served = urlsplit(uri).scheme in ("http", "https")
     reason = unreachable(uri) if served else None
     if reason:
-        reason += "; runs are kept in data/tracking until `geomem mirror`"
+        reason += "; `geomem track upload` brings runs when it is back"
     yield Finding(state=FAULT if reason else OK, what="tracking", found=f"{uri}{_why(reason)}")
 
 
