@@ -43,12 +43,12 @@ def narrow_project(folder: Path, *, steps: int) -> Path:
     scale = project / "config/scales/smoke.yaml"
     edit_yaml(scale, **recipe, plans__train__windows=2 * steps)
     experiments = project / "config/experiments.yaml"
-    column = {"protocol": "spin", "metric": "psnr", "label": "PSNR", "unit": "dB"}
+    column = {"protocol": "spin", "metric": "psnr"}
     table = {
         "caption": "One row.",
         "reference": "base",
         "rows": [{"variant": "base", "label": "base"}],
-        "columns": [{**column, "better": "higher", "precision": 2}],
+        "columns": [column],
     }
     content = yaml.safe_load(experiments.read_text())
     content |= {"tables": {"fault_table": table}, "figures": {}, "main": ["fault_table"]}
