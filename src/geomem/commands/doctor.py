@@ -2,6 +2,7 @@
 
 import argparse
 import configparser
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from geomem.errors import InputError
 PACKAGES = ("snakemake", "torch", "diffusers", "dvc", "mlflow")
 PORTS = {"http": 80, "https": 443, "s3": 443, "ssh": 22}
 HOSTS = {"s3": "s3.amazonaws.com", "hub": "https://huggingface.co"}
+SLURM_CONF = "/etc/slurm/slurm.conf"  # where Slurm looks
 PATIENCE = 5.0  # seconds for a connection
 
 OK, NONE, FAULT = "ok", "-", "FAULT"
@@ -83,7 +85,8 @@ def machine(root: Path) -> Iterator[Finding]:
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     alone = "none, so CPUs compute: scales tiny and smoke"
     yield Finding(state=OK if cards else NONE, what="GPU", found=", ".join(cards) or alone)
-    if not shutil.which("sbatch"):
+    configured = Path(os.environ.get("SLURM_CONF", SLURM_CONF)).exists()
+    if not (shutil.which("sbatch") and configured):
         yield Finding(state=NONE, what="Slurm", found="none: no --profile slurm here")
     elif names := slurm.partitions():
         yield Finding(state=OK, what="Slurm", found=f"partitions {', '.join(sorted(names))}")
