@@ -36,7 +36,7 @@ preparing=$!
 step tests $((total / 5)) python3 -m pytest -q -m gpu -p no:cacheprovider \
   tests/gpu tests/unit/test_scenes_render.py 2>&1 | tee -a "$out/log.txt" | tail -n 5
 
-{ step networks $((total / 8)) python3 benchmarks/networks.py --scale "$scale" --device "$device" --compile
+{ step networks $((total / 8)) python3 benchmarks/networks.py --scale "$scale" --device "$device"
   step renderer $((total / 10)) python3 benchmarks/render.py --device "$device"; } \
   2>&1 | tee -a "$out/log.txt"
 

@@ -35,6 +35,7 @@ TRACKED = "weights/uvit_tiny/model.safetensors"
 SPARE = 20.0  # seconds for starting, saving and measuring
 PROBE = 10.0  # seconds over which steps are counted
 SHARE = 0.92  # of the time that is left is planned with
+TRIAL = 8  # windows a step where there are few clips
 COOLDOWN = 0.3  # share of the teacher's steps
 
 
@@ -79,6 +80,7 @@ class Weights:
             shards = min(clips // 10, self.setting("splits", SPLIT, "shards"))
             self.change(splits={SPLIT: {"clips": clips, "shards": shards}})
             self.change(teacher={"training": {"batch_frames": clips // 4}})
+            self.change(recipes={recipe: {"batch": TRIAL} for recipe in RECIPES.values()})
         if windows:
             self.change(plans={RECIPES[MEMORY]: {"windows": windows}})
             self.change(recipes={RECIPES[MEMORY]: {"steps": 1}})
@@ -134,7 +136,7 @@ class Weights:
         self.wait(self.start("teacher", "evaluate", out / "teacher.json", *options), end)
 
     def model(self, variant: str, out: Path, seconds: float, *, steps: int | None) -> None:
-        """Train a variant until the time is over; copy its weights, its record and its curves."""
+        """Train a variant until the time is over; copy its weights and its curves."""
         end, recipe = time.monotonic() + seconds, RECIPES[variant]
         given = ("--variant", variant, "--seed", 0, "--clips", self.clips)
         given += ("--plan", self.work / f"{recipe}.json", "--device", self.device)
@@ -160,8 +162,7 @@ class Weights:
             shutil.rmtree(folder, ignore_errors=True)
         if self.wait(learn(output, steps), end):
             return
-        for name in ("checkpoint.json", "curves.csv"):
-            shutil.copy(output / name, out / f"{variant}-{name}")
+        shutil.copy(output / "curves.csv", out / f"{variant}-curves.csv")  # few files may come back
         exported = ("export", out / f"{variant}.safetensors", "--checkpoint", output)
         command = [sys.executable, "-m", "geomem.training", *map(str, exported)]
         subprocess.run(command, check=True)

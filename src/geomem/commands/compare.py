@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geomem.config import Config
 from geomem.errors import InputError
 from geomem.jobs import job_config, job_parser
 
@@ -130,25 +131,33 @@ def tracked_text(root: Path, path: str, revision: str) -> str | None:
     return None if done.returncode else done.stdout
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Compare the tables that are here with those in git, one line a table."""
-    config, root = job_config(args), Path(args.root)
-    lines, faults = [], 0
+def compare_with_git(
+    config: Config, root: Path, *, revision: str = "HEAD", tolerance: float = TOLERANCE
+) -> tuple[list[str], int]:
+    """Return a line for each table that is here, and how many differ from those of a revision."""
+    lines, differing = [], 0
     for name in [*config.tables, "teacher_table"]:
         path = f"results/{config.scale}/tables/{name}.csv"
         if not (root / path).exists():
             continue
-        reference = tracked_text(root, path, args.against)
+        reference = tracked_text(root, path, revision)
         if reference is None:
-            lines.append(f"{name}: {args.against} has none at {config.scale} to compare with")
+            lines.append(f"{name}: {revision} has none at {config.scale} to compare with")
             continue
         made = (root / path).read_text(encoding="utf-8")
-        found = compare_tables(made, reference, tolerance=args.tolerance)
-        faults += bool(found.differing)
-        lines.append(tell(name, found, revision=args.against, tolerance=args.tolerance))
+        found = compare_tables(made, reference, tolerance=tolerance)
+        differing += bool(found.differing)
+        lines.append(tell(name, found, revision=revision, tolerance=tolerance))
+    return lines, differing
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Compare the tables that are here with those in git, one line a table."""
+    given = {"revision": args.against, "tolerance": args.tolerance}
+    lines, differing = compare_with_git(job_config(args), Path(args.root), **given)
     print("\n".join(lines))
-    if faults and not args.tell:
-        raise InputError(f"{faults} of {len(lines)} tables differ from {args.against}")
+    if differing and not args.tell:
+        raise InputError(f"{differing} of {len(lines)} tables differ from {args.against}")
 
 
 def add_commands(commands: Any) -> None:

@@ -5,7 +5,7 @@ import configparser
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -85,13 +85,13 @@ def machine(root: Path) -> Iterator[Finding]:
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     alone = "none, so CPUs compute: scales tiny and smoke"
     yield Finding(state=OK if cards else NONE, what="GPU", found=", ".join(cards) or alone)
-    configured = Path(os.environ.get("SLURM_CONF", SLURM_CONF)).exists()
-    if not (shutil.which("sbatch") and configured):
-        yield Finding(state=NONE, what="Slurm", found="none: no --profile slurm here")
-    elif names := slurm.partitions():
-        yield Finding(state=OK, what="Slurm", found=f"partitions {', '.join(sorted(names))}")
-    else:
+    partitions = ", ".join(sorted(slurm.partitions())) if shutil.which("sbatch") else ""
+    if partitions:
+        yield Finding(state=OK, what="Slurm", found=f"partitions {partitions}")
+    elif shutil.which("sbatch") and Path(os.environ.get("SLURM_CONF", SLURM_CONF)).exists():
         yield Finding(state=FAULT, what="Slurm", found="sinfo does not answer: is it up?")
+    else:
+        yield Finding(state=NONE, what="Slurm", found="none: no --profile slurm here")
     latex = shutil.which("latexmk")
     yield Finding(
         state=OK if latex else NONE,
@@ -141,7 +141,7 @@ def remotes(root: Path) -> Iterator[Finding]:
         )
 
 
-def tracking(config: Config, root: Path) -> Iterator[Finding]:
+def tracking(config: Config) -> Iterator[Finding]:
     """Look at the store of MLflow."""
     uri = config.tracking.uri
     served = urlsplit(uri).scheme in ("http", "https")
@@ -171,16 +171,12 @@ def _why(reason: str | None) -> str:
 
 def findings(config: Config, root: Path) -> Iterator[Finding]:
     """Look at everything, one after the other."""
-    parts: Iterable[Callable[[], Iterator[Finding]]] = (
-        packages,
-        lambda: machine(root),
-        lambda: tracked(load_config(root, scale=config.scale, main_job=True), root),
-        lambda: remotes(root),
-        lambda: tracking(config, root),
-        lambda: hub(config, root),
-    )
-    for part in parts:
-        yield from part()
+    yield from packages()
+    yield from machine(root)
+    yield from tracked(load_config(root, scale=config.scale, main_job=True), root)
+    yield from remotes(root)
+    yield from tracking(config)
+    yield from hub(config, root)
 
 
 def run_doctor(args: argparse.Namespace) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geomem.commands.compare import TOLERANCE, compare
-from geomem.commands.verification import State, run_verify
+from geomem.commands.compare import compare_with_git
+from geomem.commands.verification import State, require_good
+from geomem.config import load_config
 from geomem.dag import Dag
 from geomem.errors import InputError
-from geomem.jobs import job_config
 
 
 def forces(words: Sequence[str]) -> bool:
@@ -45,9 +45,10 @@ def make_main_job(args: argparse.Namespace) -> None:
     snakemake = [sys.executable, "-m", "snakemake", "--config", "only=main", *again, "--", "all"]
     if subprocess.run(snakemake, check=False).returncode:
         raise InputError("the main job is not whole; what Snakemake says above tells why")
-    run_verify(args)
-    compare(args)
-    record_large(Dag(job_config(args)))
+    config = load_config(main_job=True)
+    require_good(config, Path(), main_job=True)
+    print("\n".join(compare_with_git(config, Path())[0]))
+    record_large(Dag(config))
 
 
 def record_large(dag: Dag, root: Path = Path()) -> None:
@@ -72,7 +73,4 @@ def add_commands(commands: Any) -> None:
     """Add `main-job` to the `geomem` command."""
     command = commands.add_parser("main-job", help=make_main_job.__doc__)
     command.add_argument("--force", action="store_true", help="make everything again")
-    command.set_defaults(
-        command=make_main_job, root=".", scale=None, threads=1, main_job=True,
-        against="HEAD", tolerance=TOLERANCE, tell=True,
-    )  # fmt: skip
+    command.set_defaults(command=make_main_job)

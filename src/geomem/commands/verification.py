@@ -108,16 +108,15 @@ class State:
     def _outdated(self, job: Job) -> str | None:
         """Return why a result is not of the recipe that it should have; nothing else is read."""
         if job.record not in self._old:
-            self._old[job.record] = self._without_recipe(job)
+            self._old[job.record] = self._why_outdated(job)
         return self._old[job.record]
 
-    def _without_recipe(self, job: Job) -> str | None:
+    def _why_outdated(self, job: Job) -> str | None:
         record, shown = self.root / job.record, self._shown(job)
         gone = [path for path in job.outputs if not (self.root / path).exists()]
         if gone:
             return f"{self.root / gone[0]} is missing"
         try:
-            read_json(record)
             made_by = read_provenance(record)
         except InputError as error:
             return str(error)
@@ -135,7 +134,8 @@ class State:
     def _differing(self, job: Job) -> str | None:
         """Return which input or output of a result has other bytes than its record says."""
         record, shown = self.root / job.record, self._shown(job)
-        content, made_by = read_json(record), read_provenance(record)
+        content = read_json(record)
+        made_by = content["provenance"]  # as `_outdated` has found it
         for name, given in job.inputs.items():
             parts = [given] if isinstance(given, Path) else given
             if name in REGENERATED or not all(map(self._tells, parts)):
@@ -250,11 +250,15 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
     return faults + ([] if main_job else orphans(config, root))
 
 
+def require_good(config: Config, root: Path, *, main_job: bool = False) -> None:
+    """Raise InputError with every fault that `verify` finds."""
+    if faults := verify(config, root, main_job=main_job):
+        raise InputError("\n".join([*faults, f"{len(faults)} faults; run `snakemake`"]))
+
+
 def run_verify(args: argparse.Namespace) -> None:
     """Compare every result with the configuration; fail if any is missing, outdated or unasked."""
-    faults = verify(job_config(args), Path(args.root), main_job=args.main_job)
-    if faults:
-        raise InputError("\n".join([*faults, f"{len(faults)} faults; run `snakemake`"]))
+    require_good(job_config(args), Path(args.root), main_job=args.main_job)
 
 
 def add_commands(commands: Any) -> None:
