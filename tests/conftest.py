@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -159,3 +160,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs root and leave to mount a tmpfs")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
+
+
+def wait_for(
+    condition: Callable[[], object], what: str, *, seconds: float, pause: float = 0.1
+) -> None:
+    """Wait until the condition holds; fail by name where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(pause)

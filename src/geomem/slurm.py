@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 12 * 3600.0  # seconds without an answer of Slurm after which jobs are given up
-LONGEST_PAUSE = 10.0  # seconds between two looks at the queue
+GROWTH = 2  # the pause between two looks at the queue grows to this many times the first one
 
 log = logging.getLogger("snakemake")
 
@@ -57,8 +57,12 @@ def be_patient(plugin: Any, *, patience: float = PATIENCE, pause: float = 5.0) -
     plugin.get_min_job_age = _remembering(plugin.get_min_job_age)
     executor, name = plugin.Executor, "next_seconds_between_status_checks"
     waiting = getattr(executor, name)
-    shorter = property(lambda self: min(waiting.fget(self), LONGEST_PAUSE), waiting.fset)
-    setattr(executor, name, shorter)
+
+    def shorter(self: Any) -> float:
+        first = self.workflow.executor_settings.init_seconds_before_status_checks
+        return float(min(waiting.fget(self), GROWTH * first))
+
+    setattr(executor, name, property(shorter, waiting.fset))
     chosen = executor.get_status_command
 
     def who_knows(self: Any) -> str:

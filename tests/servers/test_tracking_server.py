@@ -1,5 +1,6 @@
 """A real MLflow server with a real PostgreSQL, many writers, and both killed in the middle."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from conftest import wait_for
 from geomem.commands.tracking import finished_runs, spools, upload
 from geomem.commands.tracking_store import LIVE, TAG, Store
 from geomem.config import load_config
 from tracked import assert_complete, finish, fork, histories, join, spool_steps
 
-pytestmark = pytest.mark.server
-JOBS, STEPS = 64, 400
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("impatient")]
+RUNS, STEPS, PART, WRITERS = 64, 400, 25, 4
 GEOMEM = str(Path(sys.executable).with_name("geomem"))
 
 
@@ -82,14 +84,9 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def roots(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """64 projects, each with a job; every one is a writer of its own."""
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client does not try for minutes."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    made = [tmp_path / f"p{number}" for number in range(JOBS)]
-    for root in made:
-        root.mkdir()
-        (root / "config").symlink_to(project / "config")
-    return made
 
 
 def bring(root: Path) -> str:
@@ -98,13 +95,6 @@ def bring(root: Path) -> str:
     return upload(
         config, root, finished=finished_runs(root, "smoke"), live=spools(root, "smoke")
     ).reason
-
-
-def bring_until_all_is_there(root: Path) -> None:
-    deadline = time.monotonic() + 400
-    while reason := bring(root):
-        assert time.monotonic() < deadline, reason
-        time.sleep(1)
 
 
 def clean(uri: str) -> None:
@@ -119,53 +109,62 @@ def clean(uri: str) -> None:
         client.delete_run(run.info.run_id)
 
 
-def test_64_writers_at_once_lose_no_metric_while_both_services_are_killed(
-    server: Server, roots: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_64_runs_lose_no_metric_while_both_services_are_killed(
+    server: Server, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     clean(server.uri)
-    import mlflow  # noqa: F401  once, before the processes fork
+    follower = subprocess.Popen([GEOMEM, "track", "follow", "--root", project, "--interval", "1"])
+    written = multiprocessing.Value("i")
 
-    def job(number: int) -> None:
-        for part in range(4):
-            first = part * STEPS // 4
-            spool_steps(roots[number], number, range(first, first + STEPS // 4))
-            bring(roots[number])
-        bring_until_all_is_there(roots[number])
+    def write(runs: range) -> None:
+        """Write the spools of some runs together, a part of each at a time."""
+        for first in range(0, STEPS, PART):
+            for number in runs:
+                spool_steps(project, number, range(first, first + PART))
+                with written:
+                    written.value += 1
+            time.sleep(1)
 
-    children = fork(JOBS, job)
-    time.sleep(10)
-    server.kill("postgres")
-    time.sleep(15)
-    server.kill("mlflow")
-    join(children)
-    assert_complete(histories(server.uri, LIVE), JOBS, STEPS)
+    writers = fork(WRITERS, lambda worker: write(range(worker, RUNS, WRITERS)))
+    for program, share in (("postgres", 0.25), ("mlflow", 0.6)):
+        enough = RUNS * STEPS // PART * share
+        wait_for(
+            lambda enough=enough: written.value > enough,
+            f"{share} of all to be written",
+            seconds=120,
+        )
+        server.kill(program)
+    join(writers)
+    follower.send_signal(signal.SIGTERM)
+    follower.wait(300)
+    wait_for(lambda: bring(project) == "", "both services", seconds=300, pause=1)
+    assert_complete(histories(server.uri, LIVE), RUNS, STEPS)
 
 
 def test_runs_of_a_time_without_a_server_come_later_and_once(
-    server: Server, roots: list[Path], monkeypatch: pytest.MonkeyPatch
+    server: Server, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     clean(server.uri)
     server.stop()
     assert server.children() == []
     for number in range(4):
-        finish(roots[number], number, STEPS)
-        assert bring(roots[number]) != ""
+        finish(project, number, STEPS)
+    assert bring(project) != ""
     server.start()  # on the same data
     for _ in range(2):
-        for number in range(4):
-            assert bring(roots[number]) == ""
+        assert bring(project) == ""
     assert_complete(histories(server.uri, TAG), 4, STEPS)
 
 
 def test_nothing_of_a_killed_server_is_left_but_its_data(
-    server: Server, roots: list[Path], monkeypatch: pytest.MonkeyPatch
+    server: Server, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     clean(server.uri)
-    finish(roots[0], 0, STEPS)
-    assert bring(roots[0]) == ""
+    finish(project, 0, STEPS)
+    assert bring(project) == ""
     server.process.kill()
     server.process.wait()
     deadline = time.monotonic() + 60

@@ -15,8 +15,9 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
+
+from conftest import wait_for
 
 CLIENTS = "sbatch srun scancel scontrol squeue sinfo sacct sacctmgr".split()  # noqa: SIM905
 LONGEST_FOLDER = 75  # characters: Unix sockets lie in it, whose paths may have 107
@@ -284,16 +285,6 @@ class SlurmCluster:
             command, env=self.environment, stdin=subprocess.DEVNULL,
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-
-
-def wait_for(
-    condition: Callable[[], object], what: str, *, seconds: float, pause: float = 0.1
-) -> None:
-    """Wait until the condition holds; fail by name where it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(pause)
 
 
 def _processes() -> list[Path]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from cluster import SlurmCluster, wait_for
+from cluster import SlurmCluster
 
 from clones import ENVIRONMENT, copy_project, run
-from conftest import edit_yaml
+from conftest import edit_yaml, wait_for
 
 TABLE = "results/fault_table.tex"
 STATES = "data/smoke/training_state/base/seed0"

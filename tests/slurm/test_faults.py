@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import SlurmCluster, wait_for
+from cluster import SlurmCluster
 from study import (
     STATES,
     TABLE,
@@ -25,9 +25,11 @@ from study import (
 )
 
 from clones import results_of, run
-from conftest import edit_yaml
+from conftest import edit_yaml, wait_for
 
 pytestmark = pytest.mark.slurm
+# the users' profile, but for how often it looks: nobody else needs this Slurm
+STUDY = ("--slurm-init-seconds-before-status-checks", "1", "--", TABLE)
 STEPS = 120  # of training
 LONG = 600  # steps that take longer than the time that is left before SIGTERM
 
@@ -45,18 +47,6 @@ def reference(prepared: Path) -> dict[str, bytes]:
     return results_of(project)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(
-    slurm_cluster: SlurmCluster, prepared: Path, reference: dict[str, bytes]
-) -> tuple[dict[str, bytes], float]:
-    """Those results, and the seconds an undisturbed run takes on Slurm."""
-    project = copy_of(prepared, prepared.parent / "undisturbed")
-    seconds = Run(slurm_cluster, project, TABLE).finish()
-    assert results_of(project) == reference
-    assert len(trainings(slurm_cluster, project)) == 1
-    return reference, seconds
-
-
 @pytest.fixture
 def project(prepared: Path, tmp_path: Path) -> Path:
     return copy_of(prepared, tmp_path / "project")
@@ -67,50 +57,54 @@ def trainings(cluster: SlurmCluster, project: Path) -> list[Job]:
     return [job for job in accounted(cluster, project) if job.comment.startswith(TRAINING)]
 
 
-def survived(
-    fault: str, started: Run, undisturbed: tuple[dict[str, bytes], float], *, before: float = 0.0
+def survived(fault: str, started: Run, reference: dict[str, bytes], *, before: float = 0.0) -> None:
+    """The run ends well with the results of an undisturbed one; tell how long it took."""
+    seconds = before + started.finish()
+    assert results_of(started.project) == reference
+    print(f"\n{fault}: {seconds:.0f} s")
+
+
+def test_an_undisturbed_run_has_the_results_of_one_without_slurm(
+    slurm_cluster: SlurmCluster, project: Path, reference: dict[str, bytes]
 ) -> None:
-    """The run ends well with the results of an undisturbed one; tell how much longer it took."""
-    expected, seconds = undisturbed
-    longer = before + started.finish() - seconds
-    assert results_of(started.project) == expected
-    print(f"\n{fault}: {longer:.0f} s longer than {seconds:.0f} s")
+    survived("undisturbed", Run(slurm_cluster, project, *STUDY), reference)
+    assert len(trainings(slurm_cluster, project)) == 1
 
 
 def test_a_cancelled_job_is_made_again(
-    slurm_cluster: SlurmCluster, project: Path, undisturbed: tuple[dict[str, bytes], float]
+    slurm_cluster: SlurmCluster, project: Path, reference: dict[str, bytes]
 ) -> None:
-    started = Run(slurm_cluster, project, TABLE)
+    started = Run(slurm_cluster, project, *STUDY)
     slurm_cluster.ask("scancel", started.wait_for_training())
-    survived("scancel", started, undisturbed)
+    survived("scancel", started, reference)
     last, first = trainings(slurm_cluster, project)
     assert (first.state.split()[0], last.state) == ("CANCELLED", "COMPLETED")
 
 
 def test_a_job_out_of_memory_gets_more(
-    slurm_cluster: SlurmCluster, project: Path, undisturbed: tuple[dict[str, bytes], float]
+    slurm_cluster: SlurmCluster, project: Path, reference: dict[str, bytes]
 ) -> None:
     edit_yaml(project / "config/scales/smoke.yaml", resources__training__mem_mb=350)
-    started = Run(slurm_cluster, project, TABLE)
-    survived("out of memory", started, undisturbed)
+    started = Run(slurm_cluster, project, *STUDY)
+    survived("out of memory", started, reference)
     *_, second, first = trainings(slurm_cluster, project)
     assert first.state != "COMPLETED"
     assert (first.asked["mem"], second.asked["mem"]) == ("350M", "700M")
 
 
 def test_a_preempted_job_goes_on_where_it_was(
-    slurm_cluster: SlurmCluster, project: Path, undisturbed: tuple[dict[str, bytes], float]
+    slurm_cluster: SlurmCluster, project: Path, reference: dict[str, bytes]
 ) -> None:
     local = {"partitions": {"cpu": "scavenge"}}
     (project / "config/cluster.local.yaml").write_text(yaml.safe_dump(local))
-    started = Run(slurm_cluster, project, TABLE)
+    started = Run(slurm_cluster, project, *STUDY)
     number = started.wait_for_training()
     node = node_of(slurm_cluster, number)
     partition = node.rstrip("12")
     urgent = ["-p", partition, "-w", node, "--exclusive", "--parsable", "-o", "/dev/null"]
     slurm_cluster.ask("sbatch", *urgent, "--wrap", "sleep 3")
     requeue_at_once(slurm_cluster, number)
-    survived("preemption", started, undisturbed)
+    survived("preemption", started, reference)
     states = [job.state for job in trainings(slurm_cluster, project)]
     assert states == ["COMPLETED", "PREEMPTED"]
 
@@ -138,29 +132,29 @@ def revived(slurm_cluster: SlurmCluster) -> Iterator[list[str]]:
 def test_a_job_outlives_the_daemon_of_its_node(
     slurm_cluster: SlurmCluster,
     project: Path,
-    undisturbed: tuple[dict[str, bytes], float],
+    reference: dict[str, bytes],
     revived: list[str],
 ) -> None:
-    started = Run(slurm_cluster, project, TABLE)
+    started = Run(slurm_cluster, project, *STUDY)
     revived.append(node_of(slurm_cluster, started.wait_for_training()))
     slurm_cluster.kill(revived[0])
-    survived("node daemon killed", started, undisturbed)
+    survived("node daemon killed", started, reference)
     assert trainings(slurm_cluster, project)[0].state == "COMPLETED"
 
 
 def test_a_job_whose_node_is_lost_goes_on_elsewhere(
     slurm_cluster: SlurmCluster,
     project: Path,
-    undisturbed: tuple[dict[str, bytes], float],
+    reference: dict[str, bytes],
     revived: list[str],
 ) -> None:
-    started = Run(slurm_cluster, project, TABLE)
+    started = Run(slurm_cluster, project, *STUDY)
     number = started.wait_for_training()
     revived.append(node_of(slurm_cluster, number))
     slurm_cluster.kill(revived[0])
     slurm_cluster.kill_job(number)
     requeue_at_once(slurm_cluster, number)
-    survived("node lost", started, undisturbed)
+    survived("node lost", started, reference)
     states = [job.state for job in trainings(slurm_cluster, project)]
     assert states == ["COMPLETED", "NODE_FAIL"]
 
@@ -170,49 +164,49 @@ def node_of(cluster: SlurmCluster, number: str) -> str:
 
 
 def test_a_killed_controller_is_waited_for(
-    slurm_cluster: SlurmCluster, project: Path, undisturbed: tuple[dict[str, bytes], float]
+    slurm_cluster: SlurmCluster, project: Path, reference: dict[str, bytes]
 ) -> None:
-    started = Run(slurm_cluster, project, TABLE, "--slurm-status-command", "squeue")
+    started = Run(slurm_cluster, project, "--slurm-status-command", "squeue", *STUDY)
     started.wait_for_training()
     slurm_cluster.kill("slurmctld")
     wait_for(lambda: "Slurm does not answer" in started.output(), "a look at Slurm", seconds=60)
     time.sleep(6)  # all five attempts of the plugin fail within a second
     slurm_cluster.start_controller()
-    survived("controller killed", started, undisturbed)
+    survived("controller killed", started, reference)
     assert len(trainings(slurm_cluster, project)) == 1
 
 
 def test_jobs_of_a_killed_snakemake_are_waited_for_and_used(
-    slurm_cluster: SlurmCluster, project: Path, undisturbed: tuple[dict[str, bytes], float]
+    slurm_cluster: SlurmCluster, project: Path, reference: dict[str, bytes]
 ) -> None:
-    killed = Run(slurm_cluster, project, TABLE)
+    killed = Run(slurm_cluster, project, *STUDY)
     killed.wait_for_training()
     killed.kill()
-    refused = Run(slurm_cluster, project, TABLE)
+    refused = Run(slurm_cluster, project, *STUDY)
     assert refused.process.wait(timeout=60) != 0
     assert "--unlock" in refused.output() and "cannot be locked" in refused.output()
     unlock = ["snakemake", "--profile", "slurm", "--unlock"]
     subprocess.run(unlock, cwd=project, env=environment(slurm_cluster), check=True)
-    again = Run(slurm_cluster, project, TABLE)
-    survived("Snakemake killed", again, undisturbed, before=again.started - killed.started)
+    again = Run(slurm_cluster, project, *STUDY)
+    survived("Snakemake killed", again, reference, before=again.started - killed.started)
     assert "waiting for 1 jobs that an earlier run has left" in again.output()
     assert len(trainings(slurm_cluster, project)) == 1
 
 
 def test_a_full_disk_is_told_and_goes_on_when_there_is_room(
-    slurm_cluster: SlurmCluster, project: Path, undisturbed: tuple[dict[str, bytes], float]
+    slurm_cluster: SlurmCluster, project: Path, reference: dict[str, bytes]
 ) -> None:
     states = project / STATES
     states.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(states)], check=True)
     try:
-        started = Run(slurm_cluster, project, TABLE)
+        started = Run(slurm_cluster, project, *STUDY)
         log = project / "logs/train_variant/smoke/base/seed0.log"
         told = lambda: log.exists() and "no space left on the disk" in log.read_text()  # noqa: E731
         wait_for(told, "the disk to be full", seconds=120, pause=0.02)
         larger = ["mount", "-o", "remount,size=256m", str(states)]
         subprocess.run(larger, check=True)
-        survived("full disk", started, undisturbed)
+        survived("full disk", started, reference)
     finally:
         subprocess.run(["umount", str(states)], check=True)
     assert [job.state for job in trainings(slurm_cluster, project)] == ["COMPLETED", "FAILED"]
@@ -226,7 +220,7 @@ def test_a_training_longer_than_its_time_saves_its_state_and_goes_on(
     run(undisturbed, "snakemake", "--quiet", "rules", "--", TABLE)
     limits = {"resources__training__runtime": 1, "resources__training__grace": 20}
     edit_yaml(prepared / "config/scales/smoke.yaml", **limits)
-    started = Run(slurm_cluster, prepared, TABLE)
+    started = Run(slurm_cluster, prepared, *STUDY)
     stopped = prepared / "stopped.log"
     log = prepared / "logs/train_variant/smoke/base/seed0.log"
 

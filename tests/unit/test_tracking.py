@@ -31,7 +31,7 @@ from tracked import (
     spool_steps,
 )
 
-JOBS, STEPS = 64, 5
+RUNS, STEPS, WRITERS = 64, 5, 4
 GEOMEM = str(Path(sys.executable).with_name("geomem"))
 
 
@@ -62,24 +62,25 @@ def nobody_listens() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_64_jobs_at_once_lose_no_metric_and_a_second_upload_doubles_none(
+def test_64_runs_lose_no_metric_and_a_second_upload_doubles_none(
     project: Path, sqlite: str
 ) -> None:
     command = [GEOMEM, "track", "follow", "--interval", "0.2"]
     follower = subprocess.Popen([*command, "--root", str(project)], stderr=subprocess.PIPE)
 
-    def job(number: int) -> None:
+    def write(worker: int) -> None:
         for step in range(STEPS):
-            spool_steps(project, number, range(step, step + 1))
+            for number in range(worker, RUNS, WRITERS):
+                spool_steps(project, number, range(step, step + 1))
             time.sleep(0.3)
 
-    join(fork(JOBS, job))
+    join(fork(WRITERS, write))
     follower.send_signal(signal.SIGTERM)
     _, errors = follower.communicate(timeout=120)
     assert follower.returncode == 0 and b"warning" not in errors
-    assert_complete(histories(sqlite, LIVE), JOBS, STEPS)
+    assert_complete(histories(sqlite, LIVE), RUNS, STEPS)
     upload(project)
-    assert_complete(histories(sqlite, LIVE), JOBS, STEPS)
+    assert_complete(histories(sqlite, LIVE), RUNS, STEPS)
 
 
 def test_a_finished_run_takes_the_place_of_its_spool_and_grows_with_its_scores(
