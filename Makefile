@@ -49,7 +49,8 @@ test-faults: .venv/ready latex ## damage and kills: every remedy is followed, ev
 	pytest -q -n 2 --dist loadfile -m fault tests/faults
 
 test-slurm: .venv/ready slurm-packages ## as root: a real Slurm on this machine, and faults injected on it
-	pytest -q -n 2 --dist loadgroup -m slurm tests/slurm/test_profile.py tests/slurm/test_faults.py
+	pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slurm \
+	  tests/slurm/test_profile.py tests/slurm/test_job_faults.py tests/slurm/test_daemon_faults.py
 
 slurm-packages:
 	@[ "$$(id -u)" = 0 ] || { echo "error: make test-slurm starts Slurm's daemons: run it as root"; exit 1; }

@@ -162,6 +162,34 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.fixture(scope="session")
+def fault_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The narrow study that faults on Slurm are injected into, with its clips and plan."""
+    from study import narrow_project
+
+    return narrow_project(tmp_path_factory.mktemp("faults") / "prepared", steps=120)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(fault_study: Path) -> dict[str, bytes]:
+    """The results of that study, made without Slurm and without faults."""
+    from study import TABLE, copy_of
+
+    from clones import results_of, run
+
+    project = copy_of(fault_study, fault_study.parent / "undisturbed")
+    run(project, "snakemake", "--quiet", "rules", "--", TABLE)
+    return results_of(project)
+
+
+@pytest.fixture
+def faulty(fault_study: Path, tmp_path: Path) -> Path:
+    """A copy of that study to do harm to."""
+    from study import copy_of
+
+    return copy_of(fault_study, tmp_path / "project")
+
+
 def wait_for(
     condition: Callable[[], object], what: str, *, seconds: float, pause: float = 0.1
 ) -> None:

@@ -114,7 +114,8 @@ def test_64_runs_lose_no_metric_while_both_services_are_killed(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     clean(server.uri)
-    follower = subprocess.Popen([GEOMEM, "track", "follow", "--root", project, "--interval", "1"])
+    command = [GEOMEM, "track", "follow", "--root", project, "--parent", str(os.getpid())]
+    follower = subprocess.Popen([*command, "--interval", "1"])
     written = multiprocessing.Value("i")
 
     def write(runs: range) -> None:

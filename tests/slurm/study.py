@@ -11,12 +11,14 @@ from pathlib import Path
 import yaml
 from cluster import SlurmCluster
 
-from clones import ENVIRONMENT, copy_project, run
+from clones import ENVIRONMENT, copy_project, results_of, run
 from conftest import edit_yaml, wait_for
 
 TABLE = "results/fault_table.tex"
 STATES = "data/smoke/training_state/base/seed0"
 TRAINING = "rule_train_variant"
+# the users' profile, but for how often it looks: nobody else needs this Slurm
+STUDY = ("--slurm-init-seconds-before-status-checks", "1", "--", TABLE)
 
 
 @dataclass(frozen=True)
@@ -120,3 +122,28 @@ def accounted(cluster: SlurmCluster, project: Path) -> list[Job]:
             times = int(minutes), int(seconds)
             found.append(Job(number, comment, state, partition, *times, tres))
     return found[::-1]
+
+
+def trainings(cluster: SlurmCluster, project: Path) -> list[Job]:
+    """The jobs that trained, the latest first."""
+    return [job for job in accounted(cluster, project) if job.comment.startswith(TRAINING)]
+
+
+def survived(
+    fault: str, started: Run, undisturbed: dict[str, bytes], *, before: float = 0.0
+) -> None:
+    """The run ends well with the results of an undisturbed one; tell how long it took."""
+    seconds = before + started.finish()
+    assert results_of(started.project) == undisturbed
+    print(f"\n{fault}: {seconds:.0f} s")
+
+
+def requeue_at_once(cluster: SlurmCluster, number: str) -> None:
+    """Do not wait for the two minutes that Slurm lets a requeued job rest."""
+    state = lambda: cluster.ask("squeue", "-h", "-j", number, "-o", "%T", check=False).strip()  # noqa: E731
+    wait_for(lambda: state() == "PENDING", f"job {number} to be requeued", seconds=90)
+    cluster.ask("scontrol", "update", f"jobid={number}", "StartTime=now")
+
+
+def node_of(cluster: SlurmCluster, number: str) -> str:
+    return cluster.ask("squeue", "-h", "-j", number, "-o", "%N").strip()

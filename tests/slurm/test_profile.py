@@ -15,7 +15,7 @@ from clones import copy_project, run
 from conftest import edit_yaml
 from geomem.config import Cluster, Config, Resources, load_cluster, load_config
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("profile")]  # of one run
+pytestmark = pytest.mark.slurm
 # The stage, or `stage.detail`, whose resources a rule's jobs ask for; training goes by recipe.
 STAGES = {
     "make_clips": "clips",

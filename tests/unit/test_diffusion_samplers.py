@@ -13,6 +13,7 @@ from geomem.diffusion.guidance import (
     HistoryGuidance,
     conditional,
     fractional,
+    replacement,
     stabilized_fractional,
     stabilized_vanilla,
     temporal,
@@ -25,6 +26,7 @@ STEPS = 5
 MASK = torch.tensor([[1, 2, 0, 0, -1], [1, 0, 0, 2, 1], [2, 2, 2, 0, 0]])
 SCHEMES: dict[str, HistoryGuidance] = {
     "conditional": conditional(),
+    "replacement": replacement(),
     "vanilla": vanilla(1.5),
     "stabilized_vanilla": stabilized_vanilla(4.0, 0.02),
     "fractional": fractional(2.0, 0.4),
@@ -35,8 +37,9 @@ SCHEMES: dict[str, HistoryGuidance] = {
 # weight, the level of a given frame, the level of a generated one, and the positions that it sees
 # (all, or from either end of the history); cameras are on where it sees any.
 ALL = (0, 1, 2)
-BRANCHES: dict[str, list[tuple[float, int, int, tuple[int, ...]]]] = {
+BRANCHES: dict[str, list[tuple[float, int | None, int | None, tuple[int, ...]]]] = {
     "conditional": [(1.0, -1, -1, ALL)],
+    "replacement": [(1.0, None, None, ALL)],  # the level of the frames that are made
     "vanilla": [(-0.5, 999, 999, ()), (1.5, -1, -1, ALL)],
     "stabilized_vanilla": [(-3.0, 999, 999, ()), (4.0, -1, 19, ALL)],
     "fractional": [(-1.0, 999, 999, ()), (1.0, -1, -1, ALL), (1.0, 399, 399, ALL)],
@@ -102,11 +105,12 @@ def oracle_clip(
     branches = BRANCHES[scheme]
     for step in range(STEPS, 0, -1):
         now, after = 1000 * step // STEPS - 1, 1000 * (step - 1) // STEPS - 1
-        if len(branches) > 1:
+        if len(branches) > 1 or branches[0][1] is None:
             noise = torch.randn((len(branches), *x.shape), generator=generator)
         totals = {True: torch.zeros_like(x), False: torch.zeros_like(x)}
         for r, (weight, given, generated, positions) in enumerate(branches):
             reach = range(-len(history), len(history))
+            given, generated = (now if k is None else k for k in (given, generated))
             seen = {history[i] for i in positions if i in reach}
             levels = [{1: given, 2: generated, 0: now, -1: 999}[state] for state in mask]
             levels = [999 if t in history and t not in seen else k for t, k in enumerate(levels)]

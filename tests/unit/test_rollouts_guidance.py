@@ -24,6 +24,7 @@ PLAIN = {"scheme": "conditional"}
 # One of each, and `temporal` with positions that the first window's single frame does not have.
 CASES: list[dict[str, Any]] = [
     PLAIN,
+    {"scheme": "replacement"},
     {"scheme": "vanilla", "guidance_scale": 3.0},
     {"scheme": "stabilized_vanilla", "guidance_scale": 3.0, "stabilization_level": 0.3},
     {"scheme": "fractional", "guidance_scale": 3.0, "freq_scale": 0.4},

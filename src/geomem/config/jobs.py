@@ -7,7 +7,7 @@ from geomem.errors import InputError
 from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
 from geomem.metrics.registry import FAMILIES, metric_of
-from geomem.settings.evaluation import CurvesFigure
+from geomem.settings.evaluation import Conditional, CurvesFigure, Guidance, Replacement, Vanilla
 from geomem.settings.jobs import (
     AlignmentJob,
     AnalysisJob,
@@ -34,7 +34,7 @@ from geomem.settings.jobs import (
     TrainingJob,
     VideoJob,
 )
-from geomem.settings.training import Alignment
+from geomem.settings.training import Alignment, Noise
 from geomem.sources.registry import ClipsOfSplit
 
 
@@ -208,14 +208,14 @@ class JobSettings:
 
     def _sampling(self, variant: str, protocol: str) -> SamplingJob:
         config, rollouts = self.config, self.config.settings.rollouts
-        memory = config.variants[variant].memory
+        memory, noise = config.variants[variant].memory, config.noise_of(variant)
         return SamplingJob(
             window=config.window_of(variant),
             keyframe_density=config.keyframe_density_of(variant, protocol),
             steps=rollouts.sampling_steps,
             level_power=rollouts.level_power,
-            keyframes=rollouts.keyframes,
-            interpolation=rollouts.interpolation,
+            keyframes=_known_to(noise, rollouts.keyframes),
+            interpolation=_known_to(noise, rollouts.interpolation),
             memory_guidance=config.memory_guidance_of(memory) if memory else None,
             precision=rollouts.precision,
             seed=rollouts.seed,
@@ -340,3 +340,19 @@ class JobSettings:
         chosen = self.config.videos[video]
         context = self.config.context_of(chosen.protocol)
         return VideoJob(video=chosen, seeds=self.config.settings.seeds, context=context)
+
+
+def _known_to(noise: Noise, guidance: Guidance) -> Guidance:
+    """Return the guidance that a model trained with such noise can follow.
+
+    With one level for all frames the history is put in by replacement. Conditions that were clean
+    or gone in training are shown so, never with a little noise.
+    """
+    if noise == "per_clip":
+        return Replacement(scheme="replacement")
+    scale = getattr(guidance, "guidance_scale", None)
+    if noise == "per_frame" or guidance.scheme == "vanilla":
+        return guidance
+    if scale is None:
+        return Conditional(scheme="conditional")
+    return Vanilla(scheme="vanilla", guidance_scale=scale)

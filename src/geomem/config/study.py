@@ -25,7 +25,7 @@ from geomem.settings.evaluation import (
     Video,
 )
 from geomem.settings.memory import Features, ImageTeacher, Memory, Teacher
-from geomem.settings.training import Optimization, Variant, VariantMemory
+from geomem.settings.training import Noise, Optimization, Variant, VariantMemory
 from geomem.sources.registry import SOURCES, Source
 
 
@@ -138,6 +138,18 @@ class Config(Strict):
             return self.method_of(self.starts_of(variant)[0])
         return chosen.method
 
+    def noise_of(self, variant: str) -> Noise:
+        """Return with which noise the network that a variant generates with was trained."""
+        chosen = self.variants[variant]
+        if chosen.best_of or chosen.checkpoint_of:
+            return self.noise_of(self.starts_of(variant)[0])
+        return chosen.noise
+
+    def interpolates(self, variant: str) -> bool:
+        """Return whether a variant can make frames between finished ones."""
+        ordered = self.noise_of(variant) in ("per_clip", "prefix")
+        return METHODS[self.method_of(variant)].interpolates and not ordered
+
     def source_of(self, split: str) -> Source:
         """Return the source of a split's clips."""
         return SOURCES[self.datasets[self.settings.splits[split].dataset].source]
@@ -232,10 +244,11 @@ class Config(Strict):
 
     def keyframe_density_of(self, variant: str, protocol: str) -> float:
         """Return the share of frames made first, at least two of them; 1 where one window makes
-        all at once."""
+        all at once, or all are made in their order."""
         frames = self.frames_of(protocol)
-        at_once = frames <= self.window_of(variant)
-        return 1.0 if at_once else max(self.settings.rollouts.keyframe_density, 2 / frames)
+        if frames <= self.window_of(variant) or not self.interpolates(variant):
+            return 1.0
+        return max(self.settings.rollouts.keyframe_density, 2 / frames)
 
     def analysed(self) -> list[str]:
         """Return the variants whose hidden states are analysed, for the table or a figure."""

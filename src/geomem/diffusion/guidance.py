@@ -19,7 +19,7 @@ from einops import einsum, rearrange, repeat
 from torch import Tensor
 
 from geomem.diffusion.rollout_plans import FrameState
-from geomem.diffusion.schedule import noise_to_levels
+from geomem.diffusion.schedule import CLEAN_LEVEL, noise_to_levels
 
 NEGLIGIBLE_WEIGHT = 1e-9  # what rounding leaves of weights that should cancel
 
@@ -36,6 +36,7 @@ class Branch:
         kept: Positions within the history (negative: from its end) that this branch sees; all
             others are forgotten. None keeps all. Positions that a short history does not have are
             left out.
+        as_generated: Whether history frames have the noise of those to be generated instead.
         unconditional: Whether the branch runs without conditions (of DFoT: the cameras). A branch
             of whose `kept` nothing is left does so too, and its term of the sum vanishes.
     """
@@ -44,6 +45,7 @@ class Branch:
     given_noise: float = 0.0
     generated_noise: float = 0.0
     kept: tuple[int, ...] | None = None
+    as_generated: bool = False
     unconditional: bool = False
 
     def __post_init__(self) -> None:
@@ -61,6 +63,9 @@ class Branch:
         own[context_mask_BT == FrameState.GENERATED] = generated
         if self.kept is not None:
             own[~_at_positions(is_history, self.kept)] = num_levels - 1
+        if self.as_generated:
+            made = levels_BT.masked_fill(context_mask_BT != FrameState.TO_GENERATE, CLEAN_LEVEL)
+            own = made.amax(1, keepdim=True).expand_as(levels_BT)
         return torch.where(is_history, own, levels_BT)
 
     def without_conditions(self, context_mask_BT: Tensor) -> Tensor:
@@ -99,7 +104,10 @@ class HistoryGuidance:
     @property
     def renoises(self) -> bool:
         """Whether any branch may put noise on the history, so that noise must be drawn."""
-        return any(b.given_noise or b.generated_noise or b.kept is not None for b in self.branches)
+        return any(
+            b.given_noise or b.generated_noise or b.as_generated or b.kept is not None
+            for b in self.branches
+        )
 
     def levels(self, levels_BT: Tensor, context_mask_BT: Tensor, num_levels: int) -> Tensor:
         """Noise levels of all rows, (N,T)."""
@@ -169,6 +177,12 @@ def conditional() -> HistoryGuidance:
     return _against_no_history(Branch(weight=1.0))
 
 
+def replacement() -> HistoryGuidance:
+    """The history at the noise of the frames to be generated, drawn anew at every step: how a model
+    with one noise level for all frames is given one (full-sequence diffusion)."""
+    return HistoryGuidance((Branch(weight=1.0, as_generated=True),))
+
+
 def vanilla(guidance_scale: float) -> HistoryGuidance:
     """w cond - (w - 1) uncond, the history clean in cond (DFoT, HG-v)."""
     return _against_no_history(Branch(weight=guidance_scale))
@@ -223,6 +237,7 @@ SCHEMES: dict[str, Callable[..., HistoryGuidance]] = {
     scheme.__name__: scheme
     for scheme in (
         conditional,
+        replacement,
         vanilla,
         stabilized_vanilla,
         fractional,

@@ -118,6 +118,7 @@ class Method(ABC):
         reads: Forms of memory that it can be given.
         needs_memory: Whether it is nothing without one.
         conditions: What of a data set it is told.
+        interpolates: Whether it can make frames between finished ones; else all are made in order.
         Settings: Model of what a scale says of it (`methods.<name>`).
     """
 
@@ -128,6 +129,7 @@ class Method(ABC):
     reads: ClassVar[frozenset[Form]] = frozenset()
     needs_memory: ClassVar[bool] = False
     conditions: ClassVar[frozenset[Condition]] = frozenset({"cameras"})
+    interpolates: ClassVar[bool] = True
     Settings: ClassVar[type[Strict]] = Strict
 
     def hidden_states(self, settings: Any, resolution: int) -> tuple[HiddenState, ...]:

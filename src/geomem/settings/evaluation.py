@@ -27,6 +27,12 @@ class Conditional(Strict):
     scheme: Literal["conditional"]
 
 
+class Replacement(Strict):
+    """The history at the noise of the frames to be generated."""
+
+    scheme: Literal["replacement"]
+
+
 class Vanilla(Strict):
     """HG-v: away from the prediction without history."""
 
@@ -82,7 +88,13 @@ class Temporal(Strict):
 
 
 Guidance = Annotated[
-    Conditional | Vanilla | StabilizedVanilla | Fractional | StabilizedFractional | Temporal,
+    Conditional
+    | Replacement
+    | Vanilla
+    | StabilizedVanilla
+    | Fractional
+    | StabilizedFractional
+    | Temporal,
     Field(discriminator="scheme"),
 ]
 

@@ -14,7 +14,7 @@ from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisRow
 from geomem.settings.data import PlanSettings
 from geomem.settings.evaluation import Figure, Guidance, Partial, TableSettings, Video
 from geomem.settings.memory import Corruption, Features, Geometry, Overlap, TeacherTraining
-from geomem.settings.training import Objective, Optimization
+from geomem.settings.training import Noise, Objective, Optimization
 from geomem.sources.registry import ClipsOfSplit
 
 Precision = Literal["fp32", "bf16"]
@@ -166,7 +166,7 @@ class TrainingJob(Strict):
     resolution: Positive
     recipe: Optimization
     plan: PlanSettings
-    noise: Literal["per_frame", "per_clip"]
+    noise: Noise
     initial: str | None
     features: Features | None = None
     memory: MemoryJob | None = None

@@ -202,6 +202,9 @@ class Checkpoint(Strict):
         return self
 
 
+Noise = Literal["per_frame", "per_clip", "prefix", "dropout"]
+
+
 class Variant(Strict):
     """One row of the study: a model that is trained, the best of several (`best_of`), weights that
     are there already (`checkpoint`), another variant's weights with another memory
@@ -211,7 +214,12 @@ class Variant(Strict):
     initial: str | None = Field(default=None, description="variant it starts from; none = scratch")
     plan: str | None = Field(default=None, description="clip plan it is trained on")
     recipe: str | None = Field(default=None, description="optimization it is trained with")
-    noise: Literal["per_frame", "per_clip"] = "per_frame"
+    noise: Noise = Field(
+        default="per_frame",
+        description="noise of a window's frames in training: a level each (diffusion forcing), one "
+        "for all (full sequence), or one for those that do not follow a clean `prefix` (fixed "
+        "context) or are left by a `dropout` of half of them (binary dropout)",
+    )
     alignment: Alignment | None = None
     memory: VariantMemory | None = None
     best_of: BestOf | None = Field(default=None, description="not trained but picked by this rule")

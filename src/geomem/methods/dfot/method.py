@@ -18,6 +18,7 @@ from geomem.errors import InputError
 from geomem.formats.checkpoints import load_module, read_checkpoint
 from geomem.geometry.rays import encode_cameras, encode_cameras_apart
 from geomem.methods.clips import WindowSampling
+from geomem.methods.dfot.draws import draw_conditions, draw_times
 from geomem.methods.dfot.settings import UViTSettings
 from geomem.methods.registry import MemoryFace, StateReader, Weights
 from geomem.methods.training import MEMORY, Loss, TrainedMethod, memory_of, pixels_last
@@ -106,8 +107,8 @@ class VideoModel(TrainedMethod):
         device: torch.device,
     ) -> dict[str, Tensor]:
         """Draw `times` (B, T) in [0, 1], `noise` (B, T, C, S, S), and `camera_mask` and, with a
-        memory, `memory_mask` (B,), True where they are dropped; with histories `clean` (B, T), True
-        where a frame is given."""
+        memory, `memory_mask` (B,), True where they are dropped; then what `draw_conditions` says of
+        frames that are not to be made."""
         windows, frames = shape_BTCSS[:2]
         drawn = {
             "times": draw_times((windows, frames), noise, device),
@@ -118,23 +119,17 @@ class VideoModel(TrainedMethod):
         dropout = float(self.backbone.config["camera_dropout"])
         drawn["camera_mask"] = torch.rand(windows, device=device) < dropout
         drawn["dropout_seeds"] = torch.randint(2**62, (windows,))
-        if history:
-            drawn["clean"] = draw_histories((windows, frames), history, device)
-            # the others of a window share one time
-            together = drawn["times"][:, :1].expand(windows, frames)
-            times = torch.where(drawn["clean"].any(1, keepdim=True), together, drawn["times"])
-            drawn["times"] = times.masked_fill(drawn["clean"], 0.0)
-        return drawn
+        return drawn | draw_conditions(drawn["times"], noise, history)
 
     def loss(self, windows: dict[str, Tensor]) -> Loss:
         """Return the weighted squared error of v on frames that are noised one by one."""
         x, t, eps = windows["frames"], windows["times"], windows["noise"]
-        clean = windows.get("clean")
+        given = windows.get("given")
         schedule = schedule_for(x.shape[-1])
         seed_dropout(self, windows["dropout_seeds"])
         x_t = schedule.add_noise(x, t, eps)
-        if clean is not None:  # as the sampler shows a history
-            x_t = torch.where(clean[..., None, None, None], x, x_t)
+        if given is not None:  # as the sampler shows a history; what is dropped stays noise
+            x_t = torch.where((given & (t == 0))[..., None, None, None], x, x_t)
         levels, cameras = schedule.training_noise_levels(t), windows["cameras"]
         raw = windows.get(MEMORY + "frames")
         if raw is not None:
@@ -152,8 +147,10 @@ class VideoModel(TrainedMethod):
         if raw is not None:
             v, x_t, *states = (y[:, : x.shape[1]] for y in (v, x_t, *states))
         error = schedule.loss(v.float(), x_t, eps, t)
-        if clean is not None:
-            error = error.masked_fill(clean[..., None, None, None], 0.0)
+        if given is not None:
+            error = error.masked_fill(given[..., None, None, None], 0.0)
+        if "weights" in windows:
+            error = error * windows["weights"][:, None, None, None, None]
         diffusion = error.mean()
         return Loss(value=diffusion, parts={"diffusion": diffusion.detach()}, states=states)
 
@@ -221,23 +218,6 @@ def beside(
 def log_snr(noise_levels: Tensor, frames: Tensor) -> Tensor:
     """Return the log-SNR behind what a network is told of frames' noise."""
     return noise_levels / schedule_for(frames.shape[-1]).precond_scale
-
-
-def draw_times(shape: tuple[int, int], noise: str, device: torch.device) -> Tensor:
-    """Draw noise times (B, T) in [0, 1]: one a frame (diffusion forcing) or one a clip."""
-    if noise == "per_clip":
-        return torch.rand(shape[0], 1, device=device).expand(shape).clone()
-    return torch.rand(shape, device=device)
-
-
-def draw_histories(shape: tuple[int, int], share: float, device: torch.device) -> Tensor:
-    """Draw which frames (B, T) are clean: none in most windows, in a share of them a random part,
-    of any size that leaves a frame to be made."""
-    windows, frames = shape
-    order = torch.rand(shape, device=device).argsort(1)
-    count = torch.randint(1, frames, (windows, 1), device=device)
-    chosen = torch.rand(windows, 1, device=device) < share
-    return chosen & (order < count)
 
 
 def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | None) -> VideoModel:

@@ -226,6 +226,7 @@ class TransformerBlock(nn.Module):
         if channels % heads or (channels // heads) % 2:
             raise ValueError(f"{channels} channels do not split into {heads} heads of even width")
         self.heads = heads
+        self.frame_causal = False  # whether a frame sees itself and those before it alone
         self.split = (channels, channels, channels, 4 * channels)
         self.norm = ModulatedNorm(channels, emb_channels)
         self.fused_attn_mlp_proj = nn.Linear(channels, sum(self.split))
@@ -247,16 +248,34 @@ class TransformerBlock(nn.Module):
         frames = rope[0].shape[0] // (height * width)
         pattern = "(b t) c h w -> b (t h w) c"
         x_BLC = rearrange(x_NCHW, pattern, t=frames)
-        y_BLC = x_BLC + self._update(x_BLC, rearrange(emb_NEHW, pattern, t=frames), rope)
+        causal = frames if self.frame_causal else 1
+        emb_BLE = rearrange(emb_NEHW, pattern, t=frames)
+        y_BLC = x_BLC + self._update(x_BLC, emb_BLE, rope, causal)
         return rearrange(y_BLC, "b (t h w) c -> (b t) c h w", t=frames, h=height)
 
-    def _update(self, x_BLC: Tensor, emb_BLE: Tensor, rope: RopeTable) -> Tensor:
+    def _update(self, x_BLC: Tensor, emb_BLE: Tensor, rope: RopeTable, parts: int) -> Tensor:
         fused = self.fused_attn_mlp_proj(self.norm(x_BLC, emb_BLE))
         q, k, v, hidden = fused.split(self.split, dim=-1)
         q, k, v = (rearrange(u, "b l (a d) -> b a l d", a=self.heads) for u in (q, k, v))
         q, k = apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = _attend(q, k, v, parts=parts)
         return self.attn_out(rearrange(attended, "b a l d -> b l (a d)")) + self.mlp_out(hidden)
+
+
+def _attend(q_BALD: Tensor, k_BALD: Tensor, v_BALD: Tensor, *, parts: int) -> Tensor:
+    """Attention in which each of so many equal parts of the tokens sees itself and those before.
+
+    Part by part rather than by a mask, which would have L x L entries.
+    """
+    length = q_BALD.shape[2] // parts
+    ends = range(length, q_BALD.shape[2] + 1, length)
+    attended = [
+        F.scaled_dot_product_attention(
+            q_BALD[:, :, end - length : end], k_BALD[:, :, :end], v_BALD[:, :, :end]
+        )
+        for end in ends
+    ]
+    return attended[0] if parts == 1 else torch.cat(attended, dim=2)
 
 
 class Downsample(nn.Module):

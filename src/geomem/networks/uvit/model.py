@@ -12,7 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Tensor, nn
 
-from geomem.networks.uvit.layers import OutputProjection, Upsample
+from geomem.networks.uvit.layers import OutputProjection, TransformerBlock, Upsample
 from geomem.networks.uvit.trunk import UViTTrunk, check_levels, make_blocks, make_down_levels
 
 # Constructor arguments of the RealEstate10K model at 256x256 (458,818,051 parameters).
@@ -58,6 +58,7 @@ class UViT3DPose(UViTTrunk):
         patch_size: int = 2,
         camera_channels: int = 180,
         camera_dropout: float = 0.1,
+        frame_causal: bool = False,
     ) -> None:
         """Build the network with published initialisation (zero output, zero residual ends).
 
@@ -73,6 +74,7 @@ class UViT3DPose(UViTTrunk):
             patch_size: Side of a patch, pixels.
             camera_channels: Channels of the ray encoding.
             camera_dropout: Probability that a clip loses its camera embedding in training.
+            frame_causal: Whether no frame sees a later one, in any attention.
 
         Raises:
             ValueError: If the lists disagree in length, a block type is unknown, or a transformer
@@ -107,6 +109,9 @@ class UViT3DPose(UViTTrunk):
                 **options,
             )
         )
+        for block in self.modules():
+            if isinstance(block, TransformerBlock):
+                block.frame_causal = frame_causal
 
     def forward(
         self,
