@@ -44,7 +44,7 @@ SCALES = sorted(path.stem for path in (ROOT / "config" / "scales").glob("*.yaml"
         (SMOKE, "methods.dfot.block_dropouts", [0.0], ["methods.dfot", "need 3 entries"]),
         (SMOKE, "methods.dfott", {}, ["methods.dfott", "method is none of", "dfot"]),
         (SMOKE, "methods.dfot.channel", 3, ["methods.dfot.channel = 3", "not permitted"]),
-        (SMOKE, "resolution", 36, ["methods.dfot", "resolution 36 is no multiple of 8"]),
+        (SMOKE, "resolution", 36, ["methods.", "resolution 36 is no multiple of 8"]),
         (SMOKE, "memory.kinds.explicit.budget", 0, ["kinds.explicit.budget = 0", "than 0"]),
         (SMOKE, "scores.families.frame", {}, ["families.frame", "none of", "frames"]),
         (SMOKE, "splits.spin.options.trajectories", {"spn": 1}, ["options.trajectories", "spn"]),

@@ -244,7 +244,8 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
             f"{recipe.passes} x the {plan.windows} windows of plan {plan_name} "
             f"(recipes.{recipe_name}.passes)"
         )
-    if variant.initial and config.method_of(variant.initial) != variant.method:
+    starts = {variant.method, *METHODS[variant.method].starts_from}
+    if variant.initial and config.method_of(variant.initial) not in starts:
         raise ValueError(
             f"variants.{name}.initial: {variant.initial} is of method "
             f"{config.method_of(variant.initial)}, not {variant.method}"

@@ -71,21 +71,25 @@ def sample_window(
     Raises:
         ValueError: If shapes, the number of generators or the mask's values do not fit.
     """
-    _check_window(x_context_BTCHW, context_mask_BT, generators)
+    check_window(x_context_BTCHW, context_mask_BT, generators)
     clips, device = len(x_context_BTCHW), x_context_BTCHW.device
     unconditional_N = guidance.unconditional(context_mask_BT)
     clip_index_N = repeat(torch.arange(clips, device=device), "b -> (b r)", r=guidance.evaluations)
     to_generate = per_frame(context_mask_BT == FrameState.TO_GENERATE, x_context_BTCHW)
     is_history = per_frame(context_mask_BT >= FrameState.GIVEN, x_context_BTCHW)
-    x = torch.where(is_history, x_context_BTCHW, _draw(generators, x_context_BTCHW, 1, schedule))
+    x = torch.where(
+        is_history, x_context_BTCHW, draw_noise(generators, x_context_BTCHW, 1, schedule)
+    )
     for current, following in pairwise(schedule.ddim_levels(steps, power=level_power).tolist()):
         levels_BT = _frame_levels(context_mask_BT, current, schedule.num_levels)
-        noise = _draw(generators, x, guidance.evaluations, schedule) if guidance.renoises else None
-        rows, levels_NT = guidance.expand(
+        noise = (
+            draw_noise(generators, x, guidance.evaluations, schedule) if guidance.renoises else None
+        )
+        x_NTCHW, levels_NT = guidance.expand(
             x, levels_BT, context_mask_BT, noise_NTCHW=noise, alphas_cumprod=schedule.alphas_cumprod
         )
         noise_levels_NT = schedule.sampling_noise_levels(levels_NT)
-        v = predict_v(rows, noise_levels_NT, unconditional_N, clip_index_N).float()
+        v = predict_v(x_NTCHW, noise_levels_NT, unconditional_N, clip_index_N).float()
         next_BT = _frame_levels(context_mask_BT, following, schedule.num_levels)
         x = schedule.ddim_step(x, guidance.compose(v), levels_BT, next_BT)
     return torch.where(to_generate, x, x_context_BTCHW)
@@ -99,19 +103,20 @@ def _frame_levels(context_mask_BT: Tensor, level: int, num_levels: int) -> Tenso
     return levels
 
 
-def _draw(
+def draw_noise(
     generators: Sequence[Generator], like_BTCHW: Tensor, rows: int, schedule: CosineSchedule
 ) -> Tensor:
-    """Clipped normal noise (B rows, T, C, H, W), `rows` a clip, each clip from its generator."""
+    """Return clipped normal noise (B rows, T, C, H, W), `rows` a clip, each from its generator."""
     shape = (rows, *like_BTCHW.shape[1:])
     # Drawn where the generator lives: a CPU generator gives the same noise on any device.
     drawn = [torch.randn(shape, generator=g, device=g.device) for g in generators]
     return schedule.clip(torch.cat([noise.to(like_BTCHW.device) for noise in drawn]))
 
 
-def _check_window(
+def check_window(
     x_context_BTCHW: Tensor, context_mask_BT: Tensor, generators: Sequence[Generator]
 ) -> None:
+    """Raise ValueError where a window's shapes, generators or mask values do not fit."""
     if context_mask_BT.shape != x_context_BTCHW.shape[:2]:
         raise ValueError(
             f"context_mask {tuple(context_mask_BT.shape)} does not fit clips and frames "

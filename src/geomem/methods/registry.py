@@ -117,6 +117,7 @@ class Method(ABC):
         trained: Whether it has a network; else it is a floor, which draws nothing.
         reads: Forms of memory that it can be given.
         needs_memory: Whether it is nothing without one.
+        starts_from: Other methods whose checkpoints its training may start from.
         conditions: What of a data set it is told.
         interpolates: Whether it can make frames between finished ones; else all are made in order.
         Settings: Model of what a scale says of it (`methods.<name>`).
@@ -128,6 +129,7 @@ class Method(ABC):
     trained: ClassVar[bool] = True
     reads: ClassVar[frozenset[Form]] = frozenset()
     needs_memory: ClassVar[bool] = False
+    starts_from: ClassVar[frozenset[str]] = frozenset()
     conditions: ClassVar[frozenset[Condition]] = frozenset({"cameras"})
     interpolates: ClassVar[bool] = True
     Settings: ClassVar[type[Strict]] = Strict

@@ -5,12 +5,13 @@ Shape suffixes: B clips, T frames of a clip, L frames of a window, S pixels.
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from geomem.diffusion.guidance import HistoryGuidance
 from geomem.diffusion.rollout_plans import SamplerWindow
 from geomem.diffusion.samplers import VelocityModel, sample_window
 from geomem.methods.clips import Clips, Sampling, WindowSampling
@@ -41,6 +42,36 @@ class WindowedGenerator(Generator):
             sampling: Precision, and the scale of the guidance on the memory.
         """
 
+    def sample(
+        self,
+        predict_v: VelocityModel,
+        context_BTCSS: Tensor,
+        context_mask_BT: Tensor,
+        sampling: WindowSampling,
+        guidance: HistoryGuidance,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        """Return a batch of windows (B, T, C, S, S) with the missing frames made.
+
+        Args:
+            predict_v: What `bind` returned.
+            context_BTCSS: Known frames in [-1, 1]; others are not looked at.
+            context_mask_BT: `FrameState` values.
+            sampling: Schedule and steps.
+            guidance: On the history.
+            generators: One a clip.
+        """
+        return sample_window(
+            predict_v,
+            context_BTCSS,
+            context_mask_BT,
+            schedule=sampling.schedule,
+            guidance=guidance,
+            steps=sampling.steps,
+            level_power=sampling.level_power,
+            generators=generators,
+        )
+
     def generate(self, clips: Clips, sampling: Sampling, *, progress: Callable[..., Any]) -> None:
         """Fill `clips.video` in place.
 
@@ -55,15 +86,13 @@ class WindowedGenerator(Generator):
         for window, guidance in progress(stages, total=len(stages)):
             frames = list(window.frames)
             told = clips.remembered(sorted(known), frames) if clips.memory else {}
-            made = sample_window(
+            made = self.sample(
                 self.bind(clips.cameras[:, frames], clips.video.shape[-1], told, how),
                 clips.video[:, frames],
                 torch.tensor(window.context_mask, device=device).expand(len(clips.ids), -1),
-                schedule=how.schedule,
-                guidance=guidance,
-                steps=how.steps,
-                level_power=how.level_power,
-                generators=[noise_generator(name, window, how.seed) for name in clips.ids],
+                how,
+                guidance,
+                [noise_generator(name, window, how.seed) for name in clips.ids],
             )
             for position, frame in enumerate(frames):
                 if frame in window.generated:
