@@ -22,6 +22,7 @@ Files = Path | list[Path]
 PUBLISHED = Path("config/published_numbers.csv")
 TEMPLATE = Path("src/geomem/paper/templates/table.tex.j2")
 PAPER = Path("paper")  # where its text lies
+COSTS_TABLE = "costs_table"
 ANALYSIS_TABLES = ("feature_analysis", "feature_decoding")
 
 
@@ -470,6 +471,31 @@ class Dag:
             template=TEMPLATE,
         )
 
+    def measured(self) -> Job:
+        """Return the job that collects what training took, where it has just been done."""
+        seed = self.config.settings.seeds[0]
+        names = self.config.costing()
+        checkpoints = [self.layout.checkpoint_record(name, seed) for name in names]
+        return Job(
+            stage="paper",
+            settings=self.settings.measured(),
+            record=self.layout.costs,
+            outputs=(self.layout.costs,),
+            inputs={"checkpoints": checkpoints},
+            options={"checkpoints": checkpoints},
+        )
+
+    def costs_table(self) -> Job:
+        """Return the job that renders what the rows of a table cost."""
+        return self._shows(
+            COSTS_TABLE,
+            self.settings.costs(),
+            *self._table_files(COSTS_TABLE),
+            self.layout.metrics(COSTS_TABLE),
+            measured=self.layout.costs,
+            template=TEMPLATE,
+        )
+
     def analysis_tables(self) -> Job:
         """Return the job that renders the tables of what features know."""
         shown, first = self.config.analysis, ANALYSIS_TABLES[0]
@@ -550,6 +576,7 @@ class Dag:
         """Return what is copied from this scale's results to the tracked ones, by the copy."""
         names = [*self.config.tables, "teacher_table"]
         names += ANALYSIS_TABLES if self.config.analysis else []
+        names += [COSTS_TABLE] if self.config.costs else []
         made = [path for name in names for path in self._table_files(name)]
         found = {Path("results") / path.name: path for path in made}
         drawn = [path for name in self.config.figures for path in self._drawn(name)]
@@ -615,6 +642,7 @@ class Dag:
             *(self.table(name) for name in config.tables),
             self.teacher_table(),
             *([self.analysis_tables()] if config.analysis else []),
+            *([self.measured(), self.costs_table()] if config.costs else []),
             *(self.figure(name) for name in config.figures),
             *(self.video(name) for name in config.videos),
             self.facts(),

@@ -52,6 +52,11 @@ class Layout:
         """Return a clip plan."""
         return self.data / f"plans/{plan}.json"
 
+    @property
+    def costs(self) -> Path:
+        """Return what training took on the machine that made the results."""
+        return self.results / "costs.json"
+
     # teacher and features
 
     @property

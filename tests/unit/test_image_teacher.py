@@ -190,6 +190,7 @@ def test_captions_tell_what_stands_in_for_dinov2(aligned: Path) -> None:
     assert stands_in("ablation_table1").endswith(
         "; the image encoder of vggt_tiny for DINOv2, the 2D teacher"
     )
-    assert "DINOv2" not in stands_in("main_table")
+    assert "DINOv2" in stands_in("main_table")
+    assert "DINOv2" not in stands_in("base_table")
     edit_yaml(aligned / "config/scales/smoke.yaml", image_teacher={"weights": "dinov2.pth"})
     assert "DINOv2" not in stands_in("ablation_table1")

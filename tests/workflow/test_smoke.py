@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def show_less(experiments: Path) -> None:
     """Score spins and short walks alone, only the latter and few replays by networks; the simplest
-    floors in one table."""
+    floors in one table; the competitors of the main table on short walks."""
     content = yaml.safe_load(experiments.read_text())
     shown = {"spin", "walk_short"}
     by_network = {"perceptual", "truth_distance", "partial_distance", "kernel_distance"}
@@ -53,6 +53,10 @@ def show_less(experiments: Path) -> None:
         if name != "base_table":
             simplest = ("repeated_frame", "mean_colour")
             table["rows"] = [row for row in table["rows"] if row["variant"] not in simplest]
+    # every competitor once: trained, generated, scored without a network
+    content["tables"]["main_table"]["columns"] = [{"protocol": "walk_short", "metric": "psnr"}]
+    del content["tables"]["main_table_revisits"]
+    content["costs"]["protocols"] = ["walk_short"]
     tables = {name: table for name, table in content["tables"].items() if table["columns"]}
     content["tables"] = tables
     content["main"] = [name for name in content["main"] if name in tables | content["figures"]]

@@ -266,6 +266,16 @@ def table_job(wildcards):
     return GRAPH.table(wildcards.table)
 
 
+def measured_job(wildcards):
+    """The job that collects what training took."""
+    return GRAPH.measured()
+
+
+def costs_table_job(wildcards):
+    """The job that renders what the rows of a table cost."""
+    return GRAPH.costs_table()
+
+
 def analysis_tables_job(wildcards):
     """The job that renders the tables of the analysis."""
     return GRAPH.analysis_tables()

@@ -8,6 +8,7 @@ out: results/<scale>/tables/, figures/, paper/main.pdf, provenance/, videos/ (fo
 
 
 localrules:
+    measure_costs,
     mirror_runs,
     state_facts,
     publish_table,
@@ -73,6 +74,59 @@ rule render_teacher_table:
         "python -m geomem.paper teacher-table {params.job} --expect {params.settings}"
         " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
         " --provenance {output.provenance:q} > {log:q} 2>&1"
+
+
+if CONFIG.costs:
+
+    rule measure_costs:
+        input:
+            unpack(job_inputs(measured_job)),
+        output:
+            record=str(LAYOUT.costs),
+        log:
+            f"logs/measure_costs/{SCALE}.log",
+        benchmark:
+            f"benchmarks/jobs/measure_costs/{SCALE}.tsv"
+        conda:
+            ENVIRONMENT
+        params:
+            job=JOB,
+            version=stage_version("paper"),
+            settings=job_settings(measured_job),
+            inputs=job_options(measured_job),
+        shell:
+            "python -m geomem.paper measure {output.record:q} {params.job}"
+            " --expect {params.settings} {params.inputs} > {log:q} 2>&1"
+
+    rule render_costs_table:
+        input:
+            unpack(job_inputs(costs_table_job)),
+        output:
+            csv=report(
+                str(LAYOUT.table("costs_table", "csv")),
+                category="Tables",
+                labels={"table": "costs_table"},
+            ),
+            tex=str(LAYOUT.table("costs_table", "tex")),
+            values=str(LAYOUT.metrics("costs_table")),
+            provenance=str(LAYOUT.provenance("costs_table")),
+        log:
+            f"logs/render_costs_table/{SCALE}.log",
+        benchmark:
+            f"benchmarks/jobs/render_costs_table/{SCALE}.tsv"
+        conda:
+            ENVIRONMENT
+        resources:
+            **request("paper"),
+        params:
+            job=JOB,
+            version=stage_version("paper"),
+            settings=job_settings(costs_table_job),
+            inputs=job_options(costs_table_job),
+        shell:
+            "python -m geomem.paper costs {params.job} --expect {params.settings}"
+            " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+            " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
 # The main job does not know of the analysis: its tables are files there that an earlier run has left.

@@ -40,6 +40,7 @@ def check(config: Config) -> None:
         elif variant.trained and name not in config.settings.leave_out:
             _check_trained(config, name, variant)
     _check_tables(config)
+    _check_costs(config)
     for name, figure in config.figures.items():
         _check_figure(config, name, figure)
     _check_analysis(config)
@@ -388,6 +389,13 @@ def _check_analysis(config: Config) -> None:
         states = METHODS[method].hidden_states(config.method_settings(method), scale.resolution)
         if chosen.level >= len(states):
             raise ValueError(f"analysis.level: {name} has no hidden state {chosen.level}")
+
+
+def _check_costs(config: Config) -> None:
+    if config.costs:
+        _known("costs", "rows_of", "table", config.costs.rows_of, config.tables)
+        for protocol in config.costs.protocols:
+            _known("costs", "protocols", "name", protocol, config.settings.rollouts.protocols)
 
 
 def _check_rollout(config: Config, variant: str, protocol: str) -> None:

@@ -12,12 +12,15 @@ from geomem.settings.jobs import (
     AlignmentJob,
     AnalysisJob,
     AnalysisTableJob,
+    CostsJob,
+    CostsRow,
     DinoV2Model,
     FactsJob,
     FeaturesJob,
     FigureJob,
     ImageTeacherModel,
     ImportJob,
+    MeasuredJob,
     MemoryJob,
     MethodJob,
     PaperJob,
@@ -304,6 +307,42 @@ class JobSettings:
         scale = self.config.settings
         return TeacherTableJob(
             scale=self.config.scale, stands_in=scale.stands_in, teacher=scale.teacher.name
+        )
+
+    def measured(self) -> MeasuredJob:
+        """Of the job that collects what training took."""
+        return MeasuredJob(variants=tuple(self.config.costing()), scale=self.config.scale)
+
+    def costs(self) -> CostsJob:
+        """Of the job that renders what the rows of a table cost."""
+        config, chosen = self.config, self.config.costs
+        assert chosen is not None
+        rows = []
+        for row in config.tables[chosen.rows_of].rows:
+            weights = config.weights_of(row.variant)
+            own = config.variants[weights]
+            recipe = config.settings.recipes[own.recipe] if own.trained and own.recipe else None
+            detail = f"training.{own.recipe}"
+            asks = config.settings.resources.get(detail) or config.settings.resources["training"]
+            generated = {} if row.variant in config.floors else chosen.protocols
+            rows.append(
+                CostsRow(
+                    variant=row.variant,
+                    weights=weights,
+                    label=row.label,
+                    rule_above=row.rule_above,
+                    method=self.method(row.variant),
+                    steps=recipe.steps if recipe else None,
+                    batch=recipe.batch if recipe else None,
+                    gpus=asks.gpu * asks.nodes,
+                    rollouts={name: self.rollout(row.variant, name) for name in generated},
+                )
+            )
+        return CostsJob(
+            rows=tuple(rows),
+            protocols={name: config.frames_of(name) for name in chosen.protocols},
+            scale=config.scale,
+            teacher=config.settings.teacher.name,
         )
 
     def analysis_table(self) -> AnalysisTableJob:

@@ -104,7 +104,8 @@ def _main_job(config: Config) -> Config:
     tables = {name: table for name, table in config.tables.items() if name in config.main}
     figures = {name: figure for name, figure in config.figures.items() if name in config.main}
     videos = {name: video for name, video in config.videos.items() if name in config.main}
-    shown = {"tables": tables, "figures": figures, "videos": videos, "analysis": None}
+    shown = {"tables": tables, "figures": figures, "videos": videos}
+    shown |= {"analysis": None, "costs": None}
     return config.model_copy(update=shown)
 
 
@@ -133,7 +134,7 @@ def _file_of(key: list[str], *, scale: str, own: dict[str, Any], shared: dict[st
     if top == "datasets":
         return f"config/datasets/{key[1]}.yaml" if len(key) > 1 else "config/datasets"
     of_study = top == "analysis" and key[1:2] in ([], ["rows"])
-    if of_study or top in ("variants", "tables", "figures", "videos", "main"):
+    if of_study or top in ("variants", "tables", "figures", "videos", "main", "costs"):
         return "config/experiments.yaml"
     if top != "settings" and top not in Scale.model_fields:
         return "config/config.yaml"

@@ -15,6 +15,7 @@ from geomem.registry.strict import Positive, Strict
 from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisTable
 from geomem.settings.data import Dataset, PlanSettings, Split
 from geomem.settings.evaluation import (
+    CostsTable,
     CurvesFigure,
     Figure,
     FigureRow,
@@ -90,6 +91,9 @@ class Config(Strict):
     figures: dict[str, Figure] = Field(default_factory=dict)
     analysis: AnalysisTable | None = Field(
         default=None, description="the table of what features know; not part of the main job"
+    )
+    costs: CostsTable | None = Field(
+        default=None, description="what the rows of a table cost; not part of the main job"
     )
     videos: dict[str, Video] = Field(default_factory=dict)
     main: tuple[str, ...] = Field(default=(), description="what the main job makes of them")
@@ -249,6 +253,13 @@ class Config(Strict):
         if frames <= self.window_of(variant) or not self.interpolates(variant):
             return 1.0
         return max(self.settings.rollouts.keyframe_density, 2 / frames)
+
+    def costing(self) -> list[str]:
+        """Return the variants whose checkpoints the rows of the table of costs generate with."""
+        assert self.costs is not None
+        rows = self.tables[self.costs.rows_of].rows
+        names = [row.variant for row in rows if row.variant not in self.floors]
+        return list(dict.fromkeys(map(self.weights_of, names)))
 
     def analysed(self) -> list[str]:
         """Return the variants whose hidden states are analysed, for the table or a figure."""

@@ -142,6 +142,17 @@ class Method(ABC):
     def check(self, settings: Any, resolution: int) -> None:  # noqa: B027  # may have nothing to say
         """Raise ValueError where settings do not go with frames of so many pixels."""
 
+    def evaluations(self, settings: Any, *, generated: int, steps: int, branches: int) -> int:
+        """Return how often the network runs on one clip's window of a rollout.
+
+        Args:
+            settings: Of the model `Settings`.
+            generated: Frames that the window makes.
+            steps: Of the sampler.
+            branches: Versions of the window that guidance composes in a step.
+        """
+        return steps * branches
+
     def build(
         self, settings: Any, *, memory: MemoryFace | None, initial: Path | None
     ) -> TrainedMethod:

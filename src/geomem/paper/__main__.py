@@ -48,6 +48,30 @@ def teacher_table(args: argparse.Namespace) -> None:
     _write_table(args, made, {"metrics": source}, provenance("paper", VERSION, settings, inputs))
 
 
+def measure(args: argparse.Namespace) -> None:
+    """Collect what training took: parameters of checkpoints, seconds of Snakemake's benchmarks."""
+    settings = checked(job_settings(args).measured(), args)
+    from geomem.paper.costs import measured_costs
+
+    content = measured_costs(settings, args.checkpoints, args.benchmarks)
+    made_by = provenance("paper", VERSION, settings, {"checkpoints": args.checkpoints})
+    write_record(args.output, made_by, content)
+
+
+def costs(args: argparse.Namespace) -> None:
+    """Render what the rows of a table cost, as CSV and LaTeX."""
+    jobs = job_settings(args)
+    if jobs.config.costs is None:
+        raise InputError("config/experiments.yaml has no `costs`")
+    settings = checked(jobs.costs(), args)
+    from geomem.paper.costs import costs_table
+    from geomem.paper.tables import TEMPLATE
+
+    inputs = {"measured": args.measured, "template": TEMPLATE}
+    made = costs_table(settings, read_json(args.measured))
+    _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
+
+
 def analysis_tables(args: argparse.Namespace) -> None:
     """Render the tables of what features know, as CSV and LaTeX."""
     jobs = job_settings(args)
@@ -176,6 +200,19 @@ def main() -> None:
     command.add_argument("--metrics", type=Path, required=True, help="of the teacher")
     _table_outputs(command)
     command.set_defaults(command=teacher_table)
+
+    command = job_parser(commands.add_parser("measure", help=measure.__doc__))
+    command.add_argument("output", type=Path, help="record to write")
+    command.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="records")
+    command.add_argument(
+        "--benchmarks", type=Path, default=Path("benchmarks/jobs"), help="Snakemake's, of all rules"
+    )
+    command.set_defaults(command=measure)
+
+    command = job_parser(commands.add_parser("costs", help=costs.__doc__))
+    command.add_argument("--measured", type=Path, required=True, help="record of `measure`")
+    _table_outputs(command)
+    command.set_defaults(command=costs)
 
     command = job_parser(commands.add_parser("analysis-tables", help=analysis_tables.__doc__))
     command.add_argument("--analyses", type=Path, nargs="+", required=True, help="records")

@@ -203,13 +203,33 @@ class TableRow(Strict):
     published: str = Field(default="", description="the method's name in the literature's numbers")
 
 
+class CostsTable(Strict):
+    """What the rows of a table cost."""
+
+    rows_of: str = Field(description="table whose rows these are")
+    protocols: tuple[str, ...] = Field(
+        min_length=1, description="whose videos are counted, the shorter ones first"
+    )
+
+
 class TableSettings(Strict):
     """A table of the paper."""
 
     caption: str
     reference: str = Field(description="variant that the paired tests compare with")
     rows: tuple[TableRow, ...] = Field(min_length=1)
+    more_rows: tuple[TableRow, ...] = Field(
+        default=(), exclude=True, description="below those, where they are another table's"
+    )
     columns: tuple[TableColumn, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_more_rows(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("more_rows"), list):
+            rest = {key: value for key, value in given.items() if key != "more_rows"}
+            return {**rest, "rows": [*given.get("rows", []), *given["more_rows"]]}
+        return given
 
     @model_validator(mode="after")
     def _rows_differ(self) -> Self:

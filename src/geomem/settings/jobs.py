@@ -291,6 +291,48 @@ class TableJob(Strict):
     bootstrap: Positive
 
 
+class CostsRow(Strict):
+    """A row of the table of costs.
+
+    Attributes:
+        variant: Whose it is.
+        weights: The variant whose weights it generates with.
+        label: As in the table whose rows these are.
+        rule_above: Likewise.
+        method: Of the variant.
+        steps: Of its training; None where it has none of its own.
+        batch: Windows a step.
+        gpus: That its training asks for, over all nodes.
+        rollouts: By protocol, how its videos are made; none of a floor.
+    """
+
+    variant: str
+    weights: str
+    label: str
+    rule_above: bool
+    method: MethodJob
+    steps: Positive | None = None
+    batch: Positive | None = None
+    gpus: int = 0
+    rollouts: dict[str, RolloutJob]
+
+
+class MeasuredJob(Strict):
+    """Collects what training took; the variants by name."""
+
+    variants: tuple[str, ...]
+    scale: str
+
+
+class CostsJob(Strict):
+    """Renders the table of what the rows of another cost."""
+
+    rows: tuple[CostsRow, ...]
+    protocols: dict[str, Positive]
+    scale: str
+    teacher: str
+
+
 class TeacherTableJob(Strict):
     """Renders the table of the teacher's errors."""
 

@@ -38,6 +38,10 @@ class ARDiffusion(DFoT):
     interpolates = False
     Settings = ARDiffusionSettings
 
+    def evaluations(self, settings: Any, *, generated: int, steps: int, branches: int) -> int:
+        """Return the sampler's steps and the lag of every frame after the first."""
+        return steps + min(settings.lag, steps) * (generated - 1)
+
     def build(
         self, settings: Any, *, memory: MemoryFace | None, initial: Path | None
     ) -> TrainedMethod:

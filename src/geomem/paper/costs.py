@@ -1,0 +1,125 @@
+"""What the rows of a table cost: parameters, training, network evaluations, time."""
+
+import csv
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geomem.diffusion.rollout_plans import plan_rollout
+from geomem.formats import read_json
+from geomem.paper.results import digits, sentences
+from geomem.paper.tables import Cell, Column, Latex, Row, Table
+from geomem.settings.jobs import CostsJob, CostsRow, MeasuredJob, RolloutJob
+
+HOUR = 3600.0
+
+
+def measured_costs(
+    settings: MeasuredJob, checkpoints: Sequence[Path], benchmarks: Path
+) -> dict[str, Any]:
+    """Return `machine` (its processor) and by variant `parameters`, and `seconds` where known.
+
+    Args:
+        settings: Of the job.
+        checkpoints: Records of the variants' checkpoints, in their order.
+        benchmarks: Folder of Snakemake's benchmarks, by rule. A training that was done elsewhere
+            has none here; of one that was resumed they tell the last attempt.
+    """
+    found: dict[str, Any] = {}
+    for name, path in zip(settings.variants, checkpoints, strict=True):
+        record = read_json(path)
+        found[name] = {"parameters": sum(record["parameters"].values())}
+        job = f"{settings.scale}/{name}/{path.parent.name}.tsv"
+        if (benchmark := benchmarks / "train_variant" / job).is_file():
+            with benchmark.open(encoding="utf-8", newline="") as lines:
+                [taken] = csv.DictReader(lines, delimiter="\t")
+            found[name]["seconds"] = round(float(taken["s"]), 1)
+    return {"machine": processor(), "variants": found}
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def evaluations(row: CostsRow, job: RolloutJob) -> int | None:
+    """Return how often a network runs to make a clip; None where none does."""
+    from geomem.diffusion.guidance import history_guidance
+
+    how = job.sampling
+    if how is None:
+        return None
+    plan = plan_rollout(
+        job.frames, window=how.window, keyframe_density=how.keyframe_density, context=job.context
+    )
+    # guidance on a memory runs every branch with and without it
+    twice = 1 if how.memory_guidance in (None, 0, 1) else 2
+    stages = [(window, how.keyframes) for window in plan.keyframe_windows]
+    stages += [(window, how.interpolation) for batch in plan.interpolation for window in batch]
+    return sum(
+        row.method.spec.evaluations(
+            row.method.settings,
+            generated=len(window.generated),
+            steps=how.steps,
+            branches=twice * history_guidance(**guidance.model_dump()).evaluations,
+        )
+        for window, guidance in stages
+    )
+
+
+def costs_table(settings: CostsJob, measured: Mapping[str, Any]) -> Table:
+    """Return the table of costs.
+
+    Args:
+        settings: Of the job.
+        measured: What `measured_costs` returned.
+    """
+    found = measured["variants"]
+    gpus = any(row.gpus for row in settings.rows)
+    columns = [
+        Column(key="parameters", label="parameters", unit="M"),
+        Column(key="steps", label="steps", precision=0),
+        Column(key="windows", label="windows", precision=0),
+        Column(key="hours", label="GPU-hours" if gpus else "CPU-hours"),
+        *(
+            Column(
+                key=f"evaluations_{name}",
+                label=Latex(rf"\shortstack{{evaluations,\\{frames} frames}}"),
+                precision=0,
+            )
+            for name, frames in settings.protocols.items()
+        ),
+    ]
+    rows = []
+    for row in settings.rows:
+        trained, cells = found.get(row.weights, {}), dict[str, float]()
+        if "parameters" in trained:
+            cells["parameters"] = trained["parameters"] / 1e6
+        if row.steps and row.batch:
+            cells |= {"steps": row.steps, "windows": row.steps * row.batch}
+            if "seconds" in trained:
+                cells["hours"] = trained["seconds"] * max(row.gpus, 1) / HOUR
+        for name, job in row.rollouts.items():
+            if (count := evaluations(row, job)) is not None:
+                cells[f"evaluations_{name}"] = count
+        shown = {key: Cell(value=digits(value)) for key, value in cells.items()}
+        rows.append(Row(label=row.label, cells=shown, rule_above=row.rule_above))
+    notes = [
+        "Steps and windows are of the row's own training, beyond the weights that it starts from; "
+        "evaluations are runs of the network on a window of one clip, all versions counted that "
+        "guidance composes."
+    ]
+    if not gpus:
+        notes += [f"Hours of one core, of the attempt that finished, on {measured['machine']}."]
+    return Table(
+        label="costs_table",
+        caption=sentences("What each method costs."),
+        columns=columns,
+        rows=rows,
+        notes=[sentences(note) for note in notes],
+        wide=True,
+    )
