@@ -244,7 +244,8 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
             f"{recipe.passes} x the {plan.windows} windows of plan {plan_name} "
             f"(recipes.{recipe_name}.passes)"
         )
-    if variant.initial and config.method_of(variant.initial) != variant.method:
+    starts = {variant.method, *METHODS[variant.method].starts_from}
+    if variant.initial and config.method_of(variant.initial) not in starts:
         raise ValueError(
             f"variants.{name}.initial: {variant.initial} is of method "
             f"{config.method_of(variant.initial)}, not {variant.method}"
@@ -260,7 +261,7 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
     if variant.memory:
         _check_guidance(config, name, variant.memory, trained=variant.memory)
         _check_depth(config, name, plan.split)
-        if KINDS[variant.memory.kind].form == "frames" and variant.memory.backbone == "frozen":
+        if KINDS[variant.memory.kind].shows_frames and variant.memory.backbone == "frozen":
             raise ValueError(
                 f"variants.{name}.memory.backbone: a memory of kind {variant.memory.kind} has no "
                 "branch; train the backbone"

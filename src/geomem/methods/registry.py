@@ -31,7 +31,7 @@ class MemoryFace:
     """What a network has to know of the memory that it will read.
 
     Attributes:
-        form: `maps`, `tokens` or `frames`.
+        form: `maps`, `tokens`, `frames` or `bank`.
         channels: Width of everything that is read by name, in the order the network takes it.
         settings: Of the memory's kind.
         trains_backbone: Whether the backbone is trained with what reads the memory.
@@ -117,6 +117,7 @@ class Method(ABC):
         trained: Whether it has a network; else it is a floor, which draws nothing.
         reads: Forms of memory that it can be given.
         needs_memory: Whether it is nothing without one.
+        starts_from: Other methods whose checkpoints its training may start from.
         conditions: What of a data set it is told.
         Settings: Model of what a scale says of it (`methods.<name>`).
     """
@@ -127,6 +128,7 @@ class Method(ABC):
     trained: ClassVar[bool] = True
     reads: ClassVar[frozenset[Form]] = frozenset()
     needs_memory: ClassVar[bool] = False
+    starts_from: ClassVar[frozenset[str]] = frozenset()
     conditions: ClassVar[frozenset[Condition]] = frozenset({"cameras"})
     Settings: ClassVar[type[Strict]] = Strict
 
