@@ -51,12 +51,17 @@ def shares_seen(points: Tensor, cameras: Tensor) -> Tensor:
     return points_seen(points, cameras, far=math.inf).sum(dim=1) / max(1, len(points))
 
 
-def mutual_overlap(camera: Tensor, others: Tensor, radius: float) -> Tensor:
-    """Return (N,) what a camera (16,) and each of others (N, 16) see of each other's views: the
-    smaller of the two shares, so that a wide view is not the same as a part of it."""
-    forth = shares_seen(view_points(camera, radius), others)
-    back = [shares_seen(view_points(other, radius), camera[None]) for other in others]
-    return torch.minimum(forth, torch.cat(back))
+def too_alike(camera: Tensor, others: Tensor, radius: float) -> list[bool]:
+    """Return which of other cameras (N, 16) share more than 0.9 of their view with a camera (16,).
+
+    Of what either sees in the ball round it the other has to see that share, so that a wide view is
+    not the same as a part of it.
+    """
+    forth = shares_seen(view_points(camera, radius), others) > MOST_OVERLAP
+    return [
+        bool(seen and shares_seen(view_points(other, radius), camera[None]) > MOST_OVERLAP)
+        for other, seen in zip(others, forth.tolist(), strict=True)
+    ]
 
 
 def select_by_views(
@@ -72,7 +77,7 @@ def select_by_views(
 
     The score of frame i is o_i - 0.2 |t_i - t| / t, o_i the share of what the target frames see of
     the balls round them that frame i sees too, t the mean of their times. The best frame is taken;
-    all whose `mutual_overlap` with it exceeds 0.9 go; and so on. The published o_i is a share of
+    all that are `too_alike` go; and so on. The published o_i is a share of
     all points of the ball: a camera sees a small part of these, and time alone would decide.
 
     Args:
@@ -102,9 +107,8 @@ def select_by_views(
         best = left[int(scores[left].argmax())]
         chosen.append(best)
         left.remove(best)
-        if left:
-            alike = mutual_overlap(cameras[best], cameras[left], radius) > MOST_OVERLAP
-            left = [frame for frame, same in zip(left, alike.tolist(), strict=True) if not same]
+        alike = too_alike(cameras[best], cameras[left], radius)
+        left = [frame for frame, same in zip(left, alike, strict=True) if not same]
     return sorted(chosen)
 
 

@@ -252,6 +252,8 @@ class Variant(Strict):
                 raise ValueError(f"`method: {self.method}` goes with {sorted(allowed)} alone")
             if self.memory and not self.memory.most:
                 raise ValueError(f"`method: {self.method}` shows a memory of at least one frame")
+        elif method.needs_memory and not self.memory:
+            raise ValueError(f"`method: {self.method}` needs a `memory`")
         if self.trained and not (self.plan and self.recipe):
             raise ValueError("a trained variant needs `plan` and `recipe`")
         return self
