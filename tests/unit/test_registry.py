@@ -89,8 +89,8 @@ def test_the_digest_leaves_out_what_changes_nothing() -> None:
 
 
 def test_what_is_built_in_is_found() -> None:
-    assert METHODS.names() == ["ar_diffusion", "dfot", "mean_colour", "repeat", "splat"]
-    assert KINDS.names() == ["explicit", "implicit", "raw"]
+    assert METHODS.names() == ["ar_diffusion", "dfot", "mean_colour", "repeat", "splat", "worldmem"]
+    assert KINDS.names() == ["bank", "explicit", "implicit", "raw"]
     assert FAMILIES.names() == ["frames", "perceptual", "sets"]
     assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
     named = [metric.name for family in FAMILIES for metric in family.metrics]

@@ -262,7 +262,7 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
     if variant.memory:
         _check_guidance(config, name, variant.memory, trained=variant.memory)
         _check_depth(config, name, plan.split)
-        if KINDS[variant.memory.kind].form == "frames" and variant.memory.backbone == "frozen":
+        if KINDS[variant.memory.kind].shows_frames and variant.memory.backbone == "frozen":
             raise ValueError(
                 f"variants.{name}.memory.backbone: a memory of kind {variant.memory.kind} has no "
                 "branch; train the backbone"

@@ -216,18 +216,18 @@ class Config(Strict):
     def memory_dropout_of(self, memory: VariantMemory) -> float | None:
         """Return how often training drops a variant's memory; None where there is none to drop.
 
-        Remembered frames in the window are history, which has guidance of its own.
+        Remembered frames that are shown are history, which has guidance of its own.
         """
-        if KINDS[memory.kind].form == "frames":
+        if KINDS[memory.kind].shows_frames:
             return None
         return self.settings.memory.dropout if memory.dropout is None else memory.dropout
 
     def memory_guidance_of(self, memory: VariantMemory) -> float:
         """Return the scale of the guidance on a variant's memory.
 
-        Remembered frames in the window are history, which has guidance of its own.
+        Remembered frames that are shown are history, which has guidance of its own.
         """
-        if KINDS[memory.kind].form == "frames":
+        if KINDS[memory.kind].shows_frames:
             return 1.0
         own, common = memory.guidance, self.settings.rollouts.memory_guidance
         return common if own is None else own

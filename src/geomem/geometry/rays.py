@@ -36,6 +36,22 @@ def camera_rays(cameras: Tensor, resolution: int) -> Tensor:
     return torch.cat([origins, directions], dim=-1)
 
 
+def plucker_rays(cameras: Tensor, resolution: int) -> Tensor:
+    """Return per-pixel rays relative to the first frame in Plücker coordinates, in float32.
+
+    Args:
+        cameras: Cameras (B, T, 16).
+        resolution: Rows and columns of the (square) ray image; centres at +0.5.
+
+    Returns:
+        (B, T, H, W, 6): moment o x d, then unit direction d; moments of the first frame are zero.
+    """
+    with torch.autocast(cameras.device.type, enabled=False):
+        origins, directions = camera_rays(cameras.float(), resolution).chunk(2, dim=-1)
+        directions = directions / directions.norm(dim=-1, keepdim=True)
+        return torch.cat([torch.linalg.cross(origins, directions), directions], dim=-1)
+
+
 def encode_rays(rays: Tensor) -> Tensor:
     """Encode rays (B, T, H, W, 6) with 15 + 15 NeRF frequencies into (B, T, 180, H, W).
 

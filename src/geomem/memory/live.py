@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geomem.memory.bank import elapsed, pad_bank
 from geomem.memory.reconstruction import FeatureBasis, compressed_features, reconstruct
 from geomem.memory.registry import Memory, MemoryKind, Seen
 from geomem.memory.selection import choose_frames
@@ -88,6 +89,7 @@ class LiveMemory:
             told["depth"] = depth_TSS[chosen]
         if context is not None:
             told["given"] = torch.tensor(chosen, device=images.device) < context
+        told["elapsed"] = elapsed(chosen, [*targets], images)
         return self.kind.build(Seen(frames=images, cameras=cameras, **told), self.settings)
 
     def _told(self, images: Tensor, cameras: Tensor) -> dict[str, Tensor]:
@@ -133,4 +135,6 @@ class LiveMemory:
             context: How many frames, the first ones, are true; None: all that are known.
         """
         built = self.build(video_T3SS, cameras_T16, known, targets, depth_TSS, context)
-        return built.read(cameras_T16[list(targets)], video_T3SS.shape[-1])
+        told = built.read(cameras_T16[list(targets)], video_T3SS.shape[-1])
+        # clips that are generated together may have chosen different numbers of frames
+        return pad_bank(told, self.frames) if self.kind.form == "bank" else told

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, device
 
 # How a network is given what a memory knows: by a map in every target view, by a set of tokens, or
-# by the remembered frames beside its own.
-Form = Literal["maps", "tokens", "frames"]
+# by the remembered frames beside its own, or by a bank of frames that it reads apart from them.
+Form = Literal["maps", "tokens", "frames", "bank"]
 # What of a frame the teacher has to tell.
 Need = Literal["geometry", "features"]
 
@@ -36,6 +36,8 @@ class Seen:
         confidence: Of the depth (K, S, S), positive. None without `geometry`.
         features: Compressed features (K, C, h, w). None without `features`.
         given: Which frames are true ones (K,), bool; the others were generated. None: all.
+        elapsed: How many frames after each of the T that will read the memory a frame comes,
+            (K, T). None where nobody counts frames.
     """
 
     frames: Tensor
@@ -44,6 +46,7 @@ class Seen:
     confidence: Tensor | None = None
     features: Tensor | None = None
     given: Tensor | None = None
+    elapsed: Tensor | None = None
 
 
 class Memory(ABC):
@@ -60,7 +63,8 @@ class Memory(ABC):
         Returns:
             Of the form `maps`: (T, channels, S, S) each. Of the form `tokens`: (K, channels, h, w)
             each, positions relative to the first target camera. Of the form `frames`: `frames`
-            (K, 3, S, S) in [-1, 1] and `cameras` (K, 16).
+            (K, 3, S, S) in [-1, 1] and `cameras` (K, 16). Of the form `bank`: `images` and
+            `cameras` likewise, `elapsed` (K, T) as in `Seen`, and `present` (K,), 0 for padding.
         """
 
 
@@ -102,6 +106,12 @@ class MemoryKind(ABC):
             ValueError: If this kind has no such thing.
         """
         raise ValueError(f"a memory of kind {self.name} cannot be empty")
+
+    @property
+    def shows_frames(self) -> bool:
+        """Whether a network sees the frames themselves, as history: no branch reads them, and no
+        dropout or guidance is of them alone."""
+        return self.form in ("frames", "bank")
 
     @property
     def can_be_empty(self) -> bool:

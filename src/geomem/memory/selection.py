@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from geomem.geometry.overlap import frustum_points, points_seen
+from geomem.memory.retrieval import draw_in_range, select_by_views
 
 
 def select_by_time(frames: Sequence[int], k: int) -> list[int]:
@@ -84,6 +85,7 @@ def choose_frames(
     selection: str,
     near: float,
     far: float,
+    number: int | None = None,
 ) -> list[int]:
     """Return up to k of a clip's finished frames, ascending.
 
@@ -92,11 +94,20 @@ def choose_frames(
         targets: Numbers of the frames that will read the memory.
         cameras: Cameras of the whole clip (T, 16).
         k: Number of frames to choose.
-        selection: "time" (`select_by_time`) or "overlap" (`select_by_overlap`).
+        selection: "time" (`select_by_time`), "overlap" (`select_by_overlap`) or "worldmem": in
+            generation `select_by_views` of the frames that are not targets themselves, in training
+            `draw_in_range`.
         near: As for `select_by_overlap`.
-        far: As for `select_by_overlap`.
+        far: As for `select_by_overlap`; of "worldmem" the radius.
+        number: Of the window in its plan while training; None in generation.
     """
     if selection == "time":
         return select_by_time(known, k)
     seen, wanted = cameras[list(known)], cameras[list(targets)]
-    return [known[i] for i in select_by_overlap(seen, wanted, k, near=near, far=far)]
+    if selection == "overlap":
+        return [known[i] for i in select_by_overlap(seen, wanted, k, near=near, far=far)]
+    if number is not None:
+        return [known[i] for i in draw_in_range(seen, wanted, k, number=number)]
+    among = [frame for frame in known if frame not in targets]
+    chosen = select_by_views(cameras[among], among, wanted, targets, k, radius=far)
+    return [among[i] for i in chosen]

@@ -31,7 +31,7 @@ class MemoryFace:
     """What a network has to know of the memory that it will read.
 
     Attributes:
-        form: `maps`, `tokens` or `frames`.
+        form: `maps`, `tokens`, `frames` or `bank`.
         channels: Width of everything that is read by name, in the order the network takes it.
         settings: Of the memory's kind.
         trains_backbone: Whether the backbone is trained with what reads the memory.

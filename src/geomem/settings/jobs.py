@@ -56,7 +56,7 @@ class MemoryJob(Strict):
     fewest: int
     most: int
     geometry: Literal["teacher", "truth"]
-    selection: Literal["time", "overlap"]
+    selection: Literal["time", "overlap", "worldmem"]
     overlap: Overlap
     channels: int
     backbone: Literal["frozen", "trained"] = "frozen"

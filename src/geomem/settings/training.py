@@ -99,9 +99,11 @@ class VariantMemory(Strict):
     )
     kind: KindName = "explicit"
     geometry: Literal["teacher", "truth"] = "teacher"
-    selection: Literal["time", "overlap"] = Field(
+    selection: Literal["time", "overlap", "worldmem"] = Field(
         default="time",
-        description="frames spread over the history, or those that see most of the target views",
+        description="frames spread over the history, those that see most of the target views, or "
+        "as WorldMem: drawn among similar views in training, retrieved by views and time in "
+        "generation, in balls of radius `memory.overlap.far`",
     )
     backbone: Literal["frozen", "trained"] = Field(
         default="frozen",
@@ -142,7 +144,9 @@ class VariantMemory(Strict):
             raise ValueError(f"a memory of kind {self.kind} has no points: leave out `geometry`")
         if self.gate and not {"rgb", "coverage"} <= kind.channels(0).keys():
             raise ValueError(f"a memory of kind {self.kind} shows no colours: leave out `gate`")
-        if kind.form == "frames" and self.guidance is not None:
+        if self.selection == "worldmem" and kind.form != "bank":
+            raise ValueError(f"selection worldmem is not for a memory of kind {self.kind}")
+        if kind.shows_frames and self.guidance is not None:
             raise ValueError(f"a memory of kind {self.kind} is history: leave out `guidance`")
         if not self.most and not kind.can_be_empty:
             raise ValueError(f"a memory of kind {self.kind} needs `frames` of at least 1")
@@ -256,6 +260,8 @@ class Variant(Strict):
                 raise ValueError(f"`method: {self.method}` goes with {sorted(allowed)} alone")
             if self.memory and not self.memory.most:
                 raise ValueError(f"`method: {self.method}` shows a memory of at least one frame")
+        elif method.needs_memory and not self.memory:
+            raise ValueError(f"`method: {self.method}` needs a `memory`")
         if self.trained and not (self.plan and self.recipe):
             raise ValueError("a trained variant needs `plan` and `recipe`")
         return self

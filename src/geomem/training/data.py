@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from geomem.errors import InputError
 from geomem.formats import ClipStore, FeatureCache, Plan, read_frames
 from geomem.geometry.cameras import check_cameras
+from geomem.memory.bank import elapsed, pad_bank
 from geomem.memory.corruption import corrupt
 from geomem.memory.registry import Memory, Seen
 from geomem.memory.selection import choose_frames
@@ -37,7 +38,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     Each item holds `frames` (T, 3, S, S) in [-1, 1] and `cameras` (T, 16); with a memory also what
     it reads by name, `memory.<name>`: maps (T, M, S, S) in every target view; tokens (K, M, h, w),
     padded with zeros to the largest number of frames; or frames and cameras, K of each, of which
-    the newest is repeated where the history is shorter; with alignment also `tokens` (T, D, h,
+    the newest is repeated where the history is shorter, and is not `present` if the network reads
+    it from a bank; with alignment also `tokens` (T, D, h,
     w), the teacher's dequantised features of the window.
     """
 
@@ -98,6 +100,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         missing = memory.most - len(next(iter(read.values())))
         if memory.spec.form == "tokens":
             read = {name: pad(tokens, (*(0, 0) * 3, 0, missing)) for name, tokens in read.items()}
+        elif memory.spec.form == "bank":
+            read = pad_bank(read, memory.most)
         else:  # a short history repeats its newest frame
             read = {name: torch.cat([x, *[x[-1:]] * missing]) for name, x in read.items()}
         return {MEMORY + name: tensor for name, tensor in read.items()}
@@ -123,6 +127,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         seen = Seen(
             frames=(to_model_range(frames.rgb) + 1) / 2,
             cameras=torch.from_numpy(frames.cameras),
+            elapsed=elapsed([*chosen], [*window.frames], torch.empty(0)),
             **told,
         )
         if self.corruption is not None:
@@ -146,6 +151,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             selection=memory.selection,
             near=memory.overlap.near,
             far=memory.overlap.far,
+            number=index,
         )
         return {"frames": torch.tensor(chosen)}
 

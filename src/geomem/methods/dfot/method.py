@@ -87,10 +87,14 @@ class VideoModel(TrainedMethod):
         """Return the blocks of all levels."""
         return [m for m in self.modules() if isinstance(m, ResBlock | TransformerBlock)]
 
+    def ends(self) -> list[nn.Parameter]:
+        """Return the parameters that start at zero, of what reads the memory."""
+        ends = [] if self.control is None else self.control.zero_initialised_parameters()
+        return ends + ([] if self.gate is None else [*self.gate.end.parameters()])
+
     def parameter_groups(self, learning_rate: float, *, zero_init_rate: float) -> list[Any]:
         """Return the optimizer's groups: the branch's zero-initialised ends may learn faster."""
-        ends = [] if self.control is None else self.control.zero_initialised_parameters()
-        ends += [] if self.gate is None else [*self.gate.end.parameters()]
+        ends = self.ends()
         fast = {id(parameter) for parameter in ends}
         [everything] = super().parameter_groups(learning_rate, zero_init_rate=zero_init_rate)
         others = [p for p in everything["params"] if id(p) not in fast]
@@ -141,7 +145,7 @@ class VideoModel(TrainedMethod):
             levels,
             cameras,
             windows["camera_mask"],
-            memory_of(windows, self.names),
+            self.remembered(windows),
             windows.get("memory_mask"),
         )
         if raw is not None:
@@ -154,13 +158,17 @@ class VideoModel(TrainedMethod):
         diffusion = error.mean()
         return Loss(value=diffusion, parts={"diffusion": diffusion.detach()}, states=states)
 
+    def remembered(self, windows: dict[str, Tensor]) -> Any:
+        """Return what `predict` is given of the windows' memory."""
+        return memory_of(windows, self.names)
+
     def predict(
         self,
         x_t: Tensor,
         noise_levels: Tensor,
         cameras: Tensor,
         camera_mask: Tensor,
-        memory: Tensor | None,
+        memory: Any,
         memory_mask: Tensor | None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return v (B, T, 3, S, S) and the backbone's hidden states.

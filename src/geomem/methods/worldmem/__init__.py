@@ -1,0 +1,1 @@
+"""WorldMem: frames retrieved by views and time, read by cross-attention."""
