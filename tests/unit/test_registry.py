@@ -89,7 +89,15 @@ def test_the_digest_leaves_out_what_changes_nothing() -> None:
 
 
 def test_what_is_built_in_is_found() -> None:
-    assert METHODS.names() == ["ar_diffusion", "dfot", "mean_colour", "repeat", "splat", "worldmem"]
+    assert METHODS.names() == [
+        "ar_diffusion",
+        "dfot",
+        "mean_colour",
+        "recurrent",
+        "repeat",
+        "splat",
+        "worldmem",
+    ]
     assert KINDS.names() == ["bank", "explicit", "implicit", "raw"]
     assert FAMILIES.names() == ["frames", "perceptual", "sets"]
     assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]

@@ -299,13 +299,13 @@ def test_a_rollout_evaluates_each_bank_once_a_window() -> None:
     frames, steps, kept = 12, 3, 3
     made = model(gates=0.3).backbone.eval()
     passes: list[tuple[int, int]] = []
-    forward = made._run_through
+    forward = made.run_through
 
     def counted(reading: Any, x: Tensor, *given: Any, **named: Any) -> Any:
         passes.append(tuple(x.shape[:2]))  # type: ignore[arg-type]
         return forward(reading, x, *given, **named)
 
-    made._run_through = counted  # type: ignore[method-assign]
+    made.run_through = counted  # type: ignore[method-assign]
     video = torch.rand(2, frames, 3, SIZE, SIZE) * 2 - 1
     video[:, 1:] = torch.nan
     cameras = torch.stack([torch.stack([turned(a * i) for i in range(frames)]) for a in (4, 30)])

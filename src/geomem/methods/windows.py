@@ -42,6 +42,16 @@ class WindowedGenerator(Generator):
             sampling: Precision, and the scale of the guidance on the memory.
         """
 
+    def remembered(self, clips: Clips, known: list[int], frames: list[int]) -> dict[str, Tensor]:
+        """Return what the clips' memories tell of the frames of a window, (B, ...) by name.
+
+        Args:
+            clips: In the making.
+            known: Numbers of the finished frames.
+            frames: Of the window.
+        """
+        return clips.remembered(sorted(known), frames) if clips.memory else {}
+
     def sample(
         self,
         predict_v: VelocityModel,
@@ -85,7 +95,7 @@ class WindowedGenerator(Generator):
         stages += [(w, how.interpolation) for batch in how.plan.interpolation for w in batch]
         for window, guidance in progress(stages, total=len(stages)):
             frames = list(window.frames)
-            told = clips.remembered(sorted(known), frames) if clips.memory else {}
+            told = self.remembered(clips, known, frames)
             made = self.sample(
                 self.bind(clips.cameras[:, frames], clips.video.shape[-1], told, how),
                 clips.video[:, frames],

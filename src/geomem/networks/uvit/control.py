@@ -108,7 +108,7 @@ class MemoryControl(UViTTrunk):
             memory_channels: Channels M of the memory map.
             options: `copy_middle`, `stem_channels`.
         """
-        names = set(base.config) - {"camera_dropout"}
+        names = set(base.config) - {"camera_dropout", "frame_causal"}
         copied = {name: base.config[name] for name in names if not name.startswith("_")}
         branch = cls(**copied, memory_channels=memory_channels, **options)
         source = base.state_dict()

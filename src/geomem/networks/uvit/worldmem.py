@@ -13,7 +13,6 @@ Shape suffixes: B clips, T noisy frames, K remembered frames, N = B T, L tokens 
 channels, E embedding channels, S pixels.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,10 +22,9 @@ from diffusers.configuration_utils import register_to_config
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from geomem.geometry.rays import encode_cameras_apart, plucker_rays
-from geomem.networks.uvit.layers import RopeTable, TransformerBlock
-from geomem.networks.uvit.model import UViT3DPose
+from geomem.geometry.rays import plucker_rays
 from geomem.networks.uvit.readers import MemoryReader, PoseEmbedding
+from geomem.networks.uvit.visited import VisitedUViT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ class Remembered:
         return type(self)(**lists, present=self.present[clip_N])
 
 
-class UViTWorldMem(UViT3DPose):
+class UViTWorldMem(VisitedUViT):
     """The U-ViT with a reader after each transformer block; these are at its two coarsest levels
     in all sizes of the study."""
 
@@ -77,6 +75,7 @@ class UViTWorldMem(UViT3DPose):
         patch_size: int = 2,
         camera_channels: int = 180,
         camera_dropout: float = 0.1,
+        frame_causal: bool = False,
         pose_channels: int = 64,
     ) -> None:
         """Build the network with random weights; `from_base` fills in the base's.
@@ -100,58 +99,18 @@ class UViTWorldMem(UViT3DPose):
             patch_size=patch_size,
             camera_channels=camera_channels,
             camera_dropout=camera_dropout,
+            frame_causal=frame_causal,
         )
-        downs = range(len(num_updown_blocks))
-        order = [(i, num_updown_blocks[i]) for i in downs] + [(len(downs), num_mid_blocks)]
-        order += [(i, num_updown_blocks[i]) for i in reversed(downs)]
-        attending = [i for i, kind in enumerate(block_types) if kind == "TransformerBlock"]
-        if not attending:
-            raise ValueError("a network without transformer blocks has no place for readers")
-        # the level of each reader, in the order in which a pass comes by them
-        self.levels = [i for i, count in order if i in attending for _ in range(count)]
         self.readers = nn.ModuleList(
             MemoryReader(channels[i], emb_channels, num_heads) for i in self.levels
         )
         self.pose_embeddings = nn.ModuleDict(
-            {str(i): PoseEmbedding(pose_channels, channels[i]) for i in attending}
+            {str(i): PoseEmbedding(pose_channels, channels[i]) for i in sorted({*self.levels})}
         )
-        self._pass: _Recording | _Reading | None = None
-
-    @classmethod
-    def from_base(cls, base: UViT3DPose, *, pose_channels: int) -> Self:
-        """Return a network with readers on a copy of `base`, whose output it has at first."""
-        copied = {name: value for name, value in base.config.items() if not name.startswith("_")}
-        network = cls(**copied, pose_channels=pose_channels)
-        network.load_state_dict(network.state_dict() | base.state_dict())
-        return network.to(base.device)
 
     def zero_initialised_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the gates."""
         return [p for reader in self.readers for p in reader.get_submodule("gates").parameters()]
-
-    def remember(self, images: Tensor, cameras: Tensor, level: Tensor) -> tuple[Tensor, ...]:
-        """Return the tokens (B, K, L, C) of remembered frames where each reader is.
-
-        One evaluation of the network, for a batch of B K clips of one frame.
-
-        Args:
-            images: (B, K, 3, S, S) in [-1, 1].
-            cameras: (B, K, 16); every frame is the first of its clip, so its own pose is the
-                identity and it is never dropped.
-            level: Noise level that the network is told, a scalar.
-        """
-        clips = images.shape[0]
-        rays = encode_cameras_apart(cameras.flatten(0, 1)[:, None], images.shape[-1])
-        recording = _Recording()
-        self._run_through(
-            recording,
-            images.flatten(0, 1)[:, None],
-            level.expand(images.shape[:2].numel(), 1),
-            camera_embedding=self.embed_cameras(*rays),
-            camera_mask=torch.zeros(len(rays[0]), dtype=torch.bool, device=images.device),
-        )
-        pattern = "(b k) c h w -> b k (h w) c"
-        return tuple(rearrange(state, pattern, b=clips) for state in recording.states)
 
     def locate(
         self,
@@ -212,39 +171,9 @@ class UViTWorldMem(UViT3DPose):
         reading = None
         if bank is not None:
             reading = _Reading(bank=bank, network=self, dropped=camera_mask)
-        return self._run_through(
+        return self.run_through(
             reading, x, noise_levels, rays=rays, camera_mask=camera_mask, **options
         )
-
-    def _run_through(
-        self, reading: "_Recording | _Reading | None", *given: Any, **named: Any
-    ) -> Any:
-        """Return the base's forward pass, with a visit after each transformer block."""
-        self._pass = reading
-        try:
-            return super().forward(*given, **named)
-        finally:
-            self._pass = None
-
-    def _run(
-        self, blocks: Iterable[nn.Module], x_NCHW: Tensor, emb_NEHW: Tensor, rope: RopeTable
-    ) -> Tensor:
-        for block in blocks:
-            x_NCHW = super()._run([block], x_NCHW, emb_NEHW, rope)
-            if self._pass is not None and isinstance(block, TransformerBlock):
-                x_NCHW = self._pass.visit(x_NCHW, emb_NEHW)
-        return x_NCHW
-
-
-class _Recording:
-    """A pass of remembered frames: keeps their states."""
-
-    def __init__(self) -> None:
-        self.states: list[Tensor] = []
-
-    def visit(self, x_NCHW: Tensor, emb_NEHW: Tensor) -> Tensor:
-        self.states.append(x_NCHW)
-        return x_NCHW
 
 
 class _Reading:

@@ -1,0 +1,1 @@
+"""A recurrent memory of fixed size in the backbone, the alternative to retrieval."""
