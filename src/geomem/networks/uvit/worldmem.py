@@ -77,6 +77,7 @@ class UViTWorldMem(UViT3DPose):
         patch_size: int = 2,
         camera_channels: int = 180,
         camera_dropout: float = 0.1,
+        frame_causal: bool = False,
         pose_channels: int = 64,
     ) -> None:
         """Build the network with random weights; `from_base` fills in the base's.
@@ -100,6 +101,7 @@ class UViTWorldMem(UViT3DPose):
             patch_size=patch_size,
             camera_channels=camera_channels,
             camera_dropout=camera_dropout,
+            frame_causal=frame_causal,
         )
         downs = range(len(num_updown_blocks))
         order = [(i, num_updown_blocks[i]) for i in downs] + [(len(downs), num_mid_blocks)]
