@@ -212,3 +212,10 @@ def test_map_of_a_wrong_shape_is_refused(
     branch = MemoryControl.from_base(base, MEMORY_CHANNELS)
     with pytest.raises(ValueError, match="memory map of shape"):
         branch(*inputs, torch.zeros(shape))
+
+
+def test_a_base_whose_frames_see_no_later_one_gets_no_branch() -> None:
+    sizes = {name: x for name, x in make_base().config.items() if not name.startswith("_")}
+    causal = UViT3DPose(**sizes | {"frame_causal": True})
+    with pytest.raises(ValueError, match="sees all frames"):
+        MemoryControl.from_base(causal, MEMORY_CHANNELS)

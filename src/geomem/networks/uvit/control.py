@@ -107,7 +107,12 @@ class MemoryControl(UViTTrunk):
             base: The model to steer; it is not changed and shares no memory with the branch.
             memory_channels: Channels M of the memory map.
             options: `copy_middle`, `stem_channels`.
+
+        Raises:
+            ValueError: If no frame of `base` sees a later one.
         """
+        if base.config["frame_causal"]:
+            raise ValueError("a branch sees all frames of a window, its base must do so too")
         names = set(base.config) - {"camera_dropout", "frame_causal"}
         copied = {name: base.config[name] for name in names if not name.startswith("_")}
         branch = cls(**copied, memory_channels=memory_channels, **options)
