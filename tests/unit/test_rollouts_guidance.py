@@ -12,7 +12,7 @@ from test_rollouts_memory import small_base
 
 from conftest import ROOT, write_fake_clips
 from geomem.config import JobSettings, load_config
-from geomem.diffusion.guidance import SCHEMES
+from geomem.diffusion.guidance import SCHEMES, history_guidance
 from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.methods.dfot.method import Sampler
 from geomem.rollouts.protocols import LoadedVariant, run_protocol
@@ -51,6 +51,14 @@ def test_the_configuration_knows_every_scheme_by_its_arguments() -> None:
     for scheme, model in MODELS.items():
         arguments = inspect.signature(SCHEMES[scheme]).parameters
         assert model.model_fields.keys() == {"scheme", *arguments}
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+def test_the_configuration_knows_how_often_a_scheme_runs_the_network(scale: float) -> None:
+    for case in CASES:
+        scaled = {**case, "guidance_scale": scale} if "guidance_scale" in case else case
+        model: Any = TypeAdapter(Guidance).validate_python(scaled)
+        assert model.branches == history_guidance(**scaled).evaluations, scaled
 
 
 @pytest.fixture(scope="module")

@@ -48,8 +48,6 @@ def processor() -> str:
 
 def evaluations(row: CostsRow, job: RolloutJob) -> int | None:
     """Return how often a network runs to make a clip; None where none does."""
-    from geomem.diffusion.guidance import history_guidance
-
     how = job.sampling
     if how is None:
         return None
@@ -65,7 +63,7 @@ def evaluations(row: CostsRow, job: RolloutJob) -> int | None:
             row.method.settings,
             generated=len(window.generated),
             steps=how.steps,
-            branches=twice * history_guidance(**guidance.model_dump()).evaluations,
+            branches=twice * guidance.branches,
         )
         for window, guidance in stages
     )

@@ -21,42 +21,67 @@ FreqScale = Annotated[
 ]
 
 
-class Conditional(Strict):
+NEGLIGIBLE = 1e-9  # what rounding leaves of weights that should cancel
+
+
+class Scheme(Strict):
+    """A scheme of history guidance."""
+
+    @property
+    def branches(self) -> int:
+        """Versions of a window that the network sees in a step."""
+        return len([weight for weight in self._weights() if abs(weight) > NEGLIGIBLE])
+
+    def _weights(self) -> tuple[float, ...]:
+        """Return the weights of all versions of the history; they sum to 1."""
+        return (1.0,)
+
+
+class Conditional(Scheme):
     """The history as it is, no guidance."""
 
     scheme: Literal["conditional"]
 
 
-class Replacement(Strict):
+class Replacement(Scheme):
     """The history at the noise of the frames to be generated."""
 
     scheme: Literal["replacement"]
 
 
-class Vanilla(Strict):
+class Vanilla(Scheme):
     """HG-v: away from the prediction without history."""
 
     scheme: Literal["vanilla"]
     guidance_scale: GuidanceScale
 
+    def _weights(self) -> tuple[float, ...]:
+        return (1 - self.guidance_scale, self.guidance_scale)
 
-class StabilizedVanilla(Strict):
+
+class StabilizedVanilla(Scheme):
     """HG-v that sees generated history at a little noise."""
 
     scheme: Literal["stabilized_vanilla"]
     guidance_scale: GuidanceScale
     stabilization_level: StabilizationLevel
 
+    def _weights(self) -> tuple[float, ...]:
+        return (1 - self.guidance_scale, self.guidance_scale)
 
-class Fractional(Strict):
+
+class Fractional(Scheme):
     """HG-f: guidance by the low frequencies of the history."""
 
     scheme: Literal["fractional"]
     guidance_scale: GuidanceScale
     freq_scale: FreqScale
 
+    def _weights(self) -> tuple[float, ...]:
+        return (1 - self.guidance_scale, 1.0, self.guidance_scale - 1)
 
-class StabilizedFractional(Strict):
+
+class StabilizedFractional(Scheme):
     """HG-f that sees generated history at a little noise."""
 
     scheme: Literal["stabilized_fractional"]
@@ -64,8 +89,11 @@ class StabilizedFractional(Strict):
     freq_scale: FreqScale
     stabilization_level: StabilizationLevel
 
+    def _weights(self) -> tuple[float, ...]:
+        return (1 - self.guidance_scale, 1.0, self.guidance_scale - 1)
 
-class Temporal(Strict):
+
+class Temporal(Scheme):
     """HG-t: guidance by parts of the history."""
 
     scheme: Literal["temporal"]
@@ -78,6 +106,9 @@ class Temporal(Strict):
         min_length=1,
         description="one a subsequence; the prediction without history takes what is left to 1",
     )
+
+    def _weights(self) -> tuple[float, ...]:
+        return (1 - sum(self.hist_weights), *self.hist_weights)
 
     @model_validator(mode="after")
     def _a_weight_each(self) -> Self:

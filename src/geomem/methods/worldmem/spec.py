@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geomem.methods.registry import METHODS, Generator, MemoryFace, Method, Weights
 from geomem.methods.worldmem.settings import WorldMemSettings
@@ -26,6 +26,10 @@ class WorldMem(Method):
     needs_memory = True
     starts_from = frozenset({"dfot"})
     Settings = WorldMemSettings
+
+    def evaluations(self, settings: Any, *, generated: int, steps: int, branches: int) -> int:
+        """Return the sampler's, and the one of the remembered frames."""
+        return steps * branches + 1
 
     def build(
         self, settings: WorldMemSettings, *, memory: MemoryFace | None, initial: Path | None
