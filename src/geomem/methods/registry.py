@@ -118,6 +118,9 @@ class Method(ABC):
         reads: Forms of memory that it can be given.
         needs_memory: Whether it is nothing without one.
         conditions: What of a data set it is told.
+        starts_from: The method whose checkpoint a variant needs as its `initial`; None where it may
+            start from one of its own.
+        sees_truth: Whether it is shown the true frames, as a ceiling that no method passes.
         Settings: Model of what a scale says of it (`methods.<name>`).
     """
 
@@ -128,6 +131,9 @@ class Method(ABC):
     reads: ClassVar[frozenset[Form]] = frozenset()
     needs_memory: ClassVar[bool] = False
     conditions: ClassVar[frozenset[Condition]] = frozenset({"cameras"})
+    interpolates: ClassVar[bool] = True
+    starts_from: ClassVar[str | None] = None
+    sees_truth: ClassVar[bool] = False
     Settings: ClassVar[type[Strict]] = Strict
 
     def hidden_states(self, settings: Any, resolution: int) -> tuple[HiddenState, ...]:
