@@ -66,10 +66,10 @@ class TrainedMethod(nn.Module):
                 `memory.<channel>` of each, and what `draw` drew for them.
         """
 
-    def begin_step(self) -> None:  # noqa: B027  # most learn by gradients alone
+    def begin_step(self) -> None:  # most learn by gradients alone
         """Called before the passes of a step, and again where they have to be repeated."""
 
-    def end_step(self) -> None:  # noqa: B027
+    def end_step(self) -> None:
         """Called after the optimizer's step, in every process."""
 
     def blocks(self) -> list[nn.Module]:

@@ -117,8 +117,8 @@ def sample_timestep_free(
 ) -> Tensor:
     """Unmask the most confident tokens first, as masked generative models do.
 
-    Every step draws a code for all masked tokens and keeps those of the highest probability, as many
-    as `reveal_counts` says of the tokens to be made; given ones do not count.
+    Every step draws a code for all masked tokens and keeps those of the highest probability, as
+    many as `reveal_counts` says of the tokens to be made; given ones do not count.
 
     Args:
         model: As `sample_full`'s, but told the same time at every step.

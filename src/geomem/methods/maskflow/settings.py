@@ -42,5 +42,6 @@ class MaskFlowSettings(UViTSettings):
     )
     steps: Positive = Field(description="network evaluations for every window")
     constant_time: Share = Field(
-        default=0.5, description="time that the network is told of frames in the making, if no other"
+        default=0.5,
+        description="time that the network is told of frames in the making, if no other",
     )

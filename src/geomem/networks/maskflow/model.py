@@ -60,7 +60,7 @@ class MaskedUViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' o
             patch_size=patch_size,
             camera_dropout=camera_dropout,
         )
-        self.embedding = nn.Embedding(codes + 1, embedding)
+        self.embed_tokens = nn.Embedding(codes + 1, embedding)
         self.bias = nn.Parameter(torch.zeros(codes))
 
     def forward(
@@ -79,12 +79,10 @@ class MaskedUViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' o
             camera_mask: (B,) bool, True where a clip's cameras are dropped; None draws it in
                 training.
         """
-        embedded = rearrange(self.embedding(tokens_BThw), "b t h w c -> b t c h w")
-        out = self.trunk(
-            embedded, times_BT, None, camera_mask, camera_embedding=camera_embedding
-        )
+        embedded = rearrange(self.embed_tokens(tokens_BThw), "b t h w c -> b t c h w")
+        out = self.trunk(embedded, times_BT, None, camera_mask, camera_embedding=camera_embedding)
         out = rearrange(out, "b t c h w -> b t h w c")
-        return out @ self.embedding.weight[: self.mask_token].T + self.bias
+        return out @ self.embed_tokens.weight[: self.mask_token].T + self.bias
 
     def embed_cameras(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Embed a ray a token, (B, T, 90) and (B, T, 90, h, w); see `UViTTrunk.embed_cameras`."""
