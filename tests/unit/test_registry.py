@@ -89,7 +89,7 @@ def test_the_digest_leaves_out_what_changes_nothing() -> None:
 
 
 def test_what_is_built_in_is_found() -> None:
-    assert METHODS.names() == ["dfot", "mean_colour", "repeat", "splat"]
+    assert METHODS.names() == ["dfot", "maskflow", "mean_colour", "repeat", "splat", "vq"]
     assert KINDS.names() == ["explicit", "implicit", "raw"]
     assert FAMILIES.names() == ["frames", "perceptual", "sets"]
     assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]

@@ -96,8 +96,9 @@ class MaskFlowModel(TrainedMethod):
         logits = self.backbone(shown, times, cameras, windows["camera_mask"])
         masked = shown == self.backbone.mask_token
         value = masked_cross_entropy(logits.float(), true, masked)
-        right = ((logits.argmax(-1) == true) & masked).sum() / masked.sum().clamp(min=1)
-        parts = {"cross_entropy": value.detach(), "accuracy": right}
+        right = ((logits.argmax(-1) == true) & masked).flatten(1).sum(1)
+        accuracy = (right / masked.flatten(1).sum(1).clamp(min=1)).mean()
+        parts = {"cross_entropy": value.detach(), "accuracy": accuracy}
         return Loss(value=value, parts=parts, states=[])
 
 

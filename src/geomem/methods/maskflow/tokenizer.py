@@ -24,10 +24,10 @@ from geomem.networks.maskflow.tokenizer import VQTokenizer
 NAME = "tokenizer"  # of the module in a checkpoint
 
 
-def psnr(made: Tensor, true: Tensor) -> Tensor:
-    """Return the PSNR of frames in [-1, 1], dB, of the mean error over all of them."""
-    error = (made.float().clamp(-1, 1) - true.float()).square().mean()
-    return 10 * (4 / error).log10()
+def psnr(made_N3SS: Tensor, true_N3SS: Tensor) -> Tensor:
+    """Return the mean PSNR of frames in [-1, 1], dB."""
+    error_N = (made_N3SS.float().clamp(-1, 1) - true_N3SS).square().flatten(1).mean(1)
+    return (10 * (4 / error_N.clamp(min=1e-10)).log10()).mean()
 
 
 class TokenizerModel(TrainedMethod):
