@@ -11,17 +11,18 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
-from geomem.networks.uvit.layers import group_norm
-
 
 class ConvBlock(nn.Module):
-    """Residual block of two 3x3 convolutions."""
+    """Residual block of two 3x3 convolutions.
+
+    All channels are normalised together: in small groups a frame would lose its colour.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *(group_norm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
-            *(group_norm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(nn.GroupNorm(1, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(nn.GroupNorm(1, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)),
         )
 
     def forward(self, x_NChw: Tensor) -> Tensor:
@@ -101,8 +102,7 @@ class VQTokenizer(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' 
         for before, after in zip([3, *widths], widths, strict=False):
             down.append(nn.Conv2d(before, after, 4, stride=2, padding=1))
             down += [ConvBlock(after) for _ in range(blocks)]
-        end = [group_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], code_width, 1)]
-        self.encoder = nn.Sequential(*down, *end)
+        self.encoder = nn.Sequential(*down, nn.SiLU(), nn.Conv2d(widths[-1], code_width, 1))
         up: list[nn.Module] = [nn.Conv2d(code_width, widths[-1], 3, padding=1)]
         for level in reversed(range(levels)):
             up += [ConvBlock(widths[level]) for _ in range(blocks)]
@@ -111,7 +111,7 @@ class VQTokenizer(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' 
                 up.append(nn.Conv2d(widths[level], widths[level - 1], 3, padding=1))
         # the last doubling is one of channels into pixels: convolutions at full size cost most
         last = nn.Conv2d(width, 3 * 4, 3, padding=1)
-        self.decoder = nn.Sequential(*up, group_norm(width), nn.SiLU(), last, nn.PixelShuffle(2))
+        self.decoder = nn.Sequential(*up, nn.SiLU(), last, nn.PixelShuffle(2))
         self.codebook = Codebook(codes, code_width)
 
     def forward(self, frames_N3SS: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
