@@ -123,6 +123,11 @@ def test_every_frame_has_a_ratio_of_its_own_that_follows_the_schedule() -> None:
     assert 0.4 < (mixed == 1).any(1).float().mean() < 0.6
 
 
+def test_frames_of_a_wrong_size_are_told_in_a_line() -> None:
+    options = {"noise": "per_frame", "history": 0.0, "memory_dropout": None, "device": CPU}
+    told(lambda: masked_model().draw((1, 2, 3, 20, 20), **options), "5 tokens", "multiple of 2")
+
+
 def test_kept_tokens_do_not_move_the_loss() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 3, SIDE, SIDE, CODES)
@@ -322,7 +327,7 @@ def test_windows_fill_every_frame_and_leave_the_given_ones(name: str) -> None:
 
 def sliding(density: float = 1.0) -> Sampling:
     """Windows in which half the frames are known."""
-    config = load_config(scale="smoke")
+    config = load_config(ROOT, scale="smoke")
     made = sampling_of(JobSettings(config).rollout("maskflow", "spin"))
     assert made.windows is not None
     plan = plan_rollout(FRAMES, window=WINDOW, keyframe_density=density, context=2)

@@ -40,7 +40,11 @@ def mask_tokens(tokens_BThw: Tensor, times_BT: Tensor, uniform_BThw: Tensor, mas
 
 def masked_cross_entropy(logits_BThwK: Tensor, target_BThw: Tensor, masked_BThw: Tensor) -> Tensor:
     """Return the mean over windows of the cross-entropy of a window's masked tokens, divided by
-    their number; a window without any adds nothing."""
+    their number; a window without any adds nothing.
+
+    The number is the window's, not the batch's, so that parts of a batch have the loss of the
+    whole. The paper's optional weights by fused SNR are left out.
+    """
     nats = F.cross_entropy(logits_BThwK.flatten(0, 3), target_BThw.flatten(), reduction="none")
     nats_BThw = nats.view_as(target_BThw) * masked_BThw
     count = masked_BThw.flatten(1).sum(1).clamp(min=1)

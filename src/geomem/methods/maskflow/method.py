@@ -69,15 +69,24 @@ class MaskFlowModel(TrainedMethod):
     ) -> dict[str, Tensor]:
         """Draw `times` (B, T), uniform in [0.001, 1], of each frame or of each clip, 1 where a
         frame is history; `uniform` (B, T, h, w), by which tokens are masked; `camera_mask` (B,),
-        True where cameras are dropped; and seeds of the dropout."""
+        True where cameras are dropped; and seeds of the dropout.
+
+        Raises:
+            InputError: If the tokens of a frame cannot be halved as often as the video model does.
+        """
         windows, frames, _, _, size = shape_BTCSS
+        side, divisor = size // self.tokenizer.factor, self.backbone.divisor
+        if side % divisor:
+            raise InputError(
+                f"methods.maskflow: {side} tokens along a side are no multiple of {divisor}, its "
+                "patch size halved at every level"
+            )
         times = EARLIEST + (1 - EARLIEST) * draw_times((windows, frames), noise, device)
         if history:
             clean = draw_histories((windows, frames), history, device)
             together = times[:, :1].expand(windows, frames)  # as a sampler goes on from a history
             times = torch.where(clean.any(1, keepdim=True), together, times)
             times = times.masked_fill(clean, 1.0)
-        side = size // self.tokenizer.factor
         dropout = float(self.backbone.config["camera_dropout"])
         return {
             "times": times,

@@ -48,6 +48,7 @@ class MaskedUViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' o
         """
         super().__init__()
         self.mask_token = codes
+        self.divisor = patch_size << len(num_updown_blocks)
         self.trunk = UViT3DPose(
             channels,
             emb_channels=emb_channels,
