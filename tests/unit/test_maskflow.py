@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import EXPERIMENTS, GONE, ROOT, Edit, edit_yaml, run_stage, told, write_fake_clips
+from conftest import (
+    EXPERIMENTS,
+    GONE,
+    ROOT,
+    Edit,
+    edit_yaml,
+    run_stage,
+    told,
+    wait_for,
+    write_fake_clips,
+)
 from geomem.config import JobSettings, load_config
 from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.formats import ClipStore, read_checkpoint
@@ -408,6 +418,7 @@ def test_a_resumed_run_ends_with_the_same_codebook(trained: Path, tmp_path: Path
     torch.manual_seed(0)
     with pytest.raises(KeyboardInterrupt):
         learn(objective_of(settings), dataset, settings, tmp_path / "state", progress=stopped)
+    wait_for(lambda: [*(tmp_path / "state").glob("step-*.json")], "the state", seconds=20)
     torch.manual_seed(7)  # another start, which the state replaces
     model = objective_of(settings)
     log = learn(model, dataset, settings, tmp_path / "state")
