@@ -308,6 +308,17 @@ def test_masks_are_never_decoded() -> None:
         tokenizer.decode(tokens)
 
 
+def test_embeddings_start_as_far_apart_as_the_codes_are() -> None:
+    backbone = MaskedUViT(codes=64, **{**SIZES, "embedding": 256})
+    mask = backbone.embed_tokens.weight[64].clone()
+    codes = 5 + 0.01 * torch.randn(64, 4)
+    backbone.start_from(codes)
+    made = backbone.embed_tokens.weight.detach()
+    assert made[64].equal(mask) and made[:64].std() == pytest.approx(1, abs=0.2)
+    pairs = torch.stack([torch.pdist(codes), torch.pdist(made[:64])])
+    assert torch.corrcoef(pairs)[0, 1] > 0.9
+
+
 # --- rollout ---
 
 

@@ -201,7 +201,9 @@ def build(settings: MaskFlowSettings, *, initial: Path | None) -> MaskFlowModel:
     tokenizer = load_module(VQTokenizer, initial, TOKENIZER)
     sizes = settings.model_dump(exclude={"sampler", "steps", "constant_time"})
     codes = len(tokenizer.codebook.codes)
-    return MaskFlowModel(MaskedUViT(codes=codes, **sizes), tokenizer)
+    backbone = MaskedUViT(codes=codes, **sizes)
+    backbone.start_from(tokenizer.codebook.codes)
+    return MaskFlowModel(backbone, tokenizer)
 
 
 def load(settings: MaskFlowSettings, checkpoint: Path, *, device: torch.device) -> Unmasking:

@@ -85,6 +85,15 @@ class MaskedUViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' o
         out = rearrange(out, "b t c h w -> b t h w c")
         return out @ self.embed_tokens.weight[: self.mask_token].T + self.bias
 
+    @torch.no_grad()
+    def start_from(self, codes_KD: Tensor) -> None:
+        """Give the codes embeddings that are as far from each other as the codes of a codebook are:
+        random projections of them, of unit variance."""
+        spread = (codes_KD - codes_KD.mean(0)) / (codes_KD - codes_KD.mean(0)).std()
+        width = codes_KD.shape[1]
+        projection = torch.randn(width, self.embed_tokens.embedding_dim) / width**0.5
+        self.embed_tokens.weight[: self.mask_token] = spread @ projection
+
     def embed_cameras(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Embed a ray a token, (B, T, 90) and (B, T, 90, h, w); see `UViTTrunk.embed_cameras`."""
         return self.trunk.embed_cameras(origins, directions)
