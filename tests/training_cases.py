@@ -22,9 +22,15 @@ from geomem.training.loop import train
 from geomem.training.objective import Objective
 from geomem.training.parallel import leave_team
 
-STEPS = {"base": 10, "memory": 6, "aligned": 6, "released": 6}
+STEPS = {"base": 10, "memory": 6, "aligned": 6, "released": 6, "tokenizer": 6}
 BATCH, DROPOUT = 4, 0.1
-VARIANTS = {"base": "base", "memory": "memory_4", "aligned": "repa", "released": "repa"}
+VARIANTS = {
+    "base": "base",
+    "memory": "memory_4",
+    "aligned": "repa",
+    "released": "repa",
+    "tokenizer": "maskflow_tokenizer",
+}
 OBJECTIVES = {"aligned": "angular", "released": "as_released"}
 
 
@@ -40,10 +46,11 @@ def configure(project: Path) -> None:
     train_for_one_size(project, 4)
     most = max(STEPS.values())
     recipe = {"steps": most, "batch": BATCH, "checkpoint_steps": 4}
+    recipes = ("base", "memory", "maskflow_tokenizer")
     edit_yaml(
         project / "config/scales/smoke.yaml",
         methods__dfot__block_dropouts=[0.0, DROPOUT, DROPOUT],
-        **{f"recipes__{name}__{k}": v for name in ("base", "memory") for k, v in recipe.items()},
+        **{f"recipes__{name}__{k}": v for name in recipes for k, v in recipe.items()},
         plans__train__windows=most * BATCH,
         plans__memory__windows=most * BATCH,
     )

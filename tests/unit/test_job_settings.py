@@ -50,7 +50,7 @@ def digests(config: Config) -> dict[str, str]:
             SMOKE,
             "plans.train.seed",
             5,
-            {"plan train", "features train", "training base", "training repa"},
+            {"plan train", "features train", "training base", "training repa", "training maskflow"},
         ),
         (SMOKE, "candidates", {"best": ["base"]}, {"choice best"}),
         (SMOKE, "memory.dropout", 0.5, {"training memory"}),

@@ -14,11 +14,12 @@ from conftest import ROOT, edit_yaml, run_stage, write_fake_clips
 from geomem.formats import read_json
 from training_cases import STEPS, configure
 
-WHOLE = ("base-ddp-1", "memory-ddp-1", "aligned-ddp-1", "released-ddp-1")
-MICRO = ("base-ddp-4", "released-ddp-2")
+WHOLE = ("base-ddp-1", "memory-ddp-1", "aligned-ddp-1", "released-ddp-1", "tokenizer-ddp-1")
+MICRO = ("base-ddp-4", "released-ddp-2", "tokenizer-ddp-4")
 TWO = (
     *("base-ddp-1", "base-ddp-2", "base-fsdp2-1", "memory-ddp-1", "memory-fsdp2-2"),
     *("aligned-ddp-2", "aligned-fsdp2-1", "released-ddp-1"),
+    *("tokenizer-ddp-2", "tokenizer-fsdp2-1"),
 )
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
 
@@ -74,7 +75,9 @@ def compare(curves: Path, case: str, processes: int) -> None:
         for folder, name in (("1", reference), (str(processes), case))
     )
     assert {k: v.shape for k, v in changes.items()} == {k: v.shape for k, v in others.items()}
-    assert max((changes[k] - others[k]).abs().max() for k in changes) < 1e-3
+    for name, change in changes.items():  # a codebook's sums are of hundreds of features
+        size = max(1.0, float(change.abs().max()))
+        assert (change - others[name]).abs().max() < 1e-3 * size, name
     # nothing is compared that stood still
     assert all(a["gradient_norm"] > 1e-4 for a in one)
     assert max(change.abs().max() for change in changes.values()) > 2e-3

@@ -92,10 +92,12 @@ def test_what_is_built_in_is_found() -> None:
     assert METHODS.names() == [
         "ar_diffusion",
         "dfot",
+        "maskflow",
         "mean_colour",
         "recurrent",
         "repeat",
         "splat",
+        "vq",
         "worldmem",
     ]
     assert KINDS.names() == ["bank", "explicit", "implicit", "raw"]

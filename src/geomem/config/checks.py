@@ -165,8 +165,10 @@ def _check_teacher(config: Config) -> None:
 
 def _check_registered(config: Config) -> None:
     """Everything that a variant names has its settings, given or by default."""
-    needed = {"methods": {variant.method for variant in config.variants.values()}}
-    needed["memory.kinds"] = {v.memory.kind for v in config.variants.values() if v.memory}
+    gone = config.settings.leave_out
+    variants = [variant for name, variant in config.variants.items() if name not in gone]
+    needed = {"methods": {variant.method for variant in variants}}
+    needed["memory.kinds"] = {variant.memory.kind for variant in variants if variant.memory}
     settings_of = {"methods": config.method_settings, "memory.kinds": config.kind_settings}
     for group, names in needed.items():
         for name in sorted(names):
@@ -245,11 +247,17 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
             f"{recipe.passes} x the {plan.windows} windows of plan {plan_name} "
             f"(recipes.{recipe_name}.passes)"
         )
-    starts = {variant.method, *METHODS[variant.method].starts_from}
+    spec = METHODS[variant.method]
+    if spec.needs_initial and not variant.initial:
+        raise ValueError(
+            f"variants.{name}: method {variant.method} needs `initial`, a variant of "
+            f"{' or '.join(sorted(spec.starts_from))}"
+        )
+    starts = spec.starts_from | (set() if spec.needs_initial else {variant.method})
     if variant.initial and config.method_of(variant.initial) not in starts:
         raise ValueError(
             f"variants.{name}.initial: {variant.initial} is of method "
-            f"{config.method_of(variant.initial)}, not {variant.method}"
+            f"{config.method_of(variant.initial)}, not {' or '.join(sorted(starts))}"
         )
     missing = METHODS[variant.method].conditions - config.source_of(plan.split).conditions
     if missing:

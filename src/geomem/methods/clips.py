@@ -27,6 +27,7 @@ class Clips:
         depth: True depth (B, T, S, S) for a memory that is given it, or None.
         coverage: Share of pixels that the memory covered when a frame was made, (B, T); NaN for
             given frames and without memory.
+        truth: All true frames, as `video`, for a method that sees them; else None.
         context: Number of given frames, which a memory trusts more; None: all that it reads.
     """
 
@@ -35,6 +36,7 @@ class Clips:
     cameras: Tensor
     memory: LiveMemory | None = None
     depth: Tensor | None = None
+    truth: Tensor | None = None
     context: int | None = None
     coverage: Tensor = field(init=False)
 

@@ -120,6 +120,8 @@ class Method(ABC):
         starts_from: Other methods whose checkpoints its training may start from.
         conditions: What of a data set it is told.
         interpolates: Whether it can make frames between finished ones; else all are made in order.
+        needs_initial: Whether it can start from these alone, and from nothing.
+        sees_truth: Whether it is shown the true frames, as a ceiling that no method passes.
         Settings: Model of what a scale says of it (`methods.<name>`).
     """
 
@@ -132,6 +134,8 @@ class Method(ABC):
     starts_from: ClassVar[frozenset[str]] = frozenset()
     conditions: ClassVar[frozenset[Condition]] = frozenset({"cameras"})
     interpolates: ClassVar[bool] = True
+    needs_initial: ClassVar[bool] = False
+    sees_truth: ClassVar[bool] = False
     Settings: ClassVar[type[Strict]] = Strict
 
     def hidden_states(self, settings: Any, resolution: int) -> tuple[HiddenState, ...]:

@@ -34,7 +34,7 @@ class TrainedMethod(nn.Module):
 
     @abstractmethod
     def trained_modules(self) -> dict[str, nn.Module]:
-        """Return the modules with trainable parameters by their name in a checkpoint."""
+        """Return the modules of a checkpoint by name; what is trained is in them."""
 
     @abstractmethod
     def draw(
@@ -65,6 +65,12 @@ class TrainedMethod(nn.Module):
             windows: `frames` (B, T, 3, S, S) in [-1, 1], `cameras` (B, T, 16), with a memory
                 `memory.<channel>` of each, and what `draw` drew for them.
         """
+
+    def begin_step(self) -> None:  # most learn by gradients alone
+        """Called before the passes of a step, and again where they have to be repeated."""
+
+    def end_step(self) -> None:
+        """Called after the optimizer's step, in every process."""
 
     def blocks(self) -> list[nn.Module]:
         """Return the modules that are sharded one by one where several processes share a model."""

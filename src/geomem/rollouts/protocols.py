@@ -168,6 +168,7 @@ def _run_batch(
         depth = depth.to(variant.device)
     rgb, cameras = rgb.to(variant.device), cameras.to(variant.device)
     video = rearrange(rgb.float() / 127.5 - 1, "b t h w c -> b t c h w").contiguous()
+    truth = video.clone() if settings.method.spec.sees_truth else None
     # What is to be generated must not be readable, by the memory or anyone
     video[:, settings.context :] = torch.nan
     clips = Clips(
@@ -176,6 +177,7 @@ def _run_batch(
         cameras=cameras,
         memory=variant.memory,
         depth=depth,
+        truth=truth,
         context=settings.context,
     )
     with torch.no_grad():

@@ -132,6 +132,7 @@ class Trainer:
         parts = self._gradients(windows)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
+        self.model.method.end_step()
         self.optimizer.zero_grad()
         self.ema.step(self.parameters)
         self._record(step, parts, float(whole(norm)), self.recipe.learning_rate * factor)
@@ -172,6 +173,7 @@ class Trainer:
 
     def _accumulate(self, windows: dict[str, Tensor]) -> dict[str, Tensor]:
         count, means = len(windows["frames"]), dict[str, Tensor]()
+        self.model.method.begin_step()
         for start in range(0, count, self.micro.windows):
             end = min(count, start + self.micro.windows)
             batch = {
@@ -251,4 +253,6 @@ class Trainer:
             pairs = zip(model.parameters(), self.model.parameters(), strict=True)
             for plain, sharded in pairs:
                 plain.copy_(whole(sharded))
+            for buffer, learned in zip(model.buffers(), self.model.buffers(), strict=True):
+                buffer.copy_(learned)
         model.to("cpu")
