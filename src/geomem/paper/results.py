@@ -75,6 +75,9 @@ def score_table(
         rows.append(replace(made, cells=made.cells | reported))
         used |= {file.path: file for file in files}
     columns = [made for column in chosen.columns for made in _columns(column, scores)]
+    [reference] = [
+        made for made, row in zip(rows, chosen.rows, strict=True) if row.variant == chosen.reference
+    ]
     floors = [
         made
         for made, row in zip(rows, chosen.rows, strict=True)
@@ -88,6 +91,7 @@ def score_table(
         notes=[
             *_notes(settings, scores, tests),
             *(note for floor in floors for note in _unbeaten(floor, rows, columns)),
+            *(_better(reference, rows, columns) if tests else []),
         ],
         wide=True,
     )
@@ -338,6 +342,31 @@ def _unbeaten(floor: Row, rows: Sequence[Row], columns: Sequence[Column]) -> lis
             names.append(f"{escape_latex(column.group)} {_in_one_line(column.label)}")
     label, listed = escape_latex(floor.label), ", ".join(names).removesuffix(".")
     return [Latex(f"No method beats the floor ``{label}'' in {listed}.")] if names else []
+
+
+def _better(reference: Row, rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """Say which methods are better than the reference, and where, by the tests of the table."""
+    found = []
+    for row in rows:
+        names = [
+            f"{escape_latex(column.group)} {_in_one_line(column.label)}"
+            for column in columns
+            if not row.bound and _beats(row.cells.get(column.key), reference, column)
+        ]
+        if names:
+            found.append(f"``{escape_latex(row.label)}'' ({', '.join(names)})")
+    label = escape_latex(reference.label)
+    if not found:
+        return [Latex(f"No method is better than ``{label}'' beyond chance.")]
+    return [Latex(f"Better than ``{label}'' beyond chance: {'; '.join(found)}.")]
+
+
+def _beats(cell: Cell | None, reference: Row, column: Column) -> bool:
+    """Return whether a cell that differs significantly differs to the better."""
+    other = reference.cells.get(column.key)
+    if cell is None or other is None or not cell.dagger or column.direction == "none":
+        return False
+    return (cell.value > other.value) == (column.direction == "up")
 
 
 def _in_one_line(heading: str) -> str:

@@ -1,3 +1,3 @@
 """Raised when a change makes the stage's outputs different."""
 
-VERSION = 7
+VERSION = 8
