@@ -83,7 +83,9 @@ class MaskedUViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' o
         embedded = rearrange(self.embed_tokens(tokens_BThw), "b t h w c -> b t c h w")
         out = self.trunk(embedded, times_BT, None, camera_mask, camera_embedding=camera_embedding)
         out = rearrange(out, "b t c h w -> b t h w c")
-        return out @ self.embed_tokens.weight[: self.mask_token].T + self.bias
+        known = self.embed_tokens.weight[: self.mask_token]
+        # of unit variance each, so that their products grow with the width
+        return out @ known.T / known.shape[1] ** 0.5 + self.bias
 
     @torch.no_grad()
     def start_from(self, codes_KD: Tensor) -> None:
