@@ -26,8 +26,9 @@ def counted(settings: CostsJob, variant: str, protocol: str = "walk_long") -> in
 
 
 def test_evaluations_are_those_of_every_window(settings: CostsJob) -> None:
-    # 4 keyframes and the given one in 2 windows with guidance, then 11 frames between in 5 windows
-    assert counted(settings, "diffusion_forcing") == 0
+    # three keyframes in a window under guidance of two branches; then of five frames between two
+    # of them two in a window, and each of the others in one
+    assert counted(settings, "diffusion_forcing") == 2 * 2 + (3 + 6) * 2
     # in order: 4 frames, then 2 more in each of 6 windows
     assert counted(settings, "full_sequence") == 7 * 2
     assert counted(settings, "fixed_context") == 7 * 2 * 2  # vanilla guidance
