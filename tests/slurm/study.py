@@ -89,7 +89,7 @@ class Run:
         here = [job for job in jobs if Path(job[2]) == self.project]
         return next(number for number, comment, _ in here if comment.startswith(TRAINING))
 
-    def finish(self, *, seconds: float = 300) -> float:
+    def finish(self, *, seconds: float = 600) -> float:
         """Wait for the end, which must be a good one; return the seconds the run took."""
         assert self.process.wait(timeout=seconds) == 0, self.output()[-5000:]
         return time.monotonic() - self.started
@@ -140,10 +140,21 @@ def survived(
 
 
 def requeue_at_once(cluster: SlurmCluster, number: str) -> None:
-    """Do not wait for the two minutes that Slurm lets a requeued job rest."""
-    state = lambda: cluster.ask("squeue", "-h", "-j", number, "-o", "%T", check=False).strip()  # noqa: E731
+    """Do not wait for the two minutes that Slurm lets a requeued job rest.
+
+    It may decide on them after the job is pending, so it is told until the job runs.
+    """
+
+    def state() -> str:
+        return cluster.ask("squeue", "-h", "-j", number, "-o", "%T", check=False).strip()
+
+    def runs() -> bool:
+        if pending := state() == "PENDING":
+            cluster.ask("scontrol", "update", f"jobid={number}", "StartTime=now", check=False)
+        return not pending
+
     wait_for(lambda: state() == "PENDING", f"job {number} to be requeued", seconds=90)
-    cluster.ask("scontrol", "update", f"jobid={number}", "StartTime=now")
+    wait_for(runs, f"job {number} to run again", seconds=150, pause=1)
 
 
 def node_of(cluster: SlurmCluster, number: str) -> str:
