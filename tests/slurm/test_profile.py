@@ -1,6 +1,8 @@
 """The main job at scale `smoke` through the profile that users get, on a real Slurm."""
 
 import contextlib
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import SlurmCluster
-from study import Job, Run, accounted
+from study import Job, Run, accounted, environment
 
 from clones import copy_project, run
 from conftest import edit_yaml
@@ -189,3 +191,11 @@ def test_training_ran_in_two_tasks(slurm_cluster: SlurmCluster, finished: Finish
 
 def test_nothing_that_computes_reaches_the_hub(finished: Finished) -> None:
     assert not finished.online
+
+
+def test_the_doctor_sees_it(slurm_cluster: SlurmCluster, project: Path) -> None:
+    done = subprocess.run(
+        ["geomem", "doctor"], cwd=project, env=environment(slurm_cluster),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert re.search(r"ok +Slurm +partitions cpu, gpu, scavenge", done.stdout), done.stdout

@@ -83,6 +83,7 @@ def costs_table(settings: CostsJob, measured: Mapping[str, Any]) -> Table:
         Column(key="steps", label="steps", precision=0),
         Column(key="windows", label="windows", precision=0),
         Column(key="hours", label="GPU-hours" if gpus else "CPU-hours"),
+        Column(key="frames", label=Latex(r"\shortstack{frames\\at once}"), precision=0),
         *(
             Column(
                 key=f"evaluations_{name}",
@@ -102,14 +103,17 @@ def costs_table(settings: CostsJob, measured: Mapping[str, Any]) -> Table:
             if "seconds" in trained:
                 cells["hours"] = trained["seconds"] * max(row.gpus, 1) / HOUR
         for name, job in row.rollouts.items():
+            if job.sampling:
+                beside = job.memory.most if job.memory and job.memory.spec.form == "frames" else 0
+                cells["frames"] = job.sampling.window + beside
             if (count := evaluations(row, job)) is not None:
                 cells[f"evaluations_{name}"] = count
         shown = {key: Cell(value=digits(value)) for key, value in cells.items()}
         rows.append(Row(label=row.label, cells=shown, rule_above=row.rule_above))
     notes = [
         "Steps and windows are of the row's own training, beyond the weights that it starts from; "
-        "evaluations are runs of the network on a window of one clip, all versions counted that "
-        "guidance composes."
+        "frames at once are those of a window, with raw context beside it; evaluations are runs of "
+        "the network on a window of one clip, all versions counted that guidance composes."
     ]
     if not gpus:
         notes += [f"Hours of one core, of the attempt that finished, on {measured['machine']}."]
