@@ -17,7 +17,7 @@ from geomem.config import load_config
 LEFT_OUT = (
     *("memory_2", "memory_3", "memory_8", "memory_4_overlap", "memory_4_frozen"),
     *("memory_4_no_gate", "memory_4_on_base", "memory_4_on_repa", "memory_4_on_tuned"),
-    "memory_4_on_tuned_repa",
+    *("memory_4_on_tuned_repa", "raw_1", "raw_8", "geometry_forcing"),
 )
 
 
