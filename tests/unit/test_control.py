@@ -7,26 +7,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from geomem.formats import write_checkpoint
+from geomem.methods.dfot.method import VideoModel, build, make_gate
+from geomem.methods.dfot.settings import UViTSettings
+from geomem.methods.registry import MemoryFace
 from geomem.networks.uvit.control import MemoryControl
 from geomem.networks.uvit.model import UViT3DPose
 
 MEMORY_CHANNELS = 5
+SIZES: dict[str, Any] = {
+    "channels": (16, 24, 32), "emb_channels": 16, "num_updown_blocks": (1, 2), "num_mid_blocks": 2,
+    "num_heads": 2, "block_types": ("ResBlock", "TransformerBlock", "TransformerBlock"),
+    "block_dropouts": (0.0, 0.0, 0.0),
+}  # fmt: skip
 Inputs = tuple[Tensor, Tensor, Tensor]
 
 
 def make_base() -> UViT3DPose:
     """A frozen three-level base that stands in for a trained one: no part of it is zero."""
     torch.manual_seed(0)
-    base = UViT3DPose(
-        (16, 24, 32),
-        emb_channels=16,
-        num_updown_blocks=(1, 2),
-        num_mid_blocks=2,
-        num_heads=2,
-        block_types=("ResBlock", "TransformerBlock", "TransformerBlock"),
-        block_dropouts=(0.0, 0.0, 0.0),
-        camera_channels=12,
-    )
+    base = UViT3DPose(**SIZES, camera_channels=12)
     for parameter in base.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
@@ -219,3 +219,25 @@ def test_a_base_whose_frames_see_no_later_one_gets_no_branch() -> None:
     causal = UViT3DPose(**sizes | {"frame_causal": True})
     with pytest.raises(ValueError, match="sees all frames"):
         MemoryControl.from_base(causal, MEMORY_CHANNELS)
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_branch_goes_on_from_that_of_its_start_unless_a_new_one_is_asked_for(
+    base: UViT3DPose, tmp_path: Path, new: bool
+) -> None:
+    face = MemoryFace(
+        form="maps",
+        channels={"rgb": 3, "coverage": 1},
+        settings=None,
+        trains_backbone=True,
+        gate=True,
+        new_branch=new,
+    )
+    started = VideoModel(base, control=MemoryControl.from_base(base, 4), gate=make_gate(face))
+    for parameter in started.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    write_checkpoint(tmp_path, started.trained_modules(), {}, {}, [])
+    made = build(UViTSettings(**SIZES), memory=face, initial=tmp_path)
+    pairs = zip(made.backbone.parameters(), base.parameters(), strict=True)
+    assert all(p.equal(q) for p, q in pairs)
+    assert any(parameter.any() for parameter in made.ends()) is not new

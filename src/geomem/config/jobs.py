@@ -129,6 +129,7 @@ class JobSettings:
             channels=scale.features.channels,
             backbone=trained.backbone,
             gate=trained.gate,
+            new_branch=trained.new_branch,
         )
 
     def _alignment(self, alignment: Alignment) -> AlignmentJob:

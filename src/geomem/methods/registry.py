@@ -36,6 +36,7 @@ class MemoryFace:
         settings: Of the memory's kind.
         trains_backbone: Whether the backbone is trained with what reads the memory.
         gate: Whether pixels are pulled towards the memory's colours (`rgb` where `coverage`).
+        new_branch: Whether a branch that the start of a training has is not gone on from.
     """
 
     form: Form
@@ -43,6 +44,7 @@ class MemoryFace:
     settings: Any
     trains_backbone: bool = False
     gate: bool = False
+    new_branch: bool = False
 
     @property
     def width(self) -> int:

@@ -5,6 +5,8 @@
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from geomem.formats.cache_kinds import CacheKind
 from geomem.memory.registry import KINDS, MemoryKind
 from geomem.methods.registry import METHODS, HiddenState, MemoryFace, Method
@@ -48,6 +50,8 @@ class MemoryJob(Strict):
         channels: Of the compressed features.
         backbone: Whether the backbone was frozen or trained with the branch.
         gate: Whether the branch has a copy gate.
+        new_branch: Whether its branch was trained from nothing though its start had one; not among
+            the settings of all others, which stay as they were.
     """
 
     kind: str
@@ -61,6 +65,7 @@ class MemoryJob(Strict):
     channels: int
     backbone: Literal["frozen", "trained"] = "frozen"
     gate: bool = False
+    new_branch: bool = Field(default=False, exclude_if=lambda chosen: not chosen)
 
     @property
     def spec(self) -> MemoryKind:
@@ -82,6 +87,7 @@ class MemoryJob(Strict):
             settings=self.settings,
             trains_backbone=self.backbone == "trained",
             gate=self.gate,
+            new_branch=self.new_branch,
         )
 
 

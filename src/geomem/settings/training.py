@@ -113,6 +113,10 @@ class VariantMemory(Strict):
         default=False,
         description="a copy gate, which pulls each pixel towards the memory's colours",
     )
+    new_branch: bool = Field(
+        default=False,
+        description="train a new branch, where the weights that it starts from have one already",
+    )
     dropout: Share | None = Field(
         default=None, description="overrides `memory.dropout`; generation does not read it"
     )
@@ -275,7 +279,7 @@ class Variant(Strict):
             raise ValueError(
                 f"method {self.method} cannot read the {form} of memory {self.memory.kind}"
             )
-        of_training = {"backbone", "gate", "dropout"} & self.memory.model_fields_set
+        of_training = {"backbone", "gate", "new_branch", "dropout"} & self.memory.model_fields_set
         if not self.trained and of_training:
             raise ValueError(f"memory.{min(of_training)} is said where the branch is trained")
         if not self.trained and self.memory.fewest != self.memory.most:

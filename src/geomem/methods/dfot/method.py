@@ -240,6 +240,7 @@ def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | 
     if memory.form == "maps":
         control = MemoryControl.from_base(backbone, memory.width)
         gate = make_gate(memory) if memory.gate else None
+        initial = None if memory.new_branch else initial
         return VideoModel(
             backbone,
             control=_from(initial, "control", control),
