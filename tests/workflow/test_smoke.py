@@ -17,7 +17,10 @@ from geomem.config import load_config
 LEFT_OUT = (
     *("memory_2", "memory_3", "memory_8", "memory_4_overlap", "memory_4_frozen"),
     *("memory_4_no_gate", "memory_4_on_base", "memory_4_on_repa", "memory_4_on_tuned"),
-    *("memory_4_on_tuned_repa", "raw_1", "raw_8", "geometry_forcing"),
+    "memory_4_on_tuned_repa",
+    # of the competitors, those that differ from others by a switch
+    *("raw_1", "raw_8", "geometry_forcing", "video_repa", "repa_2d", "memory_new", "memory_4_new"),
+    *("diffusion_forcing", "full_sequence", "binary_dropout"),
 )
 
 
@@ -195,6 +198,7 @@ class TestSmoke:
             "render_table",
             "render_teacher_table",
             "render_analysis_tables",
+            "render_costs_table",
             "build_paper",
             "publish_table",
             "publish_paper",
