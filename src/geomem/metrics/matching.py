@@ -21,7 +21,7 @@ from torch import Tensor
 from geomem.geometry.cameras import camera_centres, compose_poses, invert_poses, split_cameras
 from geomem.geometry.points import project
 
-# Fewer matches than this are found between pictures that show nothing in common.
+# As TSED has it: of fewer, a share says nothing. Unrelated pictures can have more, which are wrong.
 LEAST_MATCHES = 10
 # TSED's two pixels of an image of 256.
 TSED_ERROR = 2 / 256
