@@ -159,7 +159,12 @@ class Matches(MetricFamily):
     metrics = (
         *METRICS,
         *(
-            replace(metric, name=f"truth_{metric.name}", label=f"truth's {metric.label}")
+            replace(
+                metric,
+                name=f"truth_{metric.name}",
+                label=f"truth's {metric.label}",
+                better="neither",
+            )
             for metric in METRICS
         ),
     )
