@@ -85,6 +85,8 @@ class ClipVideos:
         coverage: Share of each generated frame that the memory covered; None where there was none.
         partial: Numbers of the generated frames that show in part what given frames show (see
             `geomem.settings.evaluation.Partial`), rising; empty without true depth.
+        depth: True planar depth (T, H, W) in world units, infinite where there is no surface; None
+            where it is not known.
     """
 
     generated: Tensor
@@ -94,6 +96,7 @@ class ClipVideos:
     revisits: Tensor
     coverage: list[float | None]
     partial: list[int]
+    depth: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)

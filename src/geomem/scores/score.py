@@ -90,6 +90,9 @@ def _read_clip(
     )
     generated[:context] = truth[:context]
     cameras = torch.from_numpy(np.array(store.cameras(clip, frames))).to(device)
+    depth = None
+    if store.has_depth:
+        depth = torch.from_numpy(np.array(store.depth(clip, frames))).to(cameras)
     pairs = revisit_pairs(cameras, minimum_gap=settings.revisit_gap)
     return ClipVideos(
         generated=generated,
@@ -98,14 +101,19 @@ def _read_clip(
         context=context,
         revisits=pairs[pairs[:, 1] >= context],
         coverage=coverage[context:],
-        partial=partly_seen(store, clip, cameras, settings) if store.has_depth else [],
+        partial=[] if depth is None else partly_seen(depth, cameras, settings),
+        depth=depth,
     )
 
 
-def partly_seen(store: ClipStore, clip: int, cameras: Tensor, settings: ScoresJob) -> list[int]:
-    """Return the generated frames of which the given ones show a share between two bounds."""
-    depth = torch.from_numpy(np.array(store.depth(clip, list(range(settings.frames)))))
-    depth = depth.to(cameras)
+def partly_seen(depth: Tensor, cameras: Tensor, settings: ScoresJob) -> list[int]:
+    """Return the generated frames of which the given ones show a share between two bounds.
+
+    Args:
+        depth: True planar depth (T, H, W).
+        cameras: (T, 16).
+        settings: Of the job.
+    """
     given = select_by_time(range(settings.context), settings.partial.frames)
     later = range(settings.context, settings.frames)
     shares = share_seen(depth[later], cameras[later], depth[given], cameras[given]).tolist()
