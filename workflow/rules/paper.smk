@@ -129,6 +129,39 @@ if CONFIG.costs:
             " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
+if CONFIG.content_bias:
+
+    rule render_content_bias:
+        input:
+            unpack(job_inputs(content_bias_table_job)),
+        output:
+            csv=report(
+                str(LAYOUT.table("content_bias", "csv")),
+                category="Tables",
+                labels={"table": "content_bias"},
+            ),
+            tex=str(LAYOUT.table("content_bias", "tex")),
+            values=str(LAYOUT.metrics("content_bias")),
+            provenance=str(LAYOUT.provenance("content_bias")),
+        log:
+            f"logs/render_content_bias/{SCALE}.log",
+        benchmark:
+            f"benchmarks/jobs/render_content_bias/{SCALE}.tsv"
+        conda:
+            ENVIRONMENT
+        resources:
+            **request("paper"),
+        params:
+            job=JOB,
+            version=stage_version("paper"),
+            settings=job_settings(content_bias_table_job),
+            inputs=job_options(content_bias_table_job),
+        shell:
+            "python -m geomem.paper content-bias {params.job} --expect {params.settings}"
+            " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+            " --provenance {output.provenance:q} > {log:q} 2>&1"
+
+
 # The main job does not know of the analysis: its tables are files there that an earlier run has left.
 if CONFIG.analysis:
 
