@@ -1,6 +1,7 @@
 """The settings of every job, made of the configuration: what the job may read, and no more."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from geomem.config.study import Config
 from geomem.errors import InputError
@@ -267,10 +268,11 @@ class JobSettings:
         """Of the job that tests which video features see time."""
         scores, chosen = self.config.settings.scores, self.config.content_bias
         assert chosen is not None
+        sets: Any = scores.families.get("sets") or FAMILIES["sets"].Settings()
         return ContentBiasJob(
             content_bias=chosen,
             clips=self.clips(chosen.split),
-            i3d_weights=(scores.families.get("sets") or FAMILIES["sets"].Settings()).i3d_weights,
+            i3d_weights=sets.i3d_weights,
             bootstrap=scores.bootstrap,
         )
 

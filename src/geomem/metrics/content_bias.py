@@ -31,7 +31,7 @@ KEPT, BROKEN = "kept", "broken"
 
 
 def of_strength(way: str, strength: float) -> str:
-    """Return the name of a damage: `kept` or `broken` by warps of so many pixels."""
+    """Return the name of a damage: time `kept` or `broken`, by warps of a strength."""
     return f"{way}_{strength:g}"
 
 
@@ -48,7 +48,7 @@ class DamagedClips:
 
         Args:
             clips: Stored frames, uint8 (T, H, W, 3) each, of one shape.
-            strengths: Root-mean-square displacements, pixels.
+            strengths: Root-mean-square displacements, in heights of a frame.
             seed: Of all that is drawn.
 
         Raises:
@@ -63,7 +63,8 @@ class DamagedClips:
         frames, height, width, _ = clips[0].shape
         generator = np.random.default_rng(seed)
         points = generator.standard_normal((len(clips), 2, CONTROL_POINTS, CONTROL_POINTS))
-        self.warps = smooth_warps(torch.from_numpy(points).float(), height, width)
+        # of strength 1: displacements of a height
+        self.warps = height * smooth_warps(torch.from_numpy(points).float(), height, width)
         dealt = [generator.permutation(len(clips)) for _ in range(frames)]
         self.dealt = torch.from_numpy(np.stack(dealt, axis=1))  # (C, T)
         self.orders = [torch.from_numpy(_another_order(frames, generator)) for _ in clips]
@@ -82,10 +83,8 @@ class DamagedClips:
         frames = unit_frames(self.clips[clip])
         made = {CLEAN: frames, SHUFFLED: frames[self.orders[clip]]}
         made[FROZEN] = frames[:1].expand_as(frames)
-        own, dealt = (
-            self.warps[[clip]].expand(len(frames), -1, -1, -1),
-            self.warps[self.dealt[clip]],
-        )
+        own = self.warps[[clip]].expand(len(frames), -1, -1, -1)
+        dealt = self.warps[self.dealt[clip]]
         for strength in self.strengths:
             made[of_strength(KEPT, strength)] = warped(frames, strength * own)
             made[of_strength(BROKEN, strength)] = warped(frames, strength * dealt)
@@ -158,7 +157,7 @@ def damage_per_frame(
         low, high = sorted(damage[of_strength(way, strength)] for way in (KEPT, BROKEN))
         if high - low > TOLERANCE * low:
             raise InputError(
-                f"content_bias: warps of {strength:g} pixels damage frames by {low:.4f} and "
+                f"content_bias: warps of strength {strength:g} damage frames by {low:.4f} and "
                 f"{high:.4f}, which is not equal within {TOLERANCE:.0%}: use more clips than "
                 f"{len(clips)}"
             )

