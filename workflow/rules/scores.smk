@@ -96,9 +96,9 @@ if CONFIG.content_bias:
             f"benchmarks/jobs/measure_content_bias/{SCALE}.tsv"
         conda:
             ENVIRONMENT
-        threads: asks("scores", "analyse").threads
+        threads: asks("scores", "content_bias").threads
         resources:
-            **request("scores", "analyse"),
+            **request("scores", "content_bias"),
         params:
             job=JOB,
             version=stage_version("scores"),

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geomem.errors import InputError
+from geomem.metrics.damages import BROKEN, CLEAN, FROZEN, KEPT, SHUFFLED, of_strength
 from geomem.metrics.distances import Features, kernel_distance
 from geomem.metrics.frames import unit_frames
 from geomem.statistics import pseudovalues, set_interval
@@ -26,13 +27,6 @@ CONTROL_POINTS = 5
 FEWEST_CLIPS = 4
 # By how much the damage of two ways may differ, in units of the smaller.
 TOLERANCE = 0.05
-CLEAN, SHUFFLED, FROZEN = "clean", "shuffled", "frozen"
-KEPT, BROKEN = "kept", "broken"
-
-
-def of_strength(way: str, strength: float) -> str:
-    """Return the name of a damage: time `kept` or `broken`, by warps of a strength."""
-    return f"{way}_{strength:g}"
 
 
 class DamagedClips:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from geomem.metrics.content_bias import BROKEN, CLEAN, FROZEN, KEPT, SHUFFLED, of_strength
+from geomem.metrics.damages import BROKEN, CLEAN, FROZEN, KEPT, SHUFFLED, of_strength
 from geomem.paper.results import sentences
 from geomem.paper.tables import Cell, Column, Row, Table
 from geomem.settings.jobs import ContentBiasTableJob
 
-# Distances of clean clips are a hundredth of the others.
+# Kernel distances of features that differ little begin there.
 PRECISION = 4
 
 
