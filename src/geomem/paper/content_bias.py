@@ -25,7 +25,7 @@ def content_bias_table(settings: ContentBiasTableJob, measured: Mapping[str, Any
             key=of_strength(way, strength),
             label=f"time {way}",
             precision=PRECISION,
-            group=f"warps of {strength:.3g} heights",
+            group=f"warps of {100 * strength:.3g} % of the height",
         )
         for strength in chosen.strengths
         for way in (KEPT, BROKEN)
