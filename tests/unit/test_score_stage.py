@@ -27,6 +27,7 @@ from geomem.metrics.distances import kernel_distance
 from geomem.metrics.families.frames import FrameScorer
 from geomem.metrics.families.perceptual import PerceptualScorer
 from geomem.metrics.families.sets import SetScorer
+from geomem.metrics.families.video_sets import VideoSetScorer
 from geomem.metrics.registry import FAMILIES, Scorer
 from geomem.scores import __main__ as stage
 from geomem.scores.score import partly_seen, score_videos
@@ -59,10 +60,18 @@ class MeanColour:
         return videos.mean((-2, -1))
 
 
+class MeanColourOfVideos(MeanColour):
+    """The same in the place of the network that sees time."""
+
+    label = "frechet_transnetv2"
+    kernel_label = "kernel_transnetv2"
+
+
 SCORERS: dict[str, Scorer] = {
     "frames": FrameScorer(2),
     "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
     "sets": SetScorer(MeanColour(), 1),
+    "video_sets": VideoSetScorer(MeanColourOfVideos(), 1),
 }
 
 
