@@ -1,6 +1,6 @@
 """Tables, figures and the paper's PDF; and the mirror of all runs in MLflow.
 
-in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json
+in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json, content_bias.json
 out: results/<scale>/tables/, figures/, paper/main.pdf, provenance/, videos/ (for people; nothing reads
      them); of the scale that config/config.yaml names also results/*.csv, results/*.tex,
      results/figures/, paper/main.pdf
