@@ -23,6 +23,7 @@ PUBLISHED = Path("config/published_numbers.csv")
 TEMPLATE = Path("src/geomem/paper/templates/table.tex.j2")
 PAPER = Path("paper")  # where its text lies
 COSTS_TABLE = "costs_table"
+CONTENT_BIAS = "content_bias"
 ANALYSIS_TABLES = ("feature_analysis", "feature_decoding")
 
 
@@ -377,6 +378,19 @@ class Dag:
             sums={"clouds": self.layout.clouds(variant, seed)},
         )
 
+    def content_bias(self) -> Job:
+        """Return the job that tests which video features see time."""
+        chosen, record = self.config.content_bias, self.layout.content_bias
+        assert chosen is not None
+        return Job(
+            stage="scores",
+            settings=self.settings.content_bias(),
+            record=record,
+            outputs=(record,),
+            inputs={"clips": self.shards(chosen.split)},
+            options={"clips": self.folder(chosen.split)},
+        )
+
     def downloads(self) -> dict[str, Download]:
         """Return by path the published weights that are fetched from a hub."""
         teacher, found = self.config.settings.teacher, dict[str, Download]()
@@ -496,6 +510,17 @@ class Dag:
             template=TEMPLATE,
         )
 
+    def content_bias_table(self) -> Job:
+        """Return the job that renders what that test has found."""
+        return self._shows(
+            CONTENT_BIAS,
+            self.settings.content_bias_table(),
+            *self._table_files(CONTENT_BIAS),
+            self.layout.metrics(CONTENT_BIAS),
+            measured=self.layout.content_bias,
+            template=TEMPLATE,
+        )
+
     def analysis_tables(self) -> Job:
         """Return the job that renders the tables of what features know."""
         shown, first = self.config.analysis, ANALYSIS_TABLES[0]
@@ -577,6 +602,7 @@ class Dag:
         names = [*self.config.tables, "teacher_table"]
         names += ANALYSIS_TABLES if self.config.analysis else []
         names += [COSTS_TABLE] if self.config.costs else []
+        names += [CONTENT_BIAS] if self.config.content_bias else []
         made = [path for name in names for path in self._table_files(name)]
         found = {Path("results") / path.name: path for path in made}
         drawn = [path for name in self.config.figures for path in self._drawn(name)]
@@ -629,6 +655,7 @@ class Dag:
         analysed = self.config.analysed()
         variants = [(name, seed) for name in analysed for seed in scale.seeds]
         yield [self.analysis(*run) for run in [(None, 0), *variants]] if analysed else []
+        yield [self.content_bias()] if self.config.content_bias else []
         yield self.shown()
 
     def below(self, folder: Path) -> list[Job]:
@@ -643,6 +670,7 @@ class Dag:
             self.teacher_table(),
             *([self.analysis_tables()] if config.analysis else []),
             *([self.measured(), self.costs_table()] if config.costs else []),
+            *([self.content_bias_table()] if config.content_bias else []),
             *(self.figure(name) for name in config.figures),
             *(self.video(name) for name in config.videos),
             self.facts(),

@@ -57,6 +57,11 @@ class Layout:
         """Return what training took on the machine that made the results."""
         return self.results / "costs.json"
 
+    @property
+    def content_bias(self) -> Path:
+        """Return which networks' distances of videos see time."""
+        return self.results / "content_bias.json"
+
     # teacher and features
 
     @property

@@ -34,7 +34,7 @@ def cut_project(folder: Path) -> Path:
     curves["rows"] = [row for row in curves["rows"] if row["variant"] in SHOWN]
     figures = {"qualitative": figure, "per_frame_psnr": curves}
     content |= {"tables": {"ablation_table2": table}, "figures": figures, "videos": {}}
-    content |= {"main": ["ablation_table2", *figures], "costs": None}
+    content |= {"main": ["ablation_table2", *figures], "costs": None, "content_bias": None}
     experiments.write_text(yaml.safe_dump(content, sort_keys=False))
     return project
 

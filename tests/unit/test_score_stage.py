@@ -28,6 +28,7 @@ from geomem.metrics.families.frames import FrameScorer
 from geomem.metrics.families.matches import MatchScorer, MatchSettings
 from geomem.metrics.families.perceptual import PerceptualScorer
 from geomem.metrics.families.sets import SetScorer
+from geomem.metrics.families.video_sets import VideoSetScorer
 from geomem.metrics.registry import FAMILIES, Scorer
 from geomem.scores import __main__ as stage
 from geomem.scores.score import partly_seen, score_videos
@@ -73,11 +74,19 @@ class MeanPlaces:
         return first, second
 
 
+class MeanColourOfVideos(MeanColour):
+    """The same in the place of the network that sees time."""
+
+    label = "frechet_transnetv2"
+    kernel_label = "kernel_transnetv2"
+
+
 SCORERS: dict[str, Scorer] = {
     "frames": FrameScorer(2),
     "matches": MatchScorer(MeanPlaces(), MatchSettings()),
     "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
     "sets": SetScorer(MeanColour(), 1),
+    "video_sets": VideoSetScorer(MeanColourOfVideos(), 1),
 }
 
 

@@ -118,7 +118,7 @@ def test_lpips_is_chosen_where_package_and_weights_are_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(networks, "_installed", lambda package: True)
+    monkeypatch.setattr(networks, "installed", lambda package: True)
     assert available_perceptual() == "efficientnet_lite0_distance"
     networks.lpips_backbone().parent.mkdir()
     networks.lpips_backbone().touch()
@@ -126,7 +126,7 @@ def test_lpips_is_chosen_where_package_and_weights_are_there(
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "_installed", lambda package: False)
+    monkeypatch.setattr(networks, "installed", lambda package: False)
     with pytest.raises(ModuleNotFoundError, match="efficientnet_lite_pytorch is missing"):
         available_perceptual()
 

@@ -106,6 +106,11 @@ class TestSmoke:
         blind = teacher["decoding"]["mean_depth"]["values"]["abs_rel"]
         assert all(a < 0.5 * b for a, b in zip(own, blind, strict=True))
 
+    def test_features_are_tried_for_whether_they_see_time(self, finished: Path) -> None:
+        assert "EfficientNet-Lite0" in (finished / "results/content_bias.tex").read_text()
+        record = json.loads((finished / "results/smoke/content_bias.json").read_text())
+        assert len(record["clips"]) == 6
+
     def test_the_pick_has_its_reasons_and_what_starts_from_it_is_the_picked(
         self, finished: Path
     ) -> None:
@@ -198,6 +203,7 @@ class TestSmoke:
             "render_table",
             "render_teacher_table",
             "render_analysis_tables",
+            "render_content_bias",
             "render_costs_table",
             "build_paper",
             "publish_table",

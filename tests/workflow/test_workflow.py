@@ -36,6 +36,7 @@ def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
     jobs, wanted = planned(project), expected(load_config(project))
     assert {rule: jobs.get(rule) for rule in wanted} == wanted
     assert (jobs["analyse_teacher"], jobs["render_analysis_tables"]) == (1, 1)
+    assert (jobs["measure_content_bias"], jobs["render_content_bias"]) == (1, 1)
 
 
 def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) -> None:
@@ -49,6 +50,7 @@ def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) 
     tables = load_config(project, main_job=True).tables
     assert (jobs["render_table"], jobs["build_paper"]) == (len(tables), 1)
     assert not {"analyse_teacher", "analyse_variant", "render_analysis_tables"} & set(jobs)
+    assert not {"measure_content_bias", "render_content_bias"} & set(jobs)
 
 
 def test_the_table_alone_as_a_user_types_it(tmp_path: Path) -> None:

@@ -276,6 +276,16 @@ def costs_table_job(wildcards):
     return GRAPH.costs_table()
 
 
+def content_bias_job(wildcards):
+    """The job that tests which video features see time."""
+    return GRAPH.content_bias()
+
+
+def content_bias_table_job(wildcards):
+    """The job that renders what that test has found."""
+    return GRAPH.content_bias_table()
+
+
 def analysis_tables_job(wildcards):
     """The job that renders the tables of the analysis."""
     return GRAPH.analysis_tables()

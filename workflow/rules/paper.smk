@@ -1,6 +1,6 @@
 """Tables, figures and the paper's PDF; and the mirror of all runs in MLflow.
 
-in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json
+in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json, content_bias.json
 out: results/<scale>/tables/, figures/, paper/main.pdf, provenance/, videos/ (for people; nothing reads
      them); of the scale that config/config.yaml names also results/*.csv, results/*.tex,
      results/figures/, paper/main.pdf
@@ -125,6 +125,39 @@ if CONFIG.costs:
             inputs=job_options(costs_table_job),
         shell:
             "python -m geomem.paper costs {params.job} --expect {params.settings}"
+            " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+            " --provenance {output.provenance:q} > {log:q} 2>&1"
+
+
+if CONFIG.content_bias:
+
+    rule render_content_bias:
+        input:
+            unpack(job_inputs(content_bias_table_job)),
+        output:
+            csv=report(
+                str(LAYOUT.table("content_bias", "csv")),
+                category="Tables",
+                labels={"table": "content_bias"},
+            ),
+            tex=str(LAYOUT.table("content_bias", "tex")),
+            values=str(LAYOUT.metrics("content_bias")),
+            provenance=str(LAYOUT.provenance("content_bias")),
+        log:
+            f"logs/render_content_bias/{SCALE}.log",
+        benchmark:
+            f"benchmarks/jobs/render_content_bias/{SCALE}.tsv"
+        conda:
+            ENVIRONMENT
+        resources:
+            **request("paper"),
+        params:
+            job=JOB,
+            version=stage_version("paper"),
+            settings=job_settings(content_bias_table_job),
+            inputs=job_options(content_bias_table_job),
+        shell:
+            "python -m geomem.paper content-bias {params.job} --expect {params.settings}"
             " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
             " --provenance {output.provenance:q} > {log:q} 2>&1"
 

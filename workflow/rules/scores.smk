@@ -2,6 +2,7 @@
 
 in:  results/<scale>/rollouts/, checkpoints/, data/<scale>/clips/ (the truth), the teacher's weights
 out: results/<scale>/scores/<variant>/seed<k>/<protocol>/<family>.json
+     results/<scale>/content_bias.json
      results/<scale>/analysis/teacher.{json,safetensors}, <variant>/seed<k>.{json,safetensors}
 """
 
@@ -80,3 +81,29 @@ rule analyse_variant:
         "python -m geomem.scores analyse {output.record:q} {params.job} --threads {threads}"
         " --expect {params.settings} --clouds {output.clouds:q} --variant {wildcards.variant}"
         " {params.inputs} > {log:q} 2>&1"
+
+
+if CONFIG.content_bias:
+
+    rule measure_content_bias:
+        input:
+            unpack(job_inputs(content_bias_job)),
+        output:
+            record=str(LAYOUT.content_bias),
+        log:
+            f"logs/measure_content_bias/{SCALE}.log",
+        benchmark:
+            f"benchmarks/jobs/measure_content_bias/{SCALE}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: asks("scores", "content_bias").threads
+        resources:
+            **request("scores", "content_bias"),
+        params:
+            job=JOB,
+            version=stage_version("scores"),
+            settings=job_settings(content_bias_job),
+            inputs=job_options(content_bias_job),
+        shell:
+            "python -m geomem.scores content-bias {output.record:q} {params.job}"
+            " --threads {threads} --expect {params.settings} {params.inputs} > {log:q} 2>&1"

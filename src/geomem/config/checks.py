@@ -19,7 +19,10 @@ from geomem.settings.training import BestOf, Variant, VariantMemory
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 STAGES = ("clips", "teacher", "features", "training", "rollouts", "scores", "picks", "paper")
 # Whose provenance lies beside that of tables, figures and videos.
-BUILT_IN = ("teacher_table", "feature_analysis", "feature_decoding", "facts", "paper")
+BUILT_IN = (
+    *("teacher_table", "feature_analysis", "feature_decoding", "costs_table", "content_bias"),
+    *("facts", "paper"),
+)
 
 
 def check(config: Config) -> None:
@@ -41,6 +44,7 @@ def check(config: Config) -> None:
             _check_trained(config, name, variant)
     _check_tables(config)
     _check_costs(config)
+    _check_content_bias(config)
     for name, figure in config.figures.items():
         _check_figure(config, name, figure)
     _check_analysis(config)
@@ -404,6 +408,21 @@ def _check_costs(config: Config) -> None:
         _known("costs", "rows_of", "table", config.costs.rows_of, config.tables)
         for protocol in config.costs.protocols:
             _known("costs", "protocols", "name", protocol, config.settings.rollouts.protocols)
+
+
+def _check_content_bias(config: Config) -> None:
+    chosen = config.content_bias
+    if chosen is None:
+        return
+    _known("content_bias", "split", "name", chosen.split, config.settings.splits)
+    split = config.settings.splits[chosen.split]
+    if split.clips < 4 or chosen.frames > split.frames:
+        raise ValueError(
+            f"content_bias.split: {chosen.split} has {split.clips} clips of {split.frames} frames, "
+            f"needed are 4 of {chosen.frames}"
+        )
+    if list(chosen.strengths) != sorted(set(chosen.strengths)):
+        raise ValueError(f"content_bias.strengths: {list(chosen.strengths)} do not rise")
 
 
 def _check_rollout(config: Config, variant: str, protocol: str) -> None:

@@ -1,6 +1,7 @@
 """The settings of every job, made of the configuration: what the job may read, and no more."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from geomem.config.study import Config
 from geomem.errors import InputError
@@ -12,6 +13,8 @@ from geomem.settings.jobs import (
     AlignmentJob,
     AnalysisJob,
     AnalysisTableJob,
+    ContentBiasJob,
+    ContentBiasTableJob,
     CostsJob,
     CostsRow,
     DinoV2Model,
@@ -261,6 +264,23 @@ class JobSettings:
             method=self.method(variant) if variant is not None else None,
             alignment=self._alignment(alignment) if alignment else None,
         )
+
+    def content_bias(self) -> ContentBiasJob:
+        """Of the job that tests which video features see time."""
+        scores, chosen = self.config.settings.scores, self.config.content_bias
+        assert chosen is not None
+        sets: Any = scores.families.get("sets") or FAMILIES["sets"].Settings()
+        return ContentBiasJob(
+            content_bias=chosen,
+            clips=self.clips(chosen.split),
+            i3d_weights=sets.i3d_weights,
+            bootstrap=scores.bootstrap,
+        )
+
+    def content_bias_table(self) -> ContentBiasTableJob:
+        """Of the job that renders the table of that test."""
+        assert self.config.content_bias is not None
+        return ContentBiasTableJob(content_bias=self.config.content_bias, scale=self.config.scale)
 
     def table(self, table: str) -> TableJob:
         """Of the job that renders a table."""

@@ -15,6 +15,7 @@ from geomem.registry.strict import Positive, Strict
 from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisTable
 from geomem.settings.data import Dataset, PlanSettings, Split
 from geomem.settings.evaluation import (
+    ContentBias,
     CostsTable,
     CurvesFigure,
     Figure,
@@ -94,6 +95,10 @@ class Config(Strict):
     )
     costs: CostsTable | None = Field(
         default=None, description="what the rows of a table cost; not part of the main job"
+    )
+    content_bias: ContentBias | None = Field(
+        default=None,
+        description="which networks' distances of videos see time; not part of the main job",
     )
     videos: dict[str, Video] = Field(default_factory=dict)
     main: tuple[str, ...] = Field(default=(), description="what the main job makes of them")

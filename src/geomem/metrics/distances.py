@@ -1,7 +1,8 @@
 """Distances between two sets of feature vectors: Frechet, its infinite-n limit, and kernel (KVD).
 
-Legend: C clips, S samples per clip (1 for I3D), D feature width. Features are (C, D) or (C, S, D);
-samples of one clip are dependent, so every subset and every exclusion works on whole clips.
+Legend: C clips, S samples per clip (1 for I3D), D feature width, N sizes of subsets. Features are
+(C, D) or (C, S, D); samples of one clip are dependent, so every subset and every exclusion works on
+whole clips.
 """
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.floating]
 Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 
 def frechet_distance(real: Features, generated: Features) -> float:
@@ -54,6 +56,16 @@ def frechet_infinite(
     Raises:
         ValueError: If the shapes differ or there are fewer than 8 clips.
     """
+    return intercept(*frechet_curve(real, generated, seed=seed, sizes=sizes, draws=draws))
+
+
+def frechet_curve(
+    real: Features, generated: Features, *, seed: int, sizes: int = 10, draws: int = 8
+) -> tuple[NDArray[np.int64], Vector]:
+    """Return numbers of clips (N,), rising, and the mean Frechet distance (N,) of such subsets.
+
+    Arguments and errors are those of `frechet_infinite`.
+    """
     clips = _paired_clips(real, generated)
     if clips < 8:
         raise ValueError(f"the extrapolation needs at least 8 clips, got {clips}")
@@ -66,8 +78,13 @@ def frechet_infinite(
             for _ in range(1 if count == clips else draws)
         ]
         means.append(np.mean([frechet_distance(real[s], generated[s]) for s in subsets]))
-    slope, intercept = np.polyfit(1.0 / counts, means, 1)
-    return float(intercept)
+    return counts, np.array(means)
+
+
+def intercept(counts: NDArray[np.int64], distances: Vector) -> float:
+    """Return where a line through distances (N,) against 1 / counts (N,) meets 1 / counts = 0."""
+    slope, limit = np.polyfit(1.0 / counts, distances, 1)
+    return float(limit)
 
 
 def kernel_distance(real: Features, generated: Features) -> float:

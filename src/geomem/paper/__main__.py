@@ -72,6 +72,20 @@ def costs(args: argparse.Namespace) -> None:
     _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
 
 
+def content_bias(args: argparse.Namespace) -> None:
+    """Render which networks' distances of videos see time, as CSV and LaTeX."""
+    jobs = job_settings(args)
+    if jobs.config.content_bias is None:
+        raise InputError("config/experiments.yaml has no `content_bias`")
+    settings = checked(jobs.content_bias_table(), args)
+    from geomem.paper.content_bias import content_bias_table
+    from geomem.paper.tables import TEMPLATE
+
+    inputs = {"measured": args.measured, "template": TEMPLATE}
+    made = content_bias_table(settings, read_json(args.measured))
+    _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
+
+
 def analysis_tables(args: argparse.Namespace) -> None:
     """Render the tables of what features know, as CSV and LaTeX."""
     jobs = job_settings(args)
@@ -213,6 +227,11 @@ def main() -> None:
     command.add_argument("--measured", type=Path, required=True, help="record of `measure`")
     _table_outputs(command)
     command.set_defaults(command=costs)
+
+    command = job_parser(commands.add_parser("content-bias", help=content_bias.__doc__))
+    command.add_argument("--measured", type=Path, required=True, help="record of the test")
+    _table_outputs(command)
+    command.set_defaults(command=content_bias)
 
     command = job_parser(commands.add_parser("analysis-tables", help=analysis_tables.__doc__))
     command.add_argument("--analyses", type=Path, nargs="+", required=True, help="records")

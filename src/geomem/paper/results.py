@@ -390,7 +390,7 @@ def _set_notes(settings: TableJob, scores: Scores) -> list[str]:
     short = any(
         len(scores.protocol(column.protocol)["clips"]) < FRECHET_CLIPS
         for column in sets
-        if column.metric in ("frechet", "frechet_infinite")
+        if "frechet" in column.metric
     )
     notes = []
     if sets:

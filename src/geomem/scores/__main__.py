@@ -60,6 +60,22 @@ def analyse(args: argparse.Namespace) -> None:
     write_record(args.output, made_by, {**result, "clouds": sha256_file(args.clouds)})
 
 
+def content_bias(args: argparse.Namespace) -> None:
+    """Test which video features see time, of every network that is here."""
+    jobs = job_settings(args)
+    if jobs.config.content_bias is None:
+        raise InputError("config/experiments.yaml has no `content_bias`")
+    settings = checked(jobs.content_bias(), args)
+    import torch
+
+    from geomem.scores.content_bias import measure_content_bias
+
+    torch.set_num_threads(args.threads)
+    found = measure_content_bias(args.clips, settings, device=job_device(args), progress=progress)
+    made_by = provenance("scores", VERSION, settings, {"clips": args.clips})
+    write_record(args.output, made_by, found)
+
+
 def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.scores", description=__doc__)
@@ -82,6 +98,11 @@ def main() -> None:
     command.add_argument("--variant", help="whose hidden states; without, the teacher's features")
     command.add_argument("--checkpoint", type=Path, help="folder of the variant's checkpoint")
     command.set_defaults(command=analyse)
+
+    command = device_parser(commands.add_parser("content-bias", help=content_bias.__doc__))
+    command.add_argument("output", type=Path, help="record to write")
+    command.add_argument("--clips", type=Path, required=True, help="directory of the split")
+    command.set_defaults(command=content_bias)
     run_command(parser)
 
 

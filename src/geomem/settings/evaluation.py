@@ -243,6 +243,19 @@ class CostsTable(Strict):
     )
 
 
+class ContentBias(Strict):
+    """The content-bias test: which networks' distances between sets of videos see time."""
+
+    split: str = Field(description="whose true clips are damaged")
+    clips: Annotated[int, Field(ge=4)] = Field(description="how many of them, at most")
+    frames: Annotated[int, Field(ge=2)] = Field(description="frames of a clip, from its first")
+    strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        min_length=1,
+        description="root-mean-square displacements of the warps, in heights of a frame; rising",
+    )
+    seed: int = Field(default=0, description="of the warps")
+
+
 class TableSettings(Strict):
     """A table of the paper."""
 

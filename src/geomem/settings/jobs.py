@@ -14,7 +14,7 @@ from geomem.metrics.registry import FAMILIES, MetricFamily
 from geomem.registry.strict import Positive, Share, Strict
 from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisRow
 from geomem.settings.data import PlanSettings
-from geomem.settings.evaluation import Figure, Guidance, Partial, TableSettings, Video
+from geomem.settings.evaluation import ContentBias, Figure, Guidance, Partial, TableSettings, Video
 from geomem.settings.memory import Corruption, Features, Geometry, Overlap, TeacherTraining
 from geomem.settings.training import Noise, Objective, Optimization
 from geomem.sources.registry import ClipsOfSplit
@@ -285,6 +285,15 @@ class AnalysisJob(Strict):
     alignment: AlignmentJob | None = None
 
 
+class ContentBiasJob(Strict):
+    """Tests which video features see time; `i3d_weights` is where I3D lies, if it is there."""
+
+    content_bias: ContentBias
+    clips: ClipsOfSplit
+    i3d_weights: str
+    bootstrap: Positive
+
+
 class TableJob(Strict):
     """Renders a table of scores."""
 
@@ -337,6 +346,13 @@ class CostsJob(Strict):
     protocols: dict[str, Positive]
     scale: str
     teacher: str
+
+
+class ContentBiasTableJob(Strict):
+    """Renders the table of the content-bias test."""
+
+    content_bias: ContentBias
+    scale: str
 
 
 class TeacherTableJob(Strict):

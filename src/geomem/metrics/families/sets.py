@@ -84,17 +84,19 @@ class SetScorer(Scorer):
 
         result = dict[str, Any].fromkeys(("frechet", "kernel_distance", "frechet_infinite"))
         if len(real) > 1:
-            result["kernel_distance"] = _set_score(real, generated, kernel_distance)
+            result["kernel_distance"] = set_score(real, generated, kernel_distance)
         if len(real) >= FRECHET_CLIPS:
-            result["frechet"] = _set_score(real, generated, frechet_distance)
+            result["frechet"] = set_score(real, generated, frechet_distance)
             value = frechet_infinite(real, generated, seed=SUBSET_SEED)
             result["frechet_infinite"] = {"value": value, "clips": len(real)}
         return result
 
 
-def _set_score(
+def set_score(
     real: np.ndarray, fake: np.ndarray, distance: Callable[[np.ndarray, np.ndarray], float]
 ) -> dict[str, Any]:
+    """Return a distance between features (C, S, D) as score files keep it, with pseudovalues (C,)
+    where more than two clips leave a set to take one out of."""
     from geomem.statistics import pseudovalues
 
     score: dict[str, Any] = {"value": distance(real, fake), "clips": len(real)}

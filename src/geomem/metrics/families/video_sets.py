@@ -1,0 +1,112 @@
+"""Distances between sets of clips on a network that passes the content-bias test: TransNetV2.
+
+It stands in for I3D, whose distances hardly see time (Ge et al. 2024), under names of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from geomem.metrics.families.sets import FRECHET_CLIPS, SUBSET_SEED, SetScorer, set_score
+from geomem.metrics.registry import FAMILIES, Metric, MetricFamily, NetworkName, Scorer
+from geomem.registry.strict import Positive, Strict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import device
+
+    from geomem.metrics.networks import VideoFeatures
+
+NAMES = {
+    "frechet_transnetv2": NetworkName(
+        key="frechet_transnetv2",
+        heading=("TransNetV2", "Frechet"),
+        axis="TransNetV2 Frechet distance",
+        stands_for="a Frechet distance of TransNetV2 features for FVD",
+    ),
+    "kernel_transnetv2": NetworkName(
+        key="kernel_transnetv2",
+        heading=("TransNetV2", "kernel dist."),
+        axis="TransNetV2 kernel distance",
+        stands_for="a kernel distance of TransNetV2 features for KVD",
+    ),
+}
+
+
+class VideoSetSettings(Strict):
+    """Of which frames."""
+
+    stride: Positive = Field(default=1, description="every n-th frame enters the video features")
+
+
+class VideoSetScorer(SetScorer):
+    """Features of clips, and the distances between their sets."""
+
+    def __init__(self, network: VideoFeatures, stride: int) -> None:
+        self.network, self.stride = network, stride
+        self.names = {
+            "video_frechet": NAMES[network.label],
+            "video_kernel_distance": NAMES[network.kernel_label],
+        }
+        self.networks = {"video_frechet": network.details}
+
+    def sets(self, real: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
+        """Return the distances as `SetScorer` does, the extrapolated one with its curve.
+
+        The extrapolation is biased too at fewer clips than features have numbers, which the
+        distance against the number of clips lets one see.
+        """
+        from geomem.metrics.distances import (
+            frechet_curve,
+            frechet_distance,
+            intercept,
+            kernel_distance,
+        )
+
+        names = ("video_frechet", "video_kernel_distance", "video_frechet_infinite")
+        result = dict[str, Any].fromkeys(names)
+        if len(real) > 1:
+            result["video_kernel_distance"] = set_score(real, generated, kernel_distance)
+        if len(real) >= FRECHET_CLIPS:
+            result["video_frechet"] = set_score(real, generated, frechet_distance)
+            counts, distances = frechet_curve(real, generated, seed=SUBSET_SEED)
+            result["video_frechet_infinite"] = {
+                "value": intercept(counts, distances),
+                "clips": len(real),
+                "curve": {"clips": counts.tolist(), "values": distances.tolist()},
+            }
+        return result
+
+
+class VideoSetDistances(MetricFamily):
+    """The family of distances between sets of clips that see time."""
+
+    name = "video_sets"
+    summary = "distances between sets of clips on TransNetV2 features, which see time"
+    metrics = (
+        Metric(name="video_frechet", level="set", better="lower"),
+        Metric(name="video_kernel_distance", level="set", better="lower", precision=4),
+        Metric(
+            name="video_frechet_infinite",
+            level="set",
+            label="TransNetV2 Frechet, extrapolated",
+            better="lower",
+        ),
+    )
+    Settings = VideoSetSettings
+
+    def open(self, settings: VideoSetSettings, device: device) -> Scorer:
+        """Load the network."""
+        from geomem.errors import InputError
+        from geomem.metrics.video_networks import TransNetV2Features
+
+        try:
+            network = TransNetV2Features(device=device)
+        except ModuleNotFoundError as error:
+            raise InputError(f"{error} (pip install geomem[video])") from None
+        return VideoSetScorer(network, settings.stride)
+
+
+FAMILIES.add(VideoSetDistances())
