@@ -3,8 +3,8 @@
 The workflow calls `prepare` before the DAG is built. It cures faults of
 snakemake-executor-plugin-slurm 2.8 that make it wait for ever: a status query that fails in all its
 attempts, as while the controller restarts, makes it forget every running job; a cancelled job, for
-sacct `CANCELLED by 1000`, passes for a running one; and it asks sacct even where nothing is
-accounted.
+sacct `CANCELLED by 1000`, passes for a running one; it asks sacct even where nothing is accounted;
+and after a node was lost it avoids a good one, perhaps the last.
 """
 
 import asyncio
@@ -64,6 +64,13 @@ def be_patient(plugin: Any, *, patience: float = PATIENCE, pause: float = 5.0) -
 
     setattr(executor, name, property(shorter, waiting.fset))
     chosen = executor.get_status_command
+
+    # After a requeue the plugin takes the node where the job goes on for the one that failed, and
+    # never uses it again. Slurm itself takes failed nodes out of service.
+    executor._failed_nodes = property(
+        lambda self: set(self.__dict__["named_nodes"]),  # a copy, to which it may add what it likes
+        lambda self, nodes: self.__dict__.update(named_nodes=frozenset(nodes)),
+    )
 
     def who_knows(self: Any) -> str:
         """Return `squeue` where nothing is accounted: sacct would answer nothing for ever."""

@@ -1,6 +1,7 @@
 """What jobs ask a cluster for, and the repairs of the executor plugin."""
 
 import asyncio
+import inspect
 import logging
 import subprocess
 from pathlib import Path
@@ -148,6 +149,14 @@ def test_the_pause_is_capped_and_the_last_known_age_kept(plugin: Any) -> None:
     assert [plugin.get_min_job_age() for _ in range(2)] == [300, 300]
 
 
+def test_nodes_are_avoided_that_the_user_names_and_no_others(plugin: Any) -> None:
+    slurm.be_patient(plugin)
+    executor, other = plugin.Executor(), plugin.Executor()
+    executor._failed_nodes, other._failed_nodes = {"named"}, set()
+    executor._failed_nodes.add("took the job over")
+    assert executor._failed_nodes == {"named"} and other._failed_nodes == set()
+
+
 @pytest.mark.parametrize(
     ("kind", "command"),
     [("accounting_storage/none", "squeue"), ("accounting_storage/slurmdbd", "sacct")],
@@ -168,6 +177,7 @@ def test_the_plugin_has_what_is_repaired() -> None:
         assert callable(getattr(real, name))
     assert isinstance(real.Executor.next_seconds_between_status_checks, property)
     assert callable(real.Executor.get_status_command)
+    assert "self._failed_nodes.add(node)" in inspect.getsource(real)
 
 
 def test_jobs_of_this_folder_alone_are_waited_for(
