@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +21,13 @@ from geomem.formats.records import read_provenance
 from geomem.jobs import job_config, job_parser
 from geomem.layout import Layout
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 RECORD = "export.json"  # says of a folder that it is an export, and of what
 PERSPECTIVE, MEMORY_TEST = files.PERSPECTIVES[0], files.TRUE_TESTS[0]
 LEAST_MOVE = 0.01  # world units a frame
 LEAST_TURN = 0.25  # degrees a frame
+# Closer than that, two poses are one; as of revisits
+SAME_PLACE = 0.02  # world units
+SAME_VIEW = 1.0  # degrees
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +195,8 @@ def mirrored_frames(cameras: np.ndarray) -> list[int]:
     """Return 2N frames from the first on, of which i has the pose of 2N - 1 - i; none if no way
     leads back.
 
-    The way back ends where the clip does or before. Where a single frame is the turning point, it
-    has no partner and is left out. Poses are the same as for `geomem.metrics.revisits`.
+    The way back ends where the clip does, or earlier in its second half. Where a single frame is
+    the turning point, it has no partner and is left out.
 
     Args:
         cameras: (T, 16).
@@ -206,23 +206,13 @@ def mirrored_frames(cameras: np.ndarray) -> list[int]:
     from geomem.metrics.revisits import pose_gaps
 
     distance, angle = pose_gaps(torch.from_numpy(np.array(cameras)))
-    same = same_poses(distance, angle)
-    for last in range(len(cameras) - 1, 2, -1):
+    same = (distance <= SAME_PLACE) & (angle <= SAME_VIEW)
+    for last in range(len(cameras) - 1, len(cameras) // 2, -1):
         out = torch.arange((last + 1) // 2)
         # a clip that stands still comes back nowhere
         if same[out, last - out].all() and not same[0, out].all():
             return [*out.tolist(), *(last - out).flip(0).tolist()]
     return []
-
-
-def same_poses(distance: "Tensor", angle: "Tensor") -> "Tensor":
-    """Return which pairs of frames (T, T) show one pose, by the tolerances of revisits."""
-    import inspect
-
-    from geomem.metrics.revisits import revisit_pairs
-
-    least = inspect.signature(revisit_pairs).parameters
-    return (distance <= least["max_distance"].default) & (angle <= least["max_angle"].default)
 
 
 def _poses(cameras: np.ndarray) -> np.ndarray:
