@@ -231,9 +231,9 @@ def _write_mp4(path: Path, frames: np.ndarray) -> None:
     from geomem.paper.films import CELL, write_mp4
 
     height, width = frames.shape[1:3]
-    factor = -(-CELL // min(height, width))
-    if factor * height % 2 or factor * width % 2:
-        factor += 1  # encoders want even sides
+    # twice at least: encoders want even sides and halve the resolution of colours
+    factor = max(2, -(-CELL // min(height, width)))
+    factor += factor * height % 2 or factor * width % 2
     write_mp4(path, frames.repeat(factor, axis=1).repeat(factor, axis=2), rate=files.RATE)
 
 
@@ -271,7 +271,7 @@ def add_commands(commands: Any) -> None:
     mind.add_argument("--variant", required=True, help="whose videos")
     mind.add_argument("--protocol", required=True, help="which of them")
     mind.add_argument("--seed", type=int, help="of the training (default: the first)")
-    mind.add_argument("--replace", action="store_true", help="an export that is there")
+    mind.add_argument("--replace", action="store_true", help="replace an export that is there")
     mind.add_argument(
         "--least-move",
         type=float,

@@ -35,7 +35,7 @@ class Compared:
     avg_lpips: Finite | None = None
 
     def __post_init__(self) -> None:
-        lengths = {self.length} - {None}
+        lengths = set[int]() if self.length is None else {self.length}
         for name in MEASURES:
             lengths |= _checked_mean(getattr(self, name), getattr(self, f"avg_{name}"), name)
         if len(lengths) > 1:
