@@ -7,6 +7,7 @@ from geomem.commands import (
     compare,
     doctor,
     download,
+    export,
     housekeeping,
     listing,
     main_job,
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         listing,
         tracking,
         download,
+        export,
         times,
         housekeeping,
     )
