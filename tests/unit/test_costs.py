@@ -46,8 +46,11 @@ def test_a_window_is_one_where_all_fits_in_it(settings: CostsJob) -> None:
 
 def measured(settings: CostsJob) -> dict[str, object]:
     names = {row.weights for row in settings.rows if row.rollouts}
-    found = {name: {"parameters": 2_500_000, "seconds": 360.0} for name in names}
-    found["raw_4"].pop("seconds")
+    found = {
+        name: {"parameters": 2_500_000, "seconds": 500.0, "cpu_seconds": 360.0} for name in names
+    }
+    for time in ("seconds", "cpu_seconds"):
+        found["raw_4"].pop(time)
     return {"machine": "A Processor & Co", "variants": found}
 
 
@@ -75,7 +78,7 @@ def test_hours_are_of_all_gpus_where_there_are_some(project: Path) -> None:
     edit_yaml(project / "config/scales/smoke.yaml", resources__training__gpu=8)
     settings = JobSettings(load_config(project)).costs()
     table = costs_table(settings, measured(settings))
-    assert cells(table, "diffusion forcing")["hours"] == pytest.approx(0.8)
+    assert cells(table, "diffusion forcing")["hours"] == pytest.approx(8 * 500 / 3600, abs=1e-5)
     assert "GPU-hours" in table_latex(table) and "Processor" not in table_latex(table)
 
 
@@ -94,4 +97,5 @@ def test_seconds_are_those_of_the_benchmark(project: Path, tmp_path: Path) -> No
     first = settings.variants[0]
     assert content["variants"][first] == {"parameters": 1}
     assert content["variants"]["raw_4"]["seconds"] == 7200.5
+    assert content["variants"]["raw_4"]["cpu_seconds"] == 7000
     assert content["machine"]

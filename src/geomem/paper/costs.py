@@ -13,12 +13,13 @@ from geomem.paper.tables import Cell, Column, Latex, Row, Table
 from geomem.settings.jobs import CostsJob, CostsRow, MeasuredJob, RolloutJob
 
 HOUR = 3600.0
+TIMES = {"seconds": "s", "cpu_seconds": "cpu_time"}  # in Snakemake's words
 
 
 def measured_costs(
     settings: MeasuredJob, checkpoints: Sequence[Path], benchmarks: Path
 ) -> dict[str, Any]:
-    """Return `machine` (its processor) and by variant `parameters`, and `seconds` where known.
+    """Return `machine` (its processor) and by variant `parameters`, and the times where known.
 
     Args:
         settings: Of the job.
@@ -34,7 +35,7 @@ def measured_costs(
         if (benchmark := benchmarks / "train_variant" / job).is_file():
             with benchmark.open(encoding="utf-8", newline="") as lines:
                 [taken] = csv.DictReader(lines, delimiter="\t")
-            found[name]["seconds"] = round(float(taken["s"]), 1)
+            found[name] |= {key: round(float(taken[column]), 1) for key, column in TIMES.items()}
     return {"machine": processor(), "variants": found}
 
 
@@ -100,8 +101,11 @@ def costs_table(settings: CostsJob, measured: Mapping[str, Any]) -> Table:
             cells["parameters"] = trained["parameters"] / 1e6
         if row.steps and row.batch:
             cells |= {"steps": row.steps, "windows": row.steps * row.batch}
-            if "seconds" in trained:
-                cells["hours"] = trained["seconds"] * max(row.gpus, 1) / HOUR
+            # beside other work a CPU's time is less than the clock's
+            if row.gpus and "seconds" in trained:
+                cells["hours"] = trained["seconds"] * row.gpus / HOUR
+            elif "cpu_seconds" in trained:
+                cells["hours"] = trained["cpu_seconds"] / HOUR
         for name, job in row.rollouts.items():
             if job.sampling:
                 beside = job.memory.most if job.memory and job.memory.spec.form == "frames" else 0
@@ -116,7 +120,7 @@ def costs_table(settings: CostsJob, measured: Mapping[str, Any]) -> Table:
         "the network on a window of one clip, all versions counted that guidance composes."
     ]
     if not gpus:
-        notes += [f"Hours of one core, of the attempt that finished, on {measured['machine']}."]
+        notes += [f"Hours of a core, of the attempt that finished, on {measured['machine']}."]
     return Table(
         label="costs_table",
         caption=sentences("What each method costs."),
