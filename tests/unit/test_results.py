@@ -106,6 +106,44 @@ def test_four_frames_beat_raw_context_and_one_where_a_place_was_seen_in_between(
     assert gain("memory_4", "memory_1", "out_and_back_replay", metric).low > 0
 
 
+COMPETITORS = (
+    *("full_sequence", "diffusion_forcing", "fixed_context", "binary_dropout", "ar_diffusion"),
+    *("maskflow", "raw_1", "raw_4", "raw_8", "context_as_memory", "worldmem", "recurrent"),
+    *("repa_2d", "video_repa", "geometry_forcing"),
+)
+COMPARED = [
+    *((protocol, metric) for protocol in ("walk_short", "walk_long") for metric in REPLAY[::2]),
+    *(("out_and_back", metric) for metric in REVISIT),
+    *(("out_and_back_replay", metric) for metric in REPLAY),
+]
+
+
+@pytest.mark.parametrize("competitor", COMPETITORS)
+def test_the_memory_beats_the_competitors_and_so_does_its_branch_of_equal_budget(
+    competitor: str,
+) -> None:
+    for protocol, metric in COMPARED:
+        assert gain("memory_4", competitor, protocol, metric).low > 0
+        equal = gain("memory_4_new", competitor, protocol, metric)
+        in_order = competitor in ("fixed_context", "recurrent")
+        if in_order and (protocol, metric) == ("walk_short", "psnr"):
+            assert equal.low <= 0 <= equal.high
+        else:
+            assert equal.low > 0
+
+
+def test_what_the_readme_says_of_the_competitors() -> None:
+    replay = ("out_and_back_replay", "psnr")
+    for reader, base in (("worldmem", "diffusion_forcing"), ("recurrent", "fixed_context")):
+        unread = gain(reader, base, *replay)
+        assert unread.low <= 0 <= unread.high
+    assert gain("context_as_memory", "raw_4", *replay).low > 0
+    assert gain("raw_4", "raw_1", *replay).low > 0
+    for aligned in ("repa_2d", "video_repa", "geometry_forcing"):
+        assert gain(aligned, "diffusion_forcing", *replay).high < 0
+    assert gain("memory_4_new", "splat", "out_and_back_replay", "perceptual").high < 0
+
+
 @pytest.mark.parametrize("protocol", ["walk_window", "walk_short"])
 def test_the_base_beats_the_mean_colour_and_fine_tuning_without_memory_costs_it_hardly_anything(
     protocol: str,
