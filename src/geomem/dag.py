@@ -581,7 +581,13 @@ class Dag:
     def paper(self, root: Path = Path()) -> Job:
         """Return the job that compiles the paper from this run's tables and figures, and from those
         of the study that an earlier run has left below `root`."""
-        asked = [job for job in self.shown() if job.record.stem not in self.config.videos]
+        # neither videos nor what tables are made of, as what training took
+        told = self.layout.provenance("*").parent
+        asked = [
+            job
+            for job in self.shown()
+            if job.record.parent == told and job.record.stem not in self.config.videos
+        ]
         shown = [self.layout.table("*", "tex"), self.layout.figure("*", "pdf")]
         names = {path.stem for pattern in shown for path in root.glob(str(pattern))}
         records = {self.layout.provenance(name) for name in names}

@@ -135,6 +135,7 @@ def clip(truth: Tensor, generated: Tensor) -> ClipVideos:
         revisits=torch.zeros(0, 2, dtype=torch.long),
         coverage=[],
         partial=[],
+        depth=None,
     )
 
 
