@@ -8,7 +8,6 @@ out: results/<scale>/tables/, figures/, paper/main.pdf, provenance/, videos/ (fo
 
 
 localrules:
-    measure_costs,
     mirror_runs,
     state_facts,
     publish_table,
@@ -77,6 +76,9 @@ rule render_teacher_table:
 
 
 if CONFIG.costs:
+
+    localrules:
+        measure_costs,
 
     rule measure_costs:
         input:
