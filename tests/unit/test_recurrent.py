@@ -97,7 +97,8 @@ def predicted(made: UViTRecurrent, carried: Carried | None) -> Tensor:
     cameras = torch.stack([turned(10 * i) for i in range(3)]).expand(2, -1, -1)
     rays = torch.randn(2, 3, 180, SIZE, SIZE, generator=generator)
     with torch.no_grad():
-        out: Tensor = made(x, torch.zeros(2, 3), rays, carried=carried, cameras=cameras)
+        where = None if carried is None else made.locate(carried, cameras)
+        out: Tensor = made(x, torch.zeros(2, 3), rays, carried=carried, where=where)
     return out
 
 

@@ -17,7 +17,8 @@ from geomem.errors import InputError
 from geomem.formats.checkpoints import load_module
 from geomem.geometry.rays import encode_cameras_apart
 from geomem.methods.clips import Clips, Sampling, WindowSampling
-from geomem.methods.dfot.method import VideoModel, schedule_for
+from geomem.methods.dfot.method import schedule_for
+from geomem.methods.dfot.reading import ReadingModel
 from geomem.methods.recurrent.spec import RecurrentSettings
 from geomem.methods.registry import Generator, Weights
 from geomem.methods.training import MEMORY
@@ -32,17 +33,13 @@ def clean_level(schedule: CosineSchedule, like: Tensor) -> Tensor:
     return schedule.training_noise_levels(torch.zeros((), device=like.device))
 
 
-class RecurrentModel(VideoModel):
+class RecurrentModel(ReadingModel):
     """The network under training: draws and loss are those of diffusion forcing.
 
     The history of a window is written first, from an empty state; the loss is of the window alone.
     """
 
     backbone: UViTRecurrent
-
-    def ends(self) -> list[nn.Parameter]:
-        """Return the parameters of the gates."""
-        return self.backbone.zero_initialised_parameters()
 
     def blocks(self) -> list[nn.Module]:
         """Return the blocks of all levels and the states."""
@@ -60,28 +57,9 @@ class RecurrentModel(VideoModel):
         seed_dropout(self, seeds)
         return carried
 
-    def predict(
-        self,
-        x_t: Tensor,
-        noise_levels: Tensor,
-        cameras: Tensor,
-        camera_mask: Tensor,
-        memory: Carried,
-        memory_mask: Tensor | None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return v (B, T, 3, S, S) and the hidden states; arguments as `VideoModel.predict`."""
-        rays = encode_cameras_apart(cameras, x_t.shape[-1])
-        v, states = self.backbone(
-            x_t,
-            noise_levels,
-            None,
-            camera_mask,
-            carried=memory,
-            cameras=cameras,
-            camera_embedding=self.backbone.embed_cameras(*rays),
-            return_states=True,
-        )
-        return v, states
+    def reading(self, memory: Carried, cameras: Tensor) -> dict[str, Any]:
+        """Return the state, and where the windows' frames look."""
+        return {"carried": memory, "where": self.backbone.locate(memory, cameras)}
 
 
 def build(settings: RecurrentSettings, *, initial: Path | None) -> RecurrentModel:
@@ -135,6 +113,7 @@ class _Rollout(WindowedGenerator):
         )
         with autocast:
             own = self.backbone.embed_cameras(*rays)
+            where = self.backbone.locate(self.carried, cameras_BL16)
         carried = self.carried
 
         @autocast
@@ -144,11 +123,8 @@ class _Rollout(WindowedGenerator):
                 levels,
                 None,
                 unconditional,
-                carried=Carried(
-                    states=tuple(state[clip] for state in carried.states),
-                    first=carried.first[clip],
-                ),
-                cameras=cameras_BL16[clip],
+                carried=carried.of(clip),
+                where={level: e[clip] for level, e in where.items()},
                 camera_embedding=own[clip],
             )
             return v.float()

@@ -6,6 +6,7 @@ pixels.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from geomem.errors import InputError
 from geomem.formats.checkpoints import load_module
 from geomem.geometry.rays import encode_cameras_apart
 from geomem.methods.clips import WindowSampling
-from geomem.methods.dfot.method import VideoModel, schedule_for
+from geomem.methods.dfot.method import schedule_for
+from geomem.methods.dfot.reading import ReadingModel
 from geomem.methods.registry import Weights
 from geomem.methods.training import MEMORY
 from geomem.methods.windows import WindowedGenerator
@@ -28,7 +30,7 @@ from geomem.networks.uvit.worldmem import Remembered, UViTWorldMem
 BANK = ("images", "cameras", "elapsed", "present")
 
 
-class WorldMemModel(VideoModel):
+class WorldMemModel(ReadingModel):
     """The network under training: draws and loss are those of diffusion forcing.
 
     No noise is added to remembered frames, and they do not enter the loss.
@@ -40,10 +42,6 @@ class WorldMemModel(VideoModel):
         """Bind the network; `level` is the noise time that it is told of remembered frames."""
         super().__init__(backbone)
         self.level = level
-
-    def ends(self) -> list[nn.Parameter]:
-        """Return the parameters of the readers' gates."""
-        return self.backbone.zero_initialised_parameters()
 
     def blocks(self) -> list[nn.Module]:
         """Return the blocks of all levels and the readers."""
@@ -58,27 +56,9 @@ class WorldMemModel(VideoModel):
         seed_dropout(self, seeds)
         return found
 
-    def predict(
-        self,
-        x_t: Tensor,
-        noise_levels: Tensor,
-        cameras: Tensor,
-        camera_mask: Tensor,
-        memory: Remembered,
-        memory_mask: Tensor | None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return v (B, T, 3, S, S) and the hidden states; arguments as `VideoModel.predict`."""
-        rays = encode_cameras_apart(cameras, x_t.shape[-1])
-        v, states = self.backbone(
-            x_t,
-            noise_levels,
-            None,
-            camera_mask,
-            bank=memory,
-            camera_embedding=self.backbone.embed_cameras(*rays),
-            return_states=True,
-        )
-        return v, states
+    def reading(self, memory: Remembered, cameras: Tensor) -> dict[str, Any]:
+        """Return the bank, which knows the windows' cameras already."""
+        return {"bank": memory}
 
 
 def recall(

@@ -14,8 +14,8 @@ Shape suffixes: B clips, K frames that are written, T frames that read, N = B T,
 frame, C channels, E embedding channels, A heads, D width of a head, P blocks of a frame.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -108,10 +108,17 @@ class Carried:
     Attributes:
         states: (B, P, A, D, D), a place each; their size does not depend on how much was written.
         first: Camera of each clip's first frame (B, 16).
+        size: Side S of the frames.
     """
 
     states: tuple[Tensor, ...]
     first: Tensor
+    size: int
+
+    def of(self, clip_N: Tensor) -> Self:
+        """Return it for rows that belong to the given clips."""
+        states = tuple(state[clip_N] for state in self.states)
+        return replace(self, states=states, first=self.first[clip_N])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +206,7 @@ class UViTRecurrent(VisitedUViT):
             place.empty(len(first), side, first)
             for place, side in zip(self.places, sides, strict=True)
         )
-        return Carried(states=states, first=first)
+        return Carried(states=states, first=first, size=size)
 
     def write(
         self, carried: Carried, images: Tensor, cameras: Tensor, level: Tensor, present: Tensor
@@ -216,21 +223,21 @@ class UViTRecurrent(VisitedUViT):
             present: (B, K), bool; others are padding.
         """
         tokens = self.remember(images, cameras, level)
-        where = self._where(carried.first, cameras, images.shape[-1])
+        where = self.locate(carried, cameras)
         states = tuple(
             place.write(state, seen, where[level], present)
             for place, state, seen, level in zip(
                 self.places, carried.states, tokens, self.levels, strict=True
             )
         )
-        return Carried(states=states, first=carried.first)
+        return replace(carried, states=states)
 
-    def _where(self, first: Tensor, cameras: Tensor, size: int) -> dict[int, Tensor]:
+    def locate(self, carried: Carried, cameras: Tensor) -> dict[int, Tensor]:
         """Return E (B, F, L, C) of the frames of some cameras (B, F, 16), by level."""
-        together = torch.cat([first[:, None], cameras], dim=1)
+        together = torch.cat([carried.first[:, None], cameras], dim=1)
         found = {}
         for name, embed in self.pose_embeddings.items():
-            rays = plucker_rays(together, size // (self.patch_size << int(name)))[:, 1:]
+            rays = plucker_rays(together, carried.size // (self.patch_size << int(name)))[:, 1:]
             found[int(name)] = embed(rays.flatten(2, 3))
         return found
 
@@ -242,7 +249,7 @@ class UViTRecurrent(VisitedUViT):
         camera_mask: Tensor | None = None,
         *,
         carried: Carried | None = None,
-        cameras: Tensor | None = None,
+        where: dict[int, Tensor] | None = None,
         **options: Any,
     ) -> Any:
         """Predict v for every frame, as UViT3DPose does.
@@ -250,12 +257,12 @@ class UViTRecurrent(VisitedUViT):
         Args:
             x: Noisy frames (B, T, 3, H, W); so are all arguments not named here.
             carried: What is remembered of each clip; None runs the base alone.
-            cameras: Of the window (B, T, 16), with `carried`.
+            where: Result of `locate` for the window, with `carried`; it does not change over the
+                steps of a sampler.
         """
         reading = None
         if carried is not None:
-            assert cameras is not None
-            where = self._where(carried.first, cameras, x.shape[-1])
+            assert where is not None
             chosen = [where[level] for level in self.levels]
             reading = _Reading(places=iter(zip(self.places, carried.states, chosen, strict=True)))
         return self.run_through(
