@@ -12,6 +12,7 @@ from torch import Tensor
 from conftest import told
 from geomem.geometry.cameras import split_cameras
 from geomem.geometry.points import pixel_grid, project, unproject
+from geomem.metrics.bins import BINS
 from geomem.metrics.families.matches import Matches, MatchSettings, spread
 from geomem.metrics.matching import (
     XFeatMatcher,
@@ -200,10 +201,8 @@ def test_true_frames_agree_with_their_cameras(scorer: Scorer) -> None:
     for name in ("tsed", "match_share", "depth_match_share", "match_error", "matched_pairs"):
         assert found[f"truth_{name}"] == found[name]
     assert set(found) == {metric.name for metric in Matches.metrics}
-    assert scores(scorer, truth, depth=False) == found | {
-        "depth_match_share": None,
-        "truth_depth_match_share": None,
-    }
+    by_depth = [name for name in found if "depth" in name or "pair_match_share" in name]
+    assert scores(scorer, truth, depth=False) == found | dict.fromkeys(by_depth)
 
 
 def test_turned_cameras_lower_every_share(scorer: Scorer) -> None:
@@ -272,6 +271,17 @@ def test_revisits_of_the_same_pose_agree(scorer: Scorer) -> None:
     found = scorer.clip(videos).values
     assert found["truth_revisit_match_share"] == 1
     assert found["revisit_match_share"] < 0.5
+
+
+def test_places_seen_before_agree_by_overlap(scorer: Scorer) -> None:
+    truth = room("walk")[0]
+    right, wrong = scores(scorer, truth), scores(scorer, room("walk", seed=6)[0])
+    names = [f"pair_match_share_{name}" for name in BINS]
+    found = [name for name in names if right[name] is not None]
+    assert found
+    for name in found:
+        assert right[name] == right[f"truth_{name}"] == wrong[f"truth_{name}"] > 0.6
+        assert wrong[name] < 0.3 * right[name]
 
 
 def test_the_network_is_named_with_its_weights(scorer: Scorer) -> None:

@@ -27,6 +27,7 @@ from geomem.metrics.distances import kernel_distance
 from geomem.metrics.families.frames import FrameScorer
 from geomem.metrics.families.matches import MatchScorer, MatchSettings
 from geomem.metrics.families.perceptual import PerceptualScorer
+from geomem.metrics.families.places import PlaceScorer, PlaceSettings
 from geomem.metrics.families.sets import SetScorer
 from geomem.metrics.families.video_sets import VideoSetScorer
 from geomem.metrics.registry import FAMILIES, Scorer
@@ -81,10 +82,22 @@ class MeanColourOfVideos(MeanColour):
     kernel_label = "kernel_transnetv2"
 
 
+class MeanColourOfImages:
+    """The same in the place of the network that sees images."""
+
+    label = "rfid"
+    kernel_label = "rkid"
+    details: dict[str, str] = {"network": "mean colour"}  # noqa: RUF012
+
+    def images(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((-2, -1))
+
+
 SCORERS: dict[str, Scorer] = {
     "frames": FrameScorer(2),
     "matches": MatchScorer(MeanPlaces(), MatchSettings()),
     "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
+    "places": PlaceScorer(MeanDistance(), MeanColourOfImages(), PlaceSettings()),
     "sets": SetScorer(MeanColour(), 1),
     "video_sets": VideoSetScorer(MeanColourOfVideos(), 1),
 }

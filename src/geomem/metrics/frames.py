@@ -34,7 +34,7 @@ def psnr_per_frame(generated: Tensor, truth: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes differ or a value lies outside [0, 1].
     """
-    return _psnr(_frame_mse(generated, truth))
+    return psnr_of_error(_frame_mse(generated, truth))
 
 
 def psnr_pooled(generated: Tensor, truth: Tensor, scored: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def psnr_pooled(generated: Tensor, truth: Tensor, scored: Tensor) -> Tensor:
     Raises:
         ValueError: As `psnr_per_frame`, or if no frame is scored.
     """
-    return _psnr(clip_mean(_frame_mse(generated, truth), scored))
+    return psnr_of_error(clip_mean(_frame_mse(generated, truth), scored))
 
 
 def ssim_per_frame(generated: Tensor, truth: Tensor) -> Tensor:
@@ -120,7 +120,8 @@ def clip_mean(per_frame: Tensor, scored: Tensor) -> Tensor:
     return per_frame[..., scored].mean(-1)
 
 
-def _psnr(mse: Tensor) -> Tensor:
+def psnr_of_error(mse: Tensor) -> Tensor:
+    """Return the PSNR in dB of mean squared errors of frames in [0, 1], at most 100."""
     return mse.clamp(min=MSE_FLOOR).log10().mul(-10.0)
 
 

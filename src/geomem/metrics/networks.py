@@ -182,24 +182,25 @@ class EfficientNetVideoFeatures:
         """
         if videos.ndim != 5 or videos.shape[1] < 2:
             raise ValueError(f"need (B, T >= 2, 3, H, W), got {tuple(videos.shape)}")
-        pooled = [
-            _head_features(self._network, images.to(self._device)).cpu()
-            for images in videos.flatten(0, 1).split(IMAGES_PER_BATCH)
-        ]
-        frames = (torch.cat(pooled) @ self._projection).unflatten(0, videos.shape[:2])
+        frames = self.images(videos.flatten(0, 1)).unflatten(0, videos.shape[:2])
         return torch.cat([frames[:, :-1], frames.diff(dim=1)], dim=-1)
+
+    @torch.no_grad()
+    def images(self, images: Tensor) -> Tensor:
+        """Return the projected features (N, 64) on the CPU of images (N, 3, H, W) in [0, 1]."""
+        pooled = [
+            _head_features(self._network, batch.to(self._device)).cpu()
+            for batch in images.split(IMAGES_PER_BATCH)
+        ]
+        return torch.cat(pooled) @ self._projection
 
 
 class I3D:
     """I3D features of the StyleGAN-V FVD: Kinetics-400, 224 pixels, [-1, 1], 400 numbers."""
 
     def __init__(self, path: Path, *, device: torch.device | str = "cpu") -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"no I3D torchscript file at {path}")
-        self.label = FVD
-        self.kernel_label = KVD
-        self.details = {"network": path.name, "bytes": str(path.stat().st_size)}
-        self._network = torch.jit.load(str(path), map_location=device).eval()
+        self._network, self.details = open_torchscript(path, "I3D", device=device)
+        self.label, self.kernel_label = FVD, KVD
         self._device = device
 
     @torch.no_grad()
@@ -222,6 +223,20 @@ class I3D:
         # The script could resize and rescale by itself, from 0 to 255: done above, so switched off.
         features: Tensor = self._network(inputs, rescale=False, resize=False, return_features=True)
         return features
+
+
+def open_torchscript(
+    path: Path, name: str, *, device: torch.device | str
+) -> tuple[Any, dict[str, str]]:
+    """Return a torchscript network in evaluation mode, and what records say of its file.
+
+    Raises:
+        FileNotFoundError: If no file is there.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no {name} torchscript file at {path}")
+    details = {"network": path.name, "bytes": str(path.stat().st_size)}
+    return torch.jit.load(str(path), map_location=device).eval(), details
 
 
 def lpips_backbone() -> Path:

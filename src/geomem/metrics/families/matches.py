@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
+from geomem.metrics.bins import BINS, shown
 from geomem.metrics.registry import (
     FAMILIES,
     ClipScores,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from geomem.metrics.matching import Matcher
 
+P = TypeVar("P")
 NETWORKS = {"xfeat": "XFeat"}
 METRICS = (
     Metric(name="tsed", level="clip", label="TSED", better="higher", least=0, most=1),
@@ -50,6 +53,17 @@ METRICS = (
     Metric(
         name="matched_pairs", level="clip", label="matched pairs", better="neither", least=0, most=1
     ),
+    *(
+        Metric(
+            name=f"pair_match_share_{name}",
+            level="clip",
+            label=f"match share, {shown(*bounds)}",
+            better="higher",
+            least=0,
+            most=1,
+        )
+        for name, bounds in BINS.items()
+    ),
 )
 
 
@@ -65,6 +79,9 @@ class MatchSettings(Strict):
     gap: Positive = Field(default=4, description="frames between the two of a pair")
     pairs: Positive = Field(
         default=8, description="of a clip at most, spread over it; as many revisits"
+    )
+    stride: Positive = Field(
+        default=1, description="every n-th frame is looked at for pairs by their overlap"
     )
     threshold: float = Field(
         default=0.015,
@@ -97,12 +114,15 @@ class MatchScorer(Scorer):
     def clip(self, videos: ClipVideos) -> ClipScores:
         """Score one clip."""
         values: dict[str, float | None] = {}
+        covisible = self._covisible(videos)
         for prefix, frames in (("", videos.generated), ("truth_", videos.truth)):
-            found = self._scores(frames, videos)
+            found = self._scores(frames, videos, covisible)
             values |= {prefix + metric.name: found.get(metric.name) for metric in METRICS}
         return ClipScores(values=values)
 
-    def _scores(self, frames: Tensor, videos: ClipVideos) -> dict[str, float | None]:
+    def _scores(
+        self, frames: Tensor, videos: ClipVideos, covisible: Mapping[str, list[tuple[int, int]]]
+    ) -> dict[str, float | None]:
         """Return the scores of frames (T, 3, H, W); no entry where there is nothing to match."""
         from geomem.metrics.matching import match_shares
 
@@ -110,8 +130,10 @@ class MatchScorer(Scorer):
         neighbours = [(t - gap, t) for t in range(max(videos.context, gap), len(frames))]
         pairs = spread(neighbours, self.settings.pairs)
         revisits = spread(videos.revisits.tolist(), self.settings.pairs)
-        shown = sorted({t for pair in (*pairs, *revisits) for t in pair})
-        features = {t: self.matcher.features(frames[t]) for t in shown}
+        every = [*pairs, *revisits, *chain.from_iterable(covisible.values())]
+        features = {
+            t: self.matcher.features(frames[t]) for t in sorted({t for pair in every for t in pair})
+        }
         values: dict[str, float | None] = {}
         if pairs:
             by_camera, by_depth = self._errors(features, pairs, videos)
@@ -123,7 +145,29 @@ class MatchScorer(Scorer):
         if revisits:
             by_camera, _ = self._errors(features, revisits, videos)
             values["revisit_match_share"] = match_shares(by_camera, threshold)["share"]
+        for name, chosen in covisible.items():
+            if chosen:
+                _, by_depth = self._errors(features, chosen, videos)
+                values[f"pair_match_share_{name}"] = match_shares(by_depth, threshold)["share"]
         return values
+
+    def _covisible(self, videos: ClipVideos) -> dict[str, list[tuple[int, int]]]:
+        """Return pairs that see the same place, by bin of overlap; none without depth."""
+        from geomem.metrics.covisibility import covisible_pairs
+
+        if videos.depth is None:
+            return {}
+        bins = covisible_pairs(
+            videos.depth,
+            videos.cameras,
+            context=videos.context,
+            gap=self.settings.gap,
+            stride=self.settings.stride,
+        )
+        return {
+            name: [(p.earlier, p.later) for p in spread(pairs, self.settings.pairs)]
+            for name, pairs in bins.items()
+        }
 
     def _errors(
         self, features: dict[int, Any], pairs: Sequence[Sequence[int]], videos: ClipVideos
@@ -143,7 +187,7 @@ class MatchScorer(Scorer):
         return by_camera, by_depth
 
 
-def spread(pairs: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:
+def spread(pairs: Sequence[P], count: int) -> list[P]:
     """Return up to `count` of the pairs, spread evenly, with the first and (of two) the last."""
     if len(pairs) <= count:
         return list(pairs)
@@ -156,6 +200,7 @@ class Matches(MetricFamily):
 
     name = "matches"
     summary = "matches of local features that agree with the cameras, and with true depth"
+    version = 2
     metrics = (
         *METRICS,
         *(
