@@ -391,6 +391,20 @@ class Dag:
             options={"clips": self.folder(chosen.split)},
         )
 
+    def sanity(self, family: str) -> Job:
+        """Return the job that asks whether a family's metrics tell truth from noise."""
+        chosen, record = self.config.sanity, self.layout.sanity(family)
+        assert chosen is not None
+        split = self.config.settings.rollouts.protocols[chosen.protocol].split
+        return Job(
+            stage="scores",
+            settings=self.settings.sanity(family),
+            record=record,
+            outputs=(record,),
+            inputs={"clips": self.shards(split)},
+            options={"clips": self.folder(split)},
+        )
+
     def downloads(self) -> dict[str, Download]:
         """Return by path the published weights that are fetched from a hub."""
         teacher, found = self.config.settings.teacher, dict[str, Download]()
@@ -463,13 +477,16 @@ class Dag:
         return [self.layout.table(table, kind) for kind in ("csv", "tex")]
 
     def table(self, table: str) -> Job:
-        """Return the job that renders a table of scores."""
+        """Return the job that renders a table of scores, if its metrics are sane."""
+        families = sorted({family_of(c.metric) for c in self.config.tables[table].columns})
+        judged = {"sanity": [self.layout.sanity(family) for family in families]}
         return self._shows(
             table,
             self.settings.table(table),
             *self._table_files(table),
             self.layout.metrics(table),
             scores=self.table_scores(table),
+            **(judged if self.config.sanity else {}),
             published=PUBLISHED,
             template=TEMPLATE,
         )
@@ -662,6 +679,8 @@ class Dag:
         variants = [(name, seed) for name in analysed for seed in scale.seeds]
         yield [self.analysis(*run) for run in [(None, 0), *variants]] if analysed else []
         yield [self.content_bias()] if self.config.content_bias else []
+        shown = {family_of(c.metric) for t in self.config.tables.values() for c in t.columns}
+        yield [self.sanity(family) for family in sorted(shown)] if self.config.sanity else []
         yield self.shown()
 
     def below(self, folder: Path) -> list[Job]:

@@ -276,6 +276,11 @@ def costs_table_job(wildcards):
     return GRAPH.costs_table()
 
 
+def sanity_job(wildcards):
+    """The job that asks whether a family's metrics tell truth from noise."""
+    return GRAPH.sanity(wildcards.family)
+
+
 def content_bias_job(wildcards):
     """The job that tests which video features see time."""
     return GRAPH.content_bias()

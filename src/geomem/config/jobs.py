@@ -32,6 +32,7 @@ from geomem.settings.jobs import (
     PlanJob,
     RolloutJob,
     SamplingJob,
+    SanityJob,
     ScoresJob,
     TableJob,
     TeacherJob,
@@ -241,6 +242,12 @@ class JobSettings:
             frames=self.config.frames_of(protocol),
             context=self.config.context_of(protocol),
         )
+
+    def sanity(self, family: str) -> SanityJob:
+        """Of the job that asks whether a family's metrics tell truth from noise."""
+        chosen = self.config.sanity
+        assert chosen is not None
+        return SanityJob(scores=self.scores(chosen.protocol, family), clips=chosen.clips)
 
     def analysis(self, variant: str | None) -> AnalysisJob:
         """Of the job that analyses a variant's features, or with None the teacher's."""

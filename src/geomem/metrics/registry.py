@@ -41,6 +41,7 @@ class Metric:
         cap: Its value of a perfect copy, where that is shown as a word instead of a number.
         least: Smallest value that it can have, where there is one; intervals end there.
         most: Largest value.
+        sanity: What has to come before what by it for tables to show it: `geomem.metrics.sanity`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Metric:
     cap: float | None = None
     least: float | None = None
     most: float | None = None
+    sanity: Literal["ordered", "truth first", "none"] = "ordered"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from geomem.canonical import digest
 from geomem.errors import InputError
 from geomem.formats import read_record, sha256_file
-from geomem.metrics.registry import NetworkName, family_of
+from geomem.metrics.registry import NetworkName, family_of, metric_of
+from geomem.metrics.sanity import out_of_order
 from geomem.statistics import Interval, mean_interval, set_interval
 
 Array = NDArray[np.float64]
@@ -59,6 +60,26 @@ class ScoreRun:
 def read_scores(path: Path) -> Found:
     """Return a score file; InputError if it is damaged or something else."""
     return read_record(path, "variant", "seed", "protocol", "family", "clips", "provenance")
+
+
+def check_sanity(paths: Iterable[Path], metrics: Iterable[str]) -> None:
+    """Refuse metrics that do not tell truth, shuffled truth and noise apart.
+
+    Args:
+        paths: Records of what families say of the three.
+        metrics: That are to be shown.
+
+    Raises:
+        InputError: If one of them does not, or a record is damaged.
+    """
+    shown = [metric_of(name) for name in dict.fromkeys(metrics)]
+    for path in paths:
+        found = read_record(path, "family", "values", "provenance")["values"]
+        for name, values in out_of_order(shown, found).items():
+            raise InputError(
+                f"{path}: {name} does not tell them apart: {values}; no table shows it before it "
+                "does (docs/metrics.md)"
+            )
 
 
 class Scores:

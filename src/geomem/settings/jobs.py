@@ -253,6 +253,18 @@ class ScoresJob(Strict):
         return FAMILIES[self.family]
 
 
+class SanityJob(Strict):
+    """Scores truth, shuffled truth and noise by one family of metrics, as if they were generated.
+
+    Attributes:
+        scores: As for videos of the same protocol.
+        clips: How many clips are taken, at most.
+    """
+
+    scores: ScoresJob
+    clips: Positive
+
+
 class AnalysisJob(Strict):
     """Analyses the features of the teacher, or of a variant's hidden states.
 

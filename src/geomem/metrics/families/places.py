@@ -202,6 +202,7 @@ class Places(MetricFamily):
                 better="neither" if prefix else "higher",
                 cap=100.0,
                 most=100.0,
+                sanity="truth first",  # of two wrongs, the flatter agree better
             )
             for prefix, told in (("", ""), ("truth_", "truth's "))
             for name, bounds in BINS.items()
@@ -214,6 +215,7 @@ class Places(MetricFamily):
                 better="neither" if prefix else "lower",
                 precision=3,
                 least=0,
+                sanity="truth first",
             )
             for prefix, told in (("", ""), ("truth_", "truth's "))
             for name, bounds in BINS.items()
