@@ -94,6 +94,11 @@ class Embedding(nn.Module):
         super().__init__()
         self.register_parameter(name, nn.Parameter(torch.zeros(*shape, DIM)))
 
+    def forward(self, rows_N: Tensor) -> Tensor:
+        """Return rows (N, D) of the table."""
+        [table] = self.parameters()
+        return table.flatten(end_dim=-2)[rows_N]
+
 
 class Encoder(nn.Module):
     """The transformer over the patches of all sizes, and what it says of the image as a whole."""
@@ -109,8 +114,8 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x_BND: Tensor, places_N: Tensor, scales_N: Tensor) -> Tensor:
-        x = x_BND + self.posembed_input.position_emb[0, places_N]
-        x = x + self.scaleembed_input.scale_emb[scales_N]
+        x = x_BND + self.posembed_input(places_N)
+        x = x + self.scaleembed_input(scales_N)
         x = torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1)
         for block in self.transformer.values():
             x = block(x)
