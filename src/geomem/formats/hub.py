@@ -2,7 +2,9 @@
 
 import shutil
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import URLError
 
 from geomem.errors import InputError
 from geomem.formats.files import atomic_path, check_sha256, sha256_file
@@ -52,10 +54,11 @@ def fetch_address(path: Path, url: str, *, sha256: str) -> None:
                 temporary.open("wb") as out,
             ):
                 shutil.copyfileobj(answer, out)
-        except OSError as error:  # urllib's own are OSErrors
+        except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
+            reason = getattr(error, "reason", None) or error
             raise InputError(
-                f"{url} cannot be fetched ({getattr(error, 'reason', error)}); on a machine without "
-                f"the network, bring the file to {path}"
+                f"{url} cannot be fetched ({reason}); on a machine without the network, "
+                f"bring the file to {path}"
             ) from None
         found = sha256_file(temporary)
         if not found.startswith(sha256):
