@@ -1,19 +1,26 @@
 """VBench's formulas, which of its variants is taken, and what is left out and why."""
 
 import hashlib
+import io
 import math
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from conftest import edit_yaml, told
+from geomem.commands.main import main
+from geomem.config import load_config
+from geomem.dag import Dag
 from geomem.errors import InputError
+from geomem.formats.hub import fetch_address
 from geomem.metrics import vbench
-from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings
-from geomem.metrics.registry import FAMILIES, ClipVideos
+from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings, VBenchWeights
+from geomem.metrics.registry import FAMILIES, ClipVideos, WeightFile
 
 CPU = torch.device("cpu")
 
@@ -229,3 +236,54 @@ def test_downloads_are_asked_for_and_change_no_score(tmp_path: Path) -> None:
     assert family.weights(unasked) == {} and len(family.weights(asked)) == 7
     assert asked.digest == unasked.digest
     assert all(path == file.path and file.url for path, file in family.weights(asked).items())
+
+
+def test_the_workflow_fetches_weights_before_it_scores(project: Path) -> None:
+    scale = project / "config/scales/smoke.yaml"
+    edit_yaml(scale, scores__families={"vbench": {"fetch": True}})
+    dag = Dag(load_config(project))
+    known = dag.downloads()
+    paths = [file.path for _, file in VBenchWeights()]
+    assert all(isinstance(known[path], WeightFile) for path in paths)
+    [protocol, *_] = dag.config.settings.rollouts.protocols
+    job = dag.scores("base", 0, protocol, "vbench")
+    assert job.beside["weights"] == [Path(path) for path in paths]
+    assert "weights" not in dag.scores("base", 0, protocol, "frames").beside
+
+    edit_yaml(scale, scores__families={"vbench": {"fetch": False}})
+    dag = Dag(load_config(project))
+    assert not set(paths) & set(dag.downloads())
+    unasked = dag.scores("base", 0, protocol, "vbench")
+    assert "weights" not in unasked.beside and unasked.settings.digest == job.settings.digest
+
+
+def test_a_file_at_an_address_comes_whole_and_right_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, url = tmp_path / "deep/weights.pth", "https://example.org/weights.pth"
+    known = hashlib.sha256(b"the weights").hexdigest()
+    asked = []
+
+    def answer(address: str, timeout: float) -> io.BytesIO:
+        asked.append(address)
+        return io.BytesIO(b"the weights")
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    told(lambda: fetch_address(path, url, sha256="0" * 8), url, "not the pinned file", known[:12])
+    told(lambda: fetch_address(path, "file:///etc/passwd", sha256=""), "no https address")
+    assert not path.exists() and asked == [url]
+    for sha256 in (known, known[:8], ""):
+        path.unlink(missing_ok=True)
+        monkeypatch.setattr(
+            "sys.argv", ["geomem", "download", str(path), "--url", url, "--sha256", sha256]
+        )
+        main()
+        assert path.read_bytes() == b"the weights"
+
+    def silence(address: str, timeout: float) -> io.BytesIO:
+        raise URLError("no route to host")
+
+    path.unlink()
+    monkeypatch.setattr("urllib.request.urlopen", silence)
+    told(lambda: fetch_address(path, url, sha256=known), "no route to host", f"to {path}")
+    assert not path.exists() and list(path.parent.iterdir()) == []
