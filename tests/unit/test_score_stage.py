@@ -25,6 +25,7 @@ from geomem.formats import (
 from geomem.formats.records import checksum, recipe_of
 from geomem.metrics.distances import kernel_distance
 from geomem.metrics.families.frames import FrameScorer
+from geomem.metrics.families.jedi import JediScorer
 from geomem.metrics.families.matches import MatchScorer, MatchSettings
 from geomem.metrics.families.perceptual import PerceptualScorer
 from geomem.metrics.families.sets import SetScorer
@@ -84,6 +85,7 @@ class MeanColourOfVideos(MeanColour):
 
 SCORERS: dict[str, Scorer] = {
     "frames": FrameScorer(2),
+    "jedi": JediScorer(MeanColour(), 1),
     "matches": MatchScorer(MeanPlaces(), MatchSettings()),
     "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
     "sets": SetScorer(MeanColour(), 1),
