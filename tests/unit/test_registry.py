@@ -109,6 +109,7 @@ def test_what_is_built_in_is_found() -> None:
         "sets",
         "vbench",
         "video_sets",
+        "videomae",
     ]
     assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
     named = [metric.name for family in FAMILIES for metric in family.metrics]

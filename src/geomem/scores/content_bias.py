@@ -35,7 +35,8 @@ def measure_content_bias(
     """
     first, *rest = [Path(path) for path in (settings.i3d_weights, *(settings.vjepa_weights or ()))]
     vjepa = (rest[0], rest[1]) if rest else None
-    networks = available_video_networks(first, vjepa, device=device)
+    videomae = Path(settings.videomae_weights) if settings.videomae_weights else None
+    networks = available_video_networks(first, vjepa, videomae, device=device)
     if not networks:
         raise InputError("no network of video features is here (pip install geomem[scores,video])")
     store, chosen = ClipStore(folder), settings.content_bias
