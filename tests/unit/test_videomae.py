@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conftest import told
+from conftest import edit_yaml, told
+from geomem.config import JobSettings, load_config
 from geomem.metrics import video_networks
 from geomem.metrics.distances import frechet_distance, kernel_distance
 from geomem.metrics.families.videomae import VideoMaeSettings
@@ -101,3 +102,11 @@ def test_the_family_needs_its_file_and_gives_both_distances(
     assert found["videomae_frechet"]["value"] == frechet_distance(real, generated)
     assert found["videomae_kernel"]["value"] == kernel_distance(real, generated)
     assert scorer.sets(real[:39], generated[:39])["videomae_frechet"] is None
+
+
+def test_it_enters_the_content_bias_test_where_the_scale_names_it(project: Path) -> None:
+    before = JobSettings(load_config(project)).content_bias()
+    assert "videomae_weights" not in before.recorded()
+    edit_yaml(project / "config/scales/smoke.yaml", scores__families={"videomae": {"stride": 2}})
+    after = JobSettings(load_config(project)).content_bias()
+    assert after.videomae_weights == VideoMaeSettings().weights.path

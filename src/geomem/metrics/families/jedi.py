@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from geomem.metrics.families.sets import set_score
+from geomem.metrics.families.sets import SetScorer, set_score
 from geomem.metrics.registry import (
     FAMILIES,
-    ClipScores,
-    ClipVideos,
     Metric,
     MetricFamily,
     Scorer,
@@ -44,19 +42,12 @@ class JediSettings(Strict):
     )
 
 
-class JediScorer(Scorer):
+class JediScorer(SetScorer):
     """Features of clips, and the distances between their sets."""
 
     def __init__(self, network: VideoFeatures, stride: int) -> None:
         self.network, self.stride = network, stride
         self.networks = {"jedi": network.details}
-
-    def clip(self, videos: ClipVideos) -> ClipScores:
-        """Return the features of truth and generated clip."""
-        import torch
-
-        pair = torch.stack([videos.truth, videos.generated])[:, :: self.stride]
-        return ClipScores(features=self.network.features(pair).numpy())
 
     def sets(self, real: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
         """Return both distances, None of one clip; the biased one has no interval."""

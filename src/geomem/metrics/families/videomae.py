@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from geomem.metrics.families.sets import FRECHET_CLIPS, set_score
+from geomem.metrics.families.sets import FRECHET_CLIPS, SetScorer, set_score
 from geomem.metrics.registry import (
     FAMILIES,
-    ClipScores,
-    ClipVideos,
     Metric,
     MetricFamily,
     Scorer,
@@ -42,19 +40,12 @@ class VideoMaeSettings(Strict):
     )
 
 
-class VideoMaeScorer(Scorer):
+class VideoMaeScorer(SetScorer):
     """Features of clips, and the distances between their sets."""
 
     def __init__(self, network: VideoFeatures, stride: int) -> None:
         self.network, self.stride = network, stride
         self.networks = {"videomae": network.details}
-
-    def clip(self, videos: ClipVideos) -> ClipScores:
-        """Return the features of truth and generated clip."""
-        import torch
-
-        pair = torch.stack([videos.truth, videos.generated])[:, :: self.stride]
-        return ClipScores(features=self.network.features(pair).numpy())
 
     def sets(self, real: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
         """Return the kernel distance, None of one clip, and the Frechet one of enough clips."""
