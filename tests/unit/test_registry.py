@@ -102,8 +102,16 @@ def test_what_is_built_in_is_found() -> None:
     ]
     assert KINDS.names() == ["bank", "explicit", "implicit", "raw"]
     assert FAMILIES.names() == [
-        "frames", "matches", "perceptual", "places", "sets", "video_sets",
-    ]  # fmt: skip
+        "frames",
+        "jedi",
+        "matches",
+        "perceptual",
+        "places",
+        "sets",
+        "vbench",
+        "video_sets",
+        "videomae",
+    ]
     assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
     named = [metric.name for family in FAMILIES for metric in family.metrics]
     assert len(named) == len(set(named)) == len(metrics())

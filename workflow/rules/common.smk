@@ -225,7 +225,9 @@ def analysis_job(wildcards):
 
 
 def download_options(source):
-    """The options that name a file of a hub."""
+    """The options that name a file of a hub, or at an address."""
+    if hasattr(source, "url"):
+        return f"--url {source.url} --sha256 '{source.sha256}'"
     [(file, sha256)] = source.files.items()
     pinned = f" --sha256 {sha256}" if sha256 else ""
     return f"--repository {source.repository} --file {file} --revision {source.revision}{pinned}"

@@ -276,11 +276,15 @@ class JobSettings:
         """Of the job that tests which video features see time."""
         scores, chosen = self.config.settings.scores, self.config.content_bias
         assert chosen is not None
+        named: Any = scores.families.get("jedi")
+        videomae: Any = scores.families.get("videomae")
         sets: Any = scores.families.get("sets") or FAMILIES["sets"].Settings()
         return ContentBiasJob(
             content_bias=chosen,
             clips=self.clips(chosen.split),
             i3d_weights=sets.i3d_weights,
+            videomae_weights=videomae.weights.path if videomae else None,
+            vjepa_weights=(named.encoder.path, named.probe.path) if named else None,
             bootstrap=scores.bootstrap,
         )
 

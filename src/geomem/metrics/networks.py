@@ -247,11 +247,21 @@ def lpips_backbone() -> Path:
 def import_lpips() -> Any:
     """Import `lpips`, on a CPU build of torch as well.
 
+    Raises:
+        ModuleNotFoundError: If the extra `perceptual` is not installed.
+    """
+    import_torchvision()
+    return importlib.import_module("lpips")
+
+
+def import_torchvision() -> None:
+    """Import torchvision, on a CPU build of torch as well.
+
     The published torchvision wheel is linked to CUDA; beside a CPU build its import stops at two
     operators that nobody here calls. Declaring their signatures lets the models work.
 
     Raises:
-        ModuleNotFoundError: If the extra `perceptual` is not installed.
+        ModuleNotFoundError: If it is not installed.
     """
     try:
         importlib.import_module("torchvision")
@@ -265,7 +275,7 @@ def import_lpips() -> Any:
                 f"torchvision::{operator}",
                 "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
             )
-    return importlib.import_module("lpips")
+        importlib.import_module("torchvision")
 
 
 def load_efficientnet() -> Any:

@@ -1,6 +1,7 @@
 """Commands of the scores stage."""
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +21,14 @@ def score(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     device = job_device(args)
+    scorer = settings.spec.open(settings.settings, device)
+    for metric, reason in scorer.left_out.items():
+        print(f"{metric} is left out: {reason}", file=sys.stderr, flush=True)
     result = score_videos(
         args.rollout,
         args.clips,
         settings,
-        settings.spec.open(settings.settings, device),
+        scorer,
         device=device,
         progress=partial(progress, label=f"scoring {args.protocol}"),
     )
