@@ -101,7 +101,14 @@ def test_what_is_built_in_is_found() -> None:
         "worldmem",
     ]
     assert KINDS.names() == ["bank", "explicit", "implicit", "raw"]
-    assert FAMILIES.names() == ["frames", "matches", "perceptual", "sets", "video_sets"]
+    assert FAMILIES.names() == [
+        "frames",
+        "matches",
+        "perceptual",
+        "reprojection",
+        "sets",
+        "video_sets",
+    ]
     assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
     named = [metric.name for family in FAMILIES for metric in family.metrics]
     assert len(named) == len(set(named)) == len(metrics())
