@@ -17,9 +17,9 @@ from geomem.geometry.points import pixel_grid, project, unproject
 from geomem.metrics.bundle import (
     Flow,
     Scene,
-    _exponential,
     adjust,
     cells_of,
+    exponential,
     reprojection_errors,
     transfer,
 )
@@ -64,7 +64,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def exact(frames: int = 4, grid: int = 5) -> tuple[Scene, Flow]:
     """Return a scene and the correspondences that it makes."""
-    poses = _exponential(0.08 * noise(frames, 6))
+    poses = exponential(0.08 * noise(frames, 6))
     poses[0] = torch.eye(3, 4, dtype=DOUBLE)
     scene = Scene(
         poses=poses,
@@ -78,7 +78,7 @@ def exact(frames: int = 4, grid: int = 5) -> tuple[Scene, Flow]:
 
 
 def disturbed(scene: Scene, size: float = 0.02) -> Scene:
-    poses = _exponential(size * noise(len(scene.poses), 6, seed=2)[:, :, None][..., 0])
+    poses = exponential(size * noise(len(scene.poses), 6, seed=2)[:, :, None][..., 0])
     poses[0] = torch.eye(3, 4, dtype=DOUBLE)
     moved = torch.cat(
         [poses[:, :, :3] @ scene.poses[:, :, :3], scene.poses[:, :, 3:] + poses[:, :, 3:]], dim=-1
@@ -139,7 +139,7 @@ def test_adjustment_reaches_the_least_of_scipy() -> None:
     def residuals(numbers: np.ndarray) -> np.ndarray:
         steps = torch.from_numpy(numbers[:18]).view(3, 6).clone()
         steps[0] = 0
-        turned = _exponential(steps)
+        turned = exponential(steps)
         tried = Scene(
             poses=torch.cat(
                 [
@@ -272,7 +272,7 @@ def test_camera_errors_know_no_scale_and_see_a_turn() -> None:
     assert camera_errors(scaled, given) == pytest.approx((0, 0), abs=1e-6)
     turn = torch.zeros(FRAMES, 6, dtype=DOUBLE)
     turn[1:, 4] = math.radians(6)
-    turned = _exponential(turn)[:, :, :3] @ given
+    turned = exponential(turn)[:, :, :3] @ given
     rotation, translation = camera_errors(turned, given)
     assert rotation == pytest.approx(6 * (FRAMES - 1) / FRAMES)
     assert translation == pytest.approx(0, abs=1e-6)

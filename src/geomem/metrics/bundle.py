@@ -230,13 +230,13 @@ def _moved(scene: Scene, step: Tensor, depths: Tensor) -> Scene:
     inverse = scene.inverse_depth + depths.view_as(scene.inverse_depth)
     return replace(
         scene,
-        poses=compose_poses(_exponential(step), scene.poses),
+        poses=compose_poses(exponential(step), scene.poses),
         # a point at infinity may not come back from behind
         inverse_depth=inverse.clamp(min=1e-3),
     )
 
 
-def _exponential(step: Tensor) -> Tensor:
+def exponential(step: Tensor) -> Tensor:
     """Return the rigid transforms (T, 3, 4) of twists (T, 6), translation first."""
     matrix = step.new_zeros(len(step), 4, 4)
     matrix[:, :3, :3], matrix[:, :3, 3] = _cross(step[:, 3:]), step[:, :3]

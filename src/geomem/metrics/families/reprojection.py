@@ -185,10 +185,11 @@ class ReprojectionScorer(Scorer):
             values["held_reprojection_error"] = held.error
         if free is not None:
             values["reprojection_error"] = free.error
-            values["consistency_3d"] = consistency_score(free.error)
+            consistency = consistency_score(free.error)
+            values["consistency_3d"] = consistency
             given = cameras[:, 4:].unflatten(1, (3, 4))
             # cameras of what is no scene are no cameras, and would be where they started
-            known = values["consistency_3d"] > 0
+            known = consistency > 0
             control = control_score(*camera_errors(free.poses, given)) if known else 0.0
             values["camera_control"] = control
         return values
@@ -258,7 +259,9 @@ class ReprojectionErrors(MetricFamily):
 
         start, droid = settings.teacher, settings.droid
         sizes = start.architecture
-        fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in (sizes or {}).items()}
+        fixed: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in (sizes or {}).items()
+        }
         try:
             config = VGGTConfig(**fixed) if sizes is not None else VGGT_1B
             teacher = load_vggt(Path(start.weights), config, device=device).requires_grad_(False)
