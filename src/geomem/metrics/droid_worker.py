@@ -1,4 +1,4 @@
-"""Run by the interpreter of an installed DROID-SLAM, once a repeat: no geomem, no arguments saved.
+"""Run by the interpreter of an installed DROID-SLAM, once a repeat; it imports no geomem.
 
     python droid_worker.py REPOSITORY WEIGHTS FOLDER
 
