@@ -107,6 +107,7 @@ def test_what_is_built_in_is_found() -> None:
         "matches",
         "perceptual",
         "places",
+        "reprojection",
         "sets",
         "vbench",
         "video_sets",

@@ -29,6 +29,7 @@ from geomem.metrics.families.jedi import JediScorer
 from geomem.metrics.families.matches import MatchScorer, MatchSettings
 from geomem.metrics.families.perceptual import PerceptualScorer
 from geomem.metrics.families.places import PlaceScorer, PlaceSettings
+from geomem.metrics.families.reprojection import ReprojectionErrors, ReprojectionSettings
 from geomem.metrics.families.sets import SetScorer
 from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings
 from geomem.metrics.families.video_sets import VideoSetScorer
@@ -100,6 +101,9 @@ SCORERS: dict[str, Scorer] = {
     "frames": FrameScorer(2),
     "jedi": JediScorer(MeanColour(), 1),
     "matches": MatchScorer(MeanPlaces(), MatchSettings()),
+    "reprojection": ReprojectionErrors().open(
+        ReprojectionSettings(frames=3, grid=4), torch.device("cpu")
+    ),
     "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
     "places": PlaceScorer(MeanDistance(), MeanColourOfImages(), PlaceSettings()),
     "sets": SetScorer(MeanColour(), 1),
