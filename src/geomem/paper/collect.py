@@ -150,11 +150,23 @@ def _run_of(content: Found) -> tuple[str, str, int]:
 
 
 def clip_values(runs: Sequence[ScoreRun], metric: str) -> Array | None:
-    """Return the values (S, C) of a metric, or None where it is not known of every clip."""
+    """Return the values (S, C) of a metric, or None where it is not known of every clip.
+
+    Of a metric that means something in some clips alone (`Metric.of_some_clips`) those of them.
+    """
     rows = [run.get("per_clip", metric) for run in runs]
-    if any(row is None or None in row for row in rows):
+    if any(row is None for row in rows):
         return None
-    return np.array(rows, dtype=np.float64)
+    known = known_clips(runs, metric)
+    if not known or (len(known) < len(rows[0]) and not metric_of(metric).of_some_clips):
+        return None
+    return np.array([[row[clip] for clip in known] for row in rows], dtype=np.float64)
+
+
+def known_clips(runs: Sequence[ScoreRun], metric: str) -> list[int]:
+    """Return the numbers of the clips of which every seed knows a metric."""
+    rows = [run.get("per_clip", metric) or [] for run in runs]
+    return [clip for clip, values in enumerate(zip(*rows, strict=True)) if None not in values]
 
 
 def clip_interval(values: Array, *, resamples: int) -> Interval:
@@ -176,6 +188,14 @@ def distance_interval(runs: Sequence[ScoreRun], metric: str, *, resamples: int) 
         return Interval(value=float(values.mean()), low=nan, high=nan, clips=clips, seeds=len(runs))
     pseudo = np.array([entry["pseudovalues"] for entry in entries])
     return set_interval(values, pseudo, seed=RESAMPLING_SEED, resamples=resamples)
+
+
+def distance_values(runs: Sequence[ScoreRun], metric: str) -> Array | None:
+    """Return the pseudovalues (S, C) behind a distance's interval, None where it has none."""
+    entries = [run.get("sets", metric) for run in runs]
+    if any(entry is None or "pseudovalues" not in entry for entry in entries):
+        return None
+    return np.array([entry["pseudovalues"] for entry in entries])
 
 
 def frame_curve(runs: Sequence[ScoreRun], metric: str) -> tuple[NDArray[np.int64], Array] | None:

@@ -202,6 +202,7 @@ class Places(MetricFamily):
                 better="neither" if prefix else "higher",
                 cap=100.0,
                 most=100.0,
+                of_some_clips=True,
                 sanity="truth first",  # of two wrongs, the flatter agree better
             )
             for prefix, told in (("", ""), ("truth_", "truth's "))
@@ -215,6 +216,7 @@ class Places(MetricFamily):
                 better="neither" if prefix else "lower",
                 precision=3,
                 least=0,
+                of_some_clips=True,
                 sanity="truth first",
             )
             for prefix, told in (("", ""), ("truth_", "truth's "))
@@ -229,6 +231,7 @@ class Places(MetricFamily):
                 better="higher",
                 cap=100.0,
                 most=100.0,
+                of_some_clips=True,
             )
             for name, bounds in BINS.items()
         ),
@@ -242,6 +245,7 @@ class Places(MetricFamily):
             better="higher",
             cap=100.0,
             most=100.0,
+            of_some_clips=True,
         ),
         Metric(
             name="moved_truth_distance",
@@ -250,6 +254,7 @@ class Places(MetricFamily):
             better="lower",
             precision=3,
             least=0,
+            of_some_clips=True,
         ),
         Metric(name="revisit_frechet", level="set", better="lower"),
         Metric(name="revisit_kernel_distance", level="set", better="lower", precision=3),
