@@ -268,7 +268,7 @@ def test_every_family_gives_the_metrics_that_it_registers(
 @pytest.mark.parametrize(
     ("family", "settings", "words"),
     [
-        ("perceptual", {"network": "lpips"}, ("AlexNet weights", "pip install geomem[perceptual]")),
+        ("perceptual", {"network": "lpips"}, ("alex weights", "pip install geomem[perceptual]")),
         ("sets", {"network": "i3d", "i3d_weights": "absent.pt"}, ("absent.pt", "geomem[scores]")),
     ],
 )

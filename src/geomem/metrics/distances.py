@@ -40,35 +40,22 @@ def frechet_distance(real: Features, generated: Features) -> float:
     return float(max(offset @ offset + total, 0.0))
 
 
-def frechet_infinite(
-    real: Features, generated: Features, *, seed: int, sizes: int = 10, draws: int = 8
-) -> float:
-    """Return the Frechet distance extrapolated to infinitely many clips.
-
-    The bias of the estimate falls as 1/n, so a line through distances of random subsets of n/4 to n
-    clips, against 1/n, meets 1/n = 0 at the limit (Chong & Forsyth 2020). Both sets are thinned
-    alike, clip by clip. The law holds for n well above D; far below it the value is a lower guess
-    and may be negative.
-
-    Args:
-        real: (C, D) or (C, S, D).
-        generated: The same shape, clip by clip the partner of `real`.
-        seed: Of the subsets.
-        sizes: Number of subset sizes on the line.
-        draws: Subsets averaged at each size.
-
-    Raises:
-        ValueError: If the shapes differ or there are fewer than 8 clips.
-    """
-    return intercept(*frechet_curve(real, generated, seed=seed, sizes=sizes, draws=draws))
-
-
 def frechet_curve(
     real: Features, generated: Features, *, seed: int, sizes: int = 10, draws: int = 8
 ) -> tuple[NDArray[np.int64], Vector]:
     """Return numbers of clips (N,), rising, and the mean Frechet distance (N,) of such subsets.
 
-    Arguments and errors are those of `frechet_infinite`.
+    Both sets are thinned alike, clip by clip, from n/4 to n clips.
+
+    Args:
+        real: (C, D) or (C, S, D).
+        generated: The same shape, clip by clip the partner of `real`.
+        seed: Of the subsets.
+        sizes: Number of subset sizes.
+        draws: Subsets averaged at each size.
+
+    Raises:
+        ValueError: If the shapes differ or there are fewer than 8 clips.
     """
     clips = _paired_clips(real, generated)
     if clips < 8:
@@ -86,7 +73,12 @@ def frechet_curve(
 
 
 def intercept(counts: NDArray[np.int64], distances: Vector) -> float:
-    """Return where a line through distances (N,) against 1 / counts (N,) meets 1 / counts = 0."""
+    """Return the Frechet distance of infinitely many clips, by distances (N,) of counts (N,).
+
+    The bias of the estimate falls as 1/n, so a line through the curve against 1/n meets 1/n = 0 at
+    the limit (Chong & Forsyth 2020). The law holds for n well above D; far below it the value is a
+    lower guess and may be negative.
+    """
     slope, limit = np.polyfit(1.0 / counts, distances, 1)
     return float(limit)
 
