@@ -63,11 +63,15 @@ def base() -> UViT3DPose:
     return made
 
 
+def model_of(network: UViTWorldMem) -> WorldMemModel:
+    return WorldMemModel(network, level=LEVEL).eval()
+
+
 def model(*, gates: float = 0.0) -> WorldMemModel:
     network = UViTWorldMem.from_base(base(), pose_channels=16)
     for parameter in network.zero_initialised_parameters():
         torch.nn.init.normal_(parameter, std=gates) if gates else None
-    return WorldMemModel(network, level=LEVEL).eval()
+    return model_of(network)
 
 
 def case(clips: int = 2, frames: int = 3, kept: int = 3) -> dict[str, Tensor]:
@@ -129,6 +133,32 @@ def test_closed_gates_are_the_base_bit_for_bit() -> None:
     assert not predicted(model(gates=0.3), windows).equal(expected)
 
 
+def test_readers_start_with_the_attention_of_the_block_before_them() -> None:
+    made = model().backbone
+    blocks = made.attending()
+    assert len(blocks) == len(made.places) == NET["num_mid_blocks"]
+    for place, block in zip(made.places, blocks, strict=True):
+        x = torch.randn(3, block.attn_out.in_features)
+        fused = block.fused_attn_mlp_proj(x).split(block.split, dim=-1)
+        for layer, expected in zip((place.to_q, place.to_k, place.to_v), fused, strict=False):
+            torch.testing.assert_close(layer(x), expected)
+        torch.testing.assert_close(place.out(x), block.attn_out(x))
+        for own, theirs in ((place.q_norm, block.q_norm), (place.memory_norm, block.norm.norm)):
+            assert torch.equal(own.weight, theirs.weight)
+    # copies: training one leaves the other as it is
+    with torch.no_grad():
+        made.places[0].to_q.weight.add_(1)
+    assert not torch.equal(made.places[0].to_q.weight, blocks[0].fused_attn_mlp_proj.weight[:16])
+
+
+def test_blocks_are_named_in_the_order_of_a_pass() -> None:
+    made, seen = model().backbone, []
+    for block in made.attending():
+        block.register_forward_hook(lambda module, *_: seen.append(module))
+    predicted(model_of(made), case())
+    assert seen[len(seen) // 2 :] == made.attending()
+
+
 def test_the_order_of_the_bank_is_irrelevant_and_its_content_is_not() -> None:
     made, windows = model(gates=0.3), case()
     given = predicted(made, windows)
@@ -187,7 +217,7 @@ def test_remembered_frames_see_themselves_alone() -> None:
     with torch.no_grad():
         one = made.backbone.remember(images, cameras, level)
         other = made.backbone.remember(changed, cameras, level)
-    assert len(one) == len(made.backbone.readers) == 2
+    assert len(one) == len(made.backbone.places) == 2
     for a, b in zip(one, other, strict=True):
         same = (a == b).flatten(2).all(2)
         assert same.sum() == same.numel() - 1 and not same[0, 1]
@@ -218,7 +248,7 @@ def test_places_are_relative_to_each_noisy_frame() -> None:
 def test_gradients_reach_the_readers_after_a_step_of_the_gates() -> None:
     made, windows = model().train(), case()
     windows |= drawn(made, windows, history=0.5)
-    readers = dict(made.backbone.readers.named_parameters())
+    readers = dict(made.backbone.places.named_parameters())
     poses = dict(made.backbone.pose_embeddings.named_parameters())
 
     def moved() -> set[str]:

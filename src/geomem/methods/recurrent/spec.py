@@ -35,6 +35,7 @@ class Recurrent(Method):
     """
 
     name = "recurrent"
+    version = 2
     summary = "a block-wise gated state of fixed size, written frame by frame, in the backbone"
     reads = frozenset({"bank"})
     needs_memory = True

@@ -45,7 +45,7 @@ class WorldMemModel(ReadingModel):
 
     def blocks(self) -> list[nn.Module]:
         """Return the blocks of all levels and the readers."""
-        return [*super().blocks(), *self.backbone.readers]
+        return [*super().blocks(), *self.backbone.places]
 
     def remembered(self, windows: dict[str, Tensor]) -> Remembered:
         """Return the bank as the windows see it; its frames have their clip's dropout."""

@@ -21,6 +21,7 @@ class WorldMem(Method):
     """
 
     name = "worldmem"
+    version = 2
     summary = "WorldMem: frames retrieved by views and time, read by cross-attention"
     reads = frozenset({"bank"})
     needs_memory = True

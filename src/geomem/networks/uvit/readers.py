@@ -49,7 +49,7 @@ class MemoryReader(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = ModulatedNorm(channels, emb_channels)
-        self.bank_norm = RMSNorm(channels)
+        self.memory_norm = RMSNorm(channels)
         self.to_q, self.to_k = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.to_v, self.out = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.q_norm, self.k_norm = RMSNorm(channels // heads), RMSNorm(channels // heads)
@@ -85,7 +85,7 @@ class MemoryReader(nn.Module):
         x, emb = (rearrange(u, "n c h w -> n (h w) c") for u in (x_NCHW, emb_NEHW))
         attend, change = self.gates(emb).chunk(2, dim=-1)
         q = self.to_q(self.norm(x, emb) + e_q_BTLC.flatten(0, 1))
-        bank = self.bank_norm(bank_BKLC)
+        bank = self.memory_norm(bank_BKLC)
         # linear: the part that is the same for every noisy frame is projected once
         k = self.to_k(bank)[:, None] + F.linear(e_k_BTKLC, self.to_k.weight)
         v = repeat(self.to_v(bank), "b k l c -> b t k l c", t=frames)

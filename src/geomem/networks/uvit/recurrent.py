@@ -38,7 +38,8 @@ class BlockState(nn.Module):
         """Build it for blocks of `block` x `block` tokens."""
         super().__init__()
         self.heads, self.block = heads, block
-        self.norm, self.frame_norm = ModulatedNorm(channels, emb_channels), RMSNorm(channels)
+        self.norm = ModulatedNorm(channels, emb_channels)
+        self.memory_norm = RMSNorm(channels)
         self.to_q, self.to_k = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.to_v, self.out = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.decay = nn.Linear(channels, heads)
@@ -59,7 +60,7 @@ class BlockState(nn.Module):
             present_BK: Which of them are there, bool; others leave the state as it is.
         """
         side = int(tokens_BKLC.shape[2] ** 0.5)
-        tokens = self.frame_norm(tokens_BKLC)
+        tokens = self.memory_norm(tokens_BKLC)
         k, v = self.to_k(tokens + e_BKLC), self.to_v(tokens)
         there = present_BK[:, :, None, None]
         gates = F.logsigmoid(self.decay(tokens)) / self.block**2
@@ -179,7 +180,7 @@ class UViTRecurrent(VisitedUViT):
             camera_dropout=camera_dropout,
             frame_causal=frame_causal,
         )
-        self.places: Any = nn.ModuleList(  # of BlockState
+        self.places = nn.ModuleList(
             BlockState(channels[i], emb_channels, num_heads, block) for i in self.levels
         )
         self.pose_embeddings = nn.ModuleDict(
@@ -256,13 +257,19 @@ class UViTRecurrent(VisitedUViT):
 
         Args:
             x: Noisy frames (B, T, 3, H, W); so are all arguments not named here.
+            camera_mask: Where it is True, what reads is not told poses either.
             carried: What is remembered of each clip; None runs the base alone.
             where: Result of `locate` for the window, with `carried`; it does not change over the
                 steps of a sampler.
         """
+        if camera_mask is None and self.training:
+            camera_mask = self._draw_camera_mask(x)
         reading = None
         if carried is not None:
             assert where is not None
+            if camera_mask is not None:
+                hidden = camera_mask[:, None, None, None]
+                where = {level: e.masked_fill(hidden, 0.0) for level, e in where.items()}
             chosen = [where[level] for level in self.levels]
             reading = _Reading(places=iter(zip(self.places, carried.states, chosen, strict=True)))
         return self.run_through(

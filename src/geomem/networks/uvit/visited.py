@@ -28,9 +28,11 @@ class VisitedUViT(UViT3DPose):
     levels in all sizes of the study.
 
     Attributes:
-        levels: The level of each place, in the order in which a pass comes by them.
+        places: What reads, in the order in which a pass comes by them.
+        levels: The level of each place.
     """
 
+    places: Any  # nn.ModuleList, of modules whose types the subclasses know
     levels: list[int]
 
     def __init__(self, *sizes: Any, **others: Any) -> None:
@@ -52,11 +54,25 @@ class VisitedUViT(UViT3DPose):
 
     @classmethod
     def from_base(cls, base: UViT3DPose, **sizes: Any) -> Self:
-        """Return a network with new readers of these sizes on a copy of `base`."""
+        """Return a network with new readers of these sizes on a copy of `base`.
+
+        Each reader's attention starts as that of the block before it: what looks alike to the
+        block looks alike to the reader, which need not learn that anew.
+        """
         copied = {name: value for name, value in base.config.items() if not name.startswith("_")}
         network = cls(**copied, **sizes)
         network.load_state_dict(network.state_dict() | base.state_dict())
+        places = zip(network.places, network.attending(), strict=True)
+        with torch.no_grad():
+            for place, block in places:
+                copy_attention(block, place)
         return network
+
+    def attending(self) -> list[TransformerBlock]:
+        """Return the transformer blocks in the order in which a pass comes by them."""
+        parts = (self.down_blocks, self.mid_blocks, self.up_blocks)
+        modules = (module for part in parts for module in part.modules())
+        return [module for module in modules if isinstance(module, TransformerBlock)]
 
     def remember(self, images: Tensor, cameras: Tensor, level: Tensor) -> tuple[Tensor, ...]:
         """Return the tokens (B, K, L, C) of remembered frames where each reader is.
@@ -98,6 +114,28 @@ class VisitedUViT(UViT3DPose):
             if self._pass is not None and isinstance(block, TransformerBlock):
                 x_NCHW = self._pass.visit(x_NCHW, emb_NEHW)
         return x_NCHW
+
+
+def copy_attention(block: TransformerBlock, place: Any) -> None:
+    """Give what reads after a block its attention.
+
+    Args:
+        block: The block.
+        place: Module with the linear layers `to_q`, `to_k`, `to_v` and `out`, with `norm` of what
+            asks and `memory_norm` of what is asked, and perhaps with norms `q_norm` and `k_norm`.
+    """
+    fused = block.fused_attn_mlp_proj
+    parts = zip(fused.weight.split(block.split), fused.bias.split(block.split), strict=True)
+    for layer, (weight, bias) in zip((place.to_q, place.to_k, place.to_v), parts, strict=False):
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    if block.attn_out.weight.any():  # zero behind a gate that is zero would never learn
+        place.out.load_state_dict(block.attn_out.state_dict())
+    place.norm.load_state_dict(block.norm.state_dict())
+    place.memory_norm.load_state_dict(block.norm.norm.state_dict())
+    for name in ("q_norm", "k_norm"):
+        if hasattr(place, name):
+            getattr(place, name).load_state_dict(getattr(block, name).state_dict())
 
 
 class _Recording:

@@ -101,7 +101,7 @@ class UViTWorldMem(VisitedUViT):
             camera_dropout=camera_dropout,
             frame_causal=frame_causal,
         )
-        self.readers = nn.ModuleList(
+        self.places = nn.ModuleList(
             MemoryReader(channels[i], emb_channels, num_heads) for i in self.levels
         )
         self.pose_embeddings = nn.ModuleDict(
@@ -110,7 +110,7 @@ class UViTWorldMem(VisitedUViT):
 
     def zero_initialised_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the gates."""
-        return [p for reader in self.readers for p in reader.get_submodule("gates").parameters()]
+        return [p for reader in self.places for p in reader.get_submodule("gates").parameters()]
 
     def locate(
         self,
@@ -194,7 +194,7 @@ class _Reading:
             [
                 (reader, state, *located[str(level)])
                 for reader, state, level in zip(
-                    network.readers, bank.states, network.levels, strict=True
+                    network.places, bank.states, network.levels, strict=True
                 )
             ]
         )
