@@ -12,7 +12,7 @@ from pathlib import Path
 from geomem.config import Config, JobSettings
 from geomem.formats.cache_kinds import CacheKind
 from geomem.layout import Layout
-from geomem.metrics.registry import FAMILIES, WeightFile, family_of
+from geomem.metrics.registry import FAMILIES, WeightFile, family_of, metric_of
 from geomem.registry.strict import Strict
 from geomem.settings.analysis import AnalysisFigure
 from geomem.settings.evaluation import CurvesFigure, Figure, Video
@@ -491,15 +491,20 @@ class Dag:
 
     def table(self, table: str) -> Job:
         """Return the job that renders a table of scores, if its metrics are sane."""
-        families = sorted({family_of(c.metric) for c in self.config.tables[table].columns})
-        judged = {"sanity": [self.layout.sanity(family) for family in families]}
+        shown = [column.metric for column in self.config.tables[table].columns]
+        judged = dict[str, Files]()
+        if self.config.sanity:
+            families = sorted({family_of(metric) for metric in shown})
+            judged["sanity"] = [self.layout.sanity(family) for family in families]
+        if self.config.content_bias and any(metric_of(metric).of_videos for metric in shown):
+            judged["content_bias"] = self.layout.content_bias
         return self._shows(
             table,
             self.settings.table(table),
             *self._table_files(table),
             self.layout.metrics(table),
             scores=self.table_scores(table),
-            **(judged if self.config.sanity else {}),
+            **judged,
             published=PUBLISHED,
             template=TEMPLATE,
         )

@@ -16,7 +16,7 @@ from geomem.formats import InputError, digest, read_json, sha256_file, write_jso
 from geomem.formats.records import write_record
 from geomem.formats.runs import run_tag, trained_run
 from geomem.paper import __main__ as stage
-from geomem.paper.collect import Scores
+from geomem.paper.collect import Scores, blind_networks
 from geomem.paper.facts import facts_latex
 from geomem.paper.latex import compile_paper, first_fault
 from geomem.paper.results import score_table, teacher_table
@@ -145,6 +145,32 @@ def test_a_table_of_more_tests_than_its_clips_can_bear_says_so(
     chosen = settings(columns=[column_of("frechet")])
     table, _ = score_table("memory", chosen, Scores(files))
     assert "Nothing is tested." in table.notes[0]
+
+
+def test_distances_of_networks_that_see_no_time_are_of_frames(
+    files: list[Path], tmp_path: Path
+) -> None:
+    for path in files:
+        record = read_json(path)
+        if record["family"] == "sets":
+            record["networks"] = {"frechet": {"network": "efficientnet_lite0"}}
+            write_json(path, record)
+    test = tmp_path / "content_bias.json"
+    found = {
+        "EfficientNet-Lite0": {"details": {"network": "efficientnet_lite0"}, "passes": False},
+        "TransNetV2": {"details": {"network": "TransNetV2"}, "passes": True},
+    }
+    write_json(test, {"networks": found, "provenance": {}})
+    blind = blind_networks(test)
+    assert blind == {"efficientnet_lite0"}
+    table, _ = score_table("memory", settings(), Scores(files), blind=blind)
+    labels = {column.key: column.label for column in table.columns}
+    assert "of frames" in labels["spin_kernel_efficientnet_lite0"]
+    assert "of frames" not in labels["spin_psnr"]
+    assert "fails the content-bias test" in table.notes[0]
+    seeing, _ = score_table("memory", settings(), Scores(files), blind={"other"})
+    assert not any("of frames" in column.label for column in seeing.columns)
+    assert "content-bias" not in seeing.notes[0]
 
 
 def test_floors_that_no_method_beats_are_named(files: list[Path]) -> None:

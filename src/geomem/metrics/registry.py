@@ -44,6 +44,8 @@ class Metric:
         cap: Its value of a perfect copy, where that is shown as a word instead of a number.
         least: Smallest value that it can have, where there is one; intervals end there.
         most: Largest value.
+        of_videos: Whether it compares sets of videos, so that its network has to see time: those
+            that fail the content-bias test are told apart in tables.
         of_some_clips: Whether it means something in some clips alone, so that its mean is of those.
         sanity: What has to come before what by it for tables to show it: `geomem.metrics.sanity`.
     """
@@ -57,6 +59,7 @@ class Metric:
     cap: float | None = None
     least: float | None = None
     most: float | None = None
+    of_videos: bool = False
     of_some_clips: bool = False
     sanity: Literal["ordered", "truth first", "none"] = "ordered"
 

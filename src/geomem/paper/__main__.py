@@ -18,16 +18,20 @@ def table(args: argparse.Namespace) -> None:
     jobs = job_settings(args)
     _choose("tables", args.name, jobs.config.tables)
     settings = checked(jobs.table(args.name), args)
-    from geomem.paper.collect import Scores, check_sanity
+    from geomem.paper.collect import Scores, blind_networks, check_sanity
     from geomem.paper.results import score_table
     from geomem.paper.tables import TEMPLATE
 
     check_sanity(args.sanity, [column.metric for column in settings.table.columns])
     with args.published.open(encoding="utf-8", newline="") as file:
         published = list(csv.DictReader(file))
-    made, origin = score_table(args.name, settings, Scores(args.scores), published=published)
+    blind = blind_networks(args.content_bias) if args.content_bias else ()
+    made, origin = score_table(
+        args.name, settings, Scores(args.scores), published=published, blind=blind
+    )
     inputs = {"scores": args.scores, "published": args.published, "template": TEMPLATE}
-    inputs |= {"sanity": args.sanity} if args.sanity else {}
+    judged = {"sanity": args.sanity, "content_bias": args.content_bias}
+    inputs |= {name: given for name, given in judged.items() if given}
     _write_table(args, made, origin, provenance("paper", VERSION, settings, inputs))
 
 
@@ -212,6 +216,7 @@ def main() -> None:
     command.add_argument(
         "--sanity", type=Path, nargs="*", default=[], help="what metrics say of truth and noise"
     )
+    command.add_argument("--content-bias", type=Path, help="which networks see time")
     _table_outputs(command)
     command.set_defaults(command=table)
 

@@ -82,6 +82,16 @@ def check_sanity(paths: Iterable[Path], metrics: Iterable[str]) -> None:
             )
 
 
+def blind_networks(path: Path) -> set[str]:
+    """Return the networks that fail the content-bias test, as score files name them.
+
+    Args:
+        path: Record of the test.
+    """
+    found = read_record(path, "networks", "provenance")["networks"]
+    return {one["details"]["network"] for one in found.values() if not one["passes"]}
+
+
 class Scores:
     """Score files by variant, protocol and seed."""
 
@@ -143,6 +153,12 @@ class Scores:
                 found = file.content["names"][metric]
                 return NetworkName(**{**found, "heading": tuple(found["heading"])})
         return None
+
+    def sees_with(self, protocol: str, metric: str) -> set[str]:
+        """Return the networks behind a metric's family, as its score files name them."""
+        file = self._first.get((protocol, family_of(metric)))
+        networks = {} if file is None else file.content["networks"]
+        return {details["network"] for details in networks.values() if "network" in details}
 
 
 def _run_of(content: Found) -> tuple[str, str, int]:

@@ -1,7 +1,7 @@
 """Tables of the paper, built from scores."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +54,7 @@ def score_table(
     scores: Scores,
     *,
     published: Sequence[Mapping[str, str]] = (),
+    blind: Collection[str] = (),
 ) -> tuple[Table, dict[str, Any]]:
     """Return a table of scores, and the provenance of every cell.
 
@@ -63,6 +64,7 @@ def score_table(
         scores: At least the score files of the rows, columns and seeds.
         published: Numbers of the literature: `source`, `dataset`, `frames`, `method`, `metric`,
             `value`; for columns that ask for them.
+        blind: Networks that do not see time: distances of theirs are told to be of frames.
 
     Raises:
         InputError: If a score file is missing, or a published number is not unique.
@@ -77,7 +79,7 @@ def score_table(
         reported = _published_cells(row, chosen.columns, scores, published)
         rows.append(replace(made, cells=made.cells | reported))
         used |= {file.path: file for file in files}
-    columns = [made for column in chosen.columns for made in _columns(column, scores)]
+    columns = [made for column in chosen.columns for made in _columns(column, scores, blind)]
     [reference] = [
         made for made, row in zip(rows, chosen.rows, strict=True) if row.variant == chosen.reference
     ]
@@ -93,7 +95,7 @@ def score_table(
         columns=columns,
         rows=rows,
         notes=[
-            *_notes(settings, scores, tests),
+            *_notes(settings, scores, tests, blind),
             *_coverage_note(held),
             *(note for floor in floors for note in _unbeaten(floor, rows, columns)),
             *(_better(reference, rows, columns) if tests else []),
@@ -252,9 +254,17 @@ def _cell_record(cell: Cell, test: PairedTest | None, files: list[ScoreFile]) ->
     return record
 
 
-def _columns(column: TableColumn, scores: Scores) -> list[Column]:
+def _sees_no_time(column: TableColumn, scores: Scores, blind: Collection[str]) -> bool:
+    """Return whether a column's distance of videos is of a network that does not see time."""
+    used = scores.sees_with(column.protocol, column.metric)
+    return metric_of(column.metric).of_videos and not used.isdisjoint(blind)
+
+
+def _columns(column: TableColumn, scores: Scores, blind: Collection[str]) -> list[Column]:
     """Return a column, and beside it the one of published numbers where it asks for one."""
     metric, network = metric_of(column.metric), scores.network(column.protocol, column.metric)
+    if network is not None and _sees_no_time(column, scores, blind):
+        network = replace(network, heading=(*network.heading, "of frames"))
     made = Column(
         key=column_key(column, scores),
         label=metric.label if network is None else heading(network),
@@ -336,13 +346,13 @@ def stands_in(general: str, networks: list[str]) -> Latex:
     return Latex("; ".join([sentence, *map(_with_accents, networks)]) + ".")
 
 
-def _notes(settings: TableJob, scores: Scores, tests: Tests) -> list[str]:
+def _notes(settings: TableJob, scores: Scores, tests: Tests, blind: Collection[str]) -> list[str]:
     return [
         sentences(
             "Means over clips and seeds of the generated frames alone; PSNR pools the squared "
             "error of a clip, revisit PSNR is a mean over frames.",
             interval_note(settings.bootstrap),
-            *_set_notes(settings, scores),
+            *_set_notes(settings, scores, blind),
             _test_note(settings, scores, tests),
             "Bold: best, underlined: second; rows in italics are floors and bounds and are not "
             "ranked.",
@@ -416,7 +426,7 @@ def interval_note(resamples: int) -> Latex:
     )
 
 
-def _set_notes(settings: TableJob, scores: Scores) -> list[str]:
+def _set_notes(settings: TableJob, scores: Scores, blind: Collection[str]) -> list[str]:
     """Say how distances between sets are made, and why some are not there."""
     columns = settings.table.columns
     sets = [column for column in columns if metric_of(column.metric).level == "set"]
@@ -428,6 +438,11 @@ def _set_notes(settings: TableJob, scores: Scores) -> list[str]:
     notes = []
     if sets:
         notes.append("Distances between sets: intervals of jackknife pseudovalues by clip.")
+    if any(_sees_no_time(column, scores, blind) for column in sets):
+        notes.append(
+            "Distances of frames are of a network that fails the content-bias test: they do not "
+            "see time, and are none of videos."
+        )
     if short:
         notes.append(Latex(rf"No Fr\'echet distance of fewer than {FRECHET_CLIPS} clips."))
     return notes

@@ -67,8 +67,15 @@ class Jedi(MetricFamily):
     name = "jedi"
     summary = "JEDi on V-JEPA features, as released and without bias; needs V-JEPA's weights"
     metrics = (
-        Metric(name="jedi", level="set", label="JEDi", better="lower", precision=3),
-        Metric(name="jedi_u", level="set", label="JEDi, unbiased", better="lower", precision=3),
+        Metric(name="jedi", level="set", of_videos=True, label="JEDi", better="lower", precision=3),
+        Metric(
+            name="jedi_u",
+            level="set",
+            of_videos=True,
+            label="JEDi, unbiased",
+            better="lower",
+            precision=3,
+        ),
     )
     Settings = JediSettings
 

@@ -143,11 +143,12 @@ class SetDistances(MetricFamily):
     name = "sets"
     summary = "FVD and KVD on I3D, or labelled stand-ins: distances between sets of clips"
     metrics = (
-        Metric(name="frechet", level="set", better="lower", precision=1),
-        Metric(name="kernel_distance", level="set", better="lower"),
+        Metric(name="frechet", level="set", of_videos=True, better="lower", precision=1),
+        Metric(name="kernel_distance", level="set", of_videos=True, better="lower"),
         Metric(
             name="frechet_infinite",
             level="set",
+            of_videos=True,
             label="Frechet, extrapolated",
             better="lower",
             precision=1,

@@ -52,11 +52,14 @@ class VideoSetDistances(MetricFamily):
     name = "video_sets"
     summary = "distances between sets of clips on TransNetV2 features, which see time"
     metrics = (
-        Metric(name="video_frechet", level="set", better="lower"),
-        Metric(name="video_kernel_distance", level="set", better="lower", precision=4),
+        Metric(name="video_frechet", level="set", of_videos=True, better="lower"),
+        Metric(
+            name="video_kernel_distance", level="set", of_videos=True, better="lower", precision=4
+        ),
         Metric(
             name="video_frechet_infinite",
             level="set",
+            of_videos=True,
             label="TransNetV2 Frechet, extrapolated",
             better="lower",
         ),

@@ -65,9 +65,20 @@ class VideoMaeDistances(MetricFamily):
     name = "videomae"
     summary = "FVD and KVD on VideoMAE features (content-debiased FVD); needs VideoMAE's weights"
     metrics = (
-        Metric(name="videomae_frechet", level="set", label="VideoMAE FVD", better="lower"),
         Metric(
-            name="videomae_kernel", level="set", label="VideoMAE KVD", better="lower", precision=4
+            name="videomae_frechet",
+            level="set",
+            of_videos=True,
+            label="VideoMAE FVD",
+            better="lower",
+        ),
+        Metric(
+            name="videomae_kernel",
+            level="set",
+            of_videos=True,
+            label="VideoMAE KVD",
+            better="lower",
+            precision=4,
         ),
     )
     Settings = VideoMaeSettings
