@@ -9,6 +9,7 @@ from scipy.stats import bootstrap, permutation_test, ttest_1samp
 from geomem.metrics.distances import frechet_distance, kernel_distance
 from geomem.statistics import (
     holm,
+    interquartile_mean,
     mean_interval,
     paired_differences,
     paired_tests,
@@ -195,6 +196,13 @@ def test_interval_of_a_kernel_distance_covers_the_truth() -> None:
     assert share > 0.95 - stray(0.95, runs)
     half = np.median([(interval.high - interval.low) / 2 for interval in intervals])
     assert half == pytest.approx(2.26 * values.std(), rel=0.4)  # Student's of 9 degrees of freedom
+
+
+def test_the_middle_half_is_not_carried_away() -> None:
+    values = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 1000.0]])
+    assert interquartile_mean(values) == pytest.approx((3 + 4 + 5 + 6) / 4)
+    with pytest.raises(ValueError, match="at least 4"):
+        interquartile_mean(values[:, :1])
 
 
 def test_sign_flip_is_exact_for_few_clips() -> None:

@@ -27,8 +27,10 @@ from geomem.settings.evaluation import TableColumn, TableRow
 from geomem.settings.jobs import TableJob, TeacherTableJob
 from geomem.statistics import (
     ALPHA,
+    LEAST_QUARTERS,
     Interval,
     PairedTest,
+    interquartile_mean,
     paired_differences,
     paired_tests,
     smallest_p,
@@ -124,6 +126,9 @@ def _row(
         test = tests.get((key, row.variant))
         cells[key] = cell_of(interval, test, cap=metric.cap)
         records[key] = _cell_record(cells[key], test, files)
+        values = clip_values(runs, column.metric) if kind == "per_clip" else None
+        if values is not None and values.size >= LEAST_QUARTERS:
+            records[key]["interquartile_mean"] = digits(interquartile_mean(values))
         used += files
     made = Row(
         label=row.label,
