@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, pearson3, skew
 
 from geomem.metrics.registry import Metric
 from geomem.paper import collect, coverage
@@ -21,6 +21,14 @@ def test_the_law_of_a_column_is_that_of_its_rows() -> None:
     flipped = law_of([-row for row in rows])
     assert flipped is not None and flipped.skewness == -law.skewness
     assert law_of([np.full((1, 10), 0.1 + 0.2), np.zeros((1, 10))]) is None and law_of([]) is None
+
+
+@pytest.mark.parametrize("skewness", [0.0, 0.5, -1.5, 3.0])
+def test_laws_and_skewness_are_those_of_scipy(skewness: float) -> None:
+    shares = np.random.default_rng(2).uniform(size=(3, 50))
+    made = coverage.type_three(shares, skewness)
+    np.testing.assert_allclose(made, pearson3.ppf(shares, skewness), atol=1e-8)
+    assert coverage.skewness_of(made[0]) == pytest.approx(skew(made[0], bias=False))
 
 
 def test_seeds_that_differ_are_in_it() -> None:

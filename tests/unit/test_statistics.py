@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, permutation_test, ttest_1samp
+from scipy.stats import bootstrap, permutation_test, trim_mean, ttest_1samp
 
 from geomem.metrics.distances import frechet_distance, kernel_distance
 from geomem.statistics import (
@@ -201,6 +201,8 @@ def test_interval_of_a_kernel_distance_covers_the_truth() -> None:
 def test_the_middle_half_is_not_carried_away() -> None:
     values = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 1000.0]])
     assert interquartile_mean(values) == pytest.approx((3 + 4 + 5 + 6) / 4)
+    drawn = np.random.default_rng(4).normal(size=(3, 7))
+    assert interquartile_mean(drawn) == pytest.approx(trim_mean(drawn, 0.25, axis=None))
     with pytest.raises(ValueError, match="at least 4"):
         interquartile_mean(values[:, :1])
 
