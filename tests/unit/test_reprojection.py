@@ -234,7 +234,7 @@ def test_a_frozen_clip_is_consistent_but_obeys_no_camera() -> None:
     frozen, true = scored(images[:1].expand_as(images), cameras), scored(images, cameras)
     assert (frozen["reprojection_error"] or 9) < 0.35
     assert (frozen["held_reprojection_error"] or 0) > 2 * (true["held_reprojection_error"] or 9)
-    assert (frozen["camera_control"] or 0) < (true["camera_control"] or 0) - 0.2
+    assert (frozen["camera_control"] or 0) < (true["camera_control"] or 0) - 0.15
 
 
 def test_noise_and_grey_gain_nothing() -> None:
