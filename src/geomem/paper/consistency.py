@@ -48,7 +48,8 @@ def consistency_table(settings: ConsistencyTableJob, measured: Measured) -> Tabl
         rows.append(Row(label=f"rank correlation, {way}", cells=cells, rule_above=way == WAYS[0]))
     side = chosen.resolution
     notes = [
-        f"Means over {chosen.clips} clip{'s' * (chosen.clips > 1)} of {chosen.frames} frames of {side} pixels. "
+        f"Means over {chosen.clips} clip{'s' * (chosen.clips > 1)} of {chosen.frames} frames of "
+        f"{side} pixels. "
         "Displacement: how far, in the mean, what a pixel shows lies from its place. Rank "
         "correlation: Spearman's of a metric with the displacement, over true clips and those "
         "spoiled in one way.",
