@@ -24,6 +24,7 @@ TEMPLATE = Path("src/geomem/paper/templates/table.tex.j2")
 PAPER = Path("paper")  # where its text lies
 COSTS_TABLE = "costs_table"
 CONTENT_BIAS = "content_bias"
+CONSISTENCY = "consistency"
 ANALYSIS_TABLES = ("feature_analysis", "feature_decoding")
 
 
@@ -401,6 +402,19 @@ class Dag:
             options={"clips": self.folder(chosen.split)},
         )
 
+    def consistency(self) -> Job:
+        """Return the job that scores rooms spoiled by known amounts."""
+        settings, record = self.settings.consistency(), self.layout.consistency
+        weights = Path(settings.reprojection.teacher.weights)
+        return Job(
+            stage="scores",
+            settings=settings,
+            record=record,
+            outputs=(record,),
+            inputs={"weights": weights},
+            options={"weights": weights},
+        )
+
     def sanity(self, family: str) -> Job:
         """Return the job that asks whether a family's metrics tell truth from noise."""
         chosen, record = self.config.sanity, self.layout.sanity(family)
@@ -556,6 +570,18 @@ class Dag:
             template=TEMPLATE,
         )
 
+    def consistency_table(self) -> Job:
+        """Return the job that renders what that has found, as a table and a figure."""
+        return self._shows(
+            CONSISTENCY,
+            self.settings.consistency_table(),
+            *self._table_files(CONSISTENCY),
+            self.layout.metrics(CONSISTENCY),
+            *self._drawn(CONSISTENCY),
+            measured=self.layout.consistency,
+            template=TEMPLATE,
+        )
+
     def analysis_tables(self) -> Job:
         """Return the job that renders the tables of what features know."""
         shown, first = self.config.analysis, ANALYSIS_TABLES[0]
@@ -644,9 +670,11 @@ class Dag:
         names += ANALYSIS_TABLES if self.config.analysis else []
         names += [COSTS_TABLE] if self.config.costs else []
         names += [CONTENT_BIAS] if self.config.content_bias else []
+        names += [CONSISTENCY] if self.config.consistency else []
         made = [path for name in names for path in self._table_files(name)]
         found = {Path("results") / path.name: path for path in made}
-        drawn = [path for name in self.config.figures for path in self._drawn(name)]
+        figures = [*self.config.figures, *([CONSISTENCY] if self.config.consistency else [])]
+        drawn = [path for name in figures for path in self._drawn(name)]
         found |= {Path("results/figures") / path.name: path for path in drawn}
         return {**found, PAPER / "main.pdf": self.layout.paper}
 
@@ -697,6 +725,7 @@ class Dag:
         variants = [(name, seed) for name in analysed for seed in scale.seeds]
         yield [self.analysis(*run) for run in [(None, 0), *variants]] if analysed else []
         yield [self.content_bias()] if self.config.content_bias else []
+        yield [self.consistency()] if self.config.consistency else []
         shown = {family_of(c.metric) for t in self.config.tables.values() for c in t.columns}
         yield [self.sanity(family) for family in sorted(shown)] if self.config.sanity else []
         yield self.shown()
@@ -714,6 +743,7 @@ class Dag:
             *([self.analysis_tables()] if config.analysis else []),
             *([self.measured(), self.costs_table()] if config.costs else []),
             *([self.content_bias_table()] if config.content_bias else []),
+            *([self.consistency_table()] if config.consistency else []),
             *(self.figure(name) for name in config.figures),
             *(self.video(name) for name in config.videos),
             self.facts(),

@@ -62,6 +62,11 @@ class Layout:
         """Return which networks' distances of videos see time."""
         return self.results / "content_bias.json"
 
+    @property
+    def consistency(self) -> Path:
+        """Return what metrics of 3D consistency make of rooms spoiled by known amounts."""
+        return self.results / "consistency.json"
+
     def sanity(self, family: str) -> Path:
         """Return what a family of metrics says of truth, shuffled truth and noise."""
         return self.results / f"sanity/{family}.json"

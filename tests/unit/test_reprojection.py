@@ -203,9 +203,7 @@ def test_cells_are_found_where_depth_puts_them() -> None:
     moved = match_cells(one, still, torch.tensor([[0, 1]]))
     inner = (moved.weight[0] > 0.8) & (places > 0.2).all(1) & (places < 0.8).all(1)
     shift = ((moved.targets[0] - places) * 64)[inner].median(0).values
-    # what undecided patches are pulled by takes up to a quarter of a shift
-    assert 1.5 < float(shift[0]) < 2.05
-    assert float(shift[1]) == pytest.approx(0, abs=0.1)
+    assert shift.tolist() == pytest.approx([2, 0], abs=0.15)
 
 
 def scored(frames: Tensor, cameras: Tensor) -> dict[str, float | None]:
@@ -236,7 +234,7 @@ def test_a_frozen_clip_is_consistent_but_obeys_no_camera() -> None:
     frozen, true = scored(images[:1].expand_as(images), cameras), scored(images, cameras)
     assert (frozen["reprojection_error"] or 9) < 0.35
     assert (frozen["held_reprojection_error"] or 0) > 2 * (true["held_reprojection_error"] or 9)
-    assert (frozen["camera_control"] or 0) < (true["camera_control"] or 0) - 0.1
+    assert (frozen["camera_control"] or 0) < (true["camera_control"] or 0) - 0.15
 
 
 def test_noise_and_grey_gain_nothing() -> None:

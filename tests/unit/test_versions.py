@@ -39,7 +39,7 @@ def files() -> dict[str, set[str]]:
         ("methods/floors/spec.py", {"training", "rollouts", "scores"}),
         ("memory/kinds/explicit.py", {"training", "rollouts"}),
         ("metrics/families/sets.py", {"scores", "paper"}),
-        ("scenes/render.py", {"clips"}),
+        ("scenes/render.py", {"clips", "scores"}),
         ("diffusion/guidance.py", {"training", "rollouts", "scores"}),
         ("diffusion/schedule.py", {"training", "rollouts", "scores"}),
         ("networks/vggt/model.py", {"teacher", "features", "training", "rollouts", "scores"}),

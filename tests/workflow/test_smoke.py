@@ -111,6 +111,13 @@ class TestSmoke:
         record = json.loads((finished / "results/smoke/content_bias.json").read_text())
         assert len(record["clips"]) == 6
 
+    def test_metrics_of_3d_consistency_are_tried_on_spoiled_rooms(self, finished: Path) -> None:
+        assert "cameras off by 4 degrees" in (finished / "results/consistency.tex").read_text()
+        record = json.loads((finished / "results/smoke/consistency.json").read_text())
+        assert [row["way"] for row in record["rows"]] == ["true", "jitter", "warps", "swaps"]
+        moved = [row["displacement"] for row in record["rows"]]
+        assert moved[0] < 1e-3 and min(moved[1:]) > 0.5
+
     def test_the_pick_has_its_reasons_and_what_starts_from_it_is_the_picked(
         self, finished: Path
     ) -> None:
@@ -204,9 +211,12 @@ class TestSmoke:
             "render_teacher_table",
             "render_analysis_tables",
             "render_content_bias",
+            "render_consistency",
             "render_costs_table",
             "build_paper",
             "publish_table",
+            # beside the table of consistency
+            "publish_figure",
             "publish_paper",
         }
         assert planned(finished)["render_table"] == len(load_config(finished).tables)

@@ -37,6 +37,7 @@ def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
     assert {rule: jobs.get(rule) for rule in wanted} == wanted
     assert (jobs["analyse_teacher"], jobs["render_analysis_tables"]) == (1, 1)
     assert (jobs["measure_content_bias"], jobs["render_content_bias"]) == (1, 1)
+    assert (jobs["measure_consistency"], jobs["render_consistency"]) == (1, 1)
 
 
 def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) -> None:
@@ -51,6 +52,7 @@ def test_the_main_job_at_the_default_scale_trains_table_2_alone(tmp_path: Path) 
     assert (jobs["render_table"], jobs["build_paper"]) == (len(tables), 1)
     assert not {"analyse_teacher", "analyse_variant", "render_analysis_tables"} & set(jobs)
     assert not {"measure_content_bias", "render_content_bias"} & set(jobs)
+    assert not {"measure_consistency", "render_consistency"} & set(jobs)
 
 
 def test_the_table_alone_as_a_user_types_it(tmp_path: Path) -> None:

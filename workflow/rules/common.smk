@@ -293,6 +293,16 @@ def content_bias_table_job(wildcards):
     return GRAPH.content_bias_table()
 
 
+def consistency_job(wildcards):
+    """The job that scores rooms spoiled by known amounts."""
+    return GRAPH.consistency()
+
+
+def consistency_table_job(wildcards):
+    """The job that renders what that has found."""
+    return GRAPH.consistency_table()
+
+
 def analysis_tables_job(wildcards):
     """The job that renders the tables of the analysis."""
     return GRAPH.analysis_tables()

@@ -1,6 +1,7 @@
 """Tables, figures and the paper's PDF; and the mirror of all runs in MLflow.
 
-in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json, content_bias.json
+in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json, content_bias.json,
+     consistency.json
 out: results/<scale>/tables/, figures/, paper/main.pdf, provenance/, videos/ (for people; nothing reads
      them); of the scale that config/config.yaml names also results/*.csv, results/*.tex,
      results/figures/, paper/main.pdf
@@ -164,6 +165,46 @@ if CONFIG.content_bias:
             " --provenance {output.provenance:q} > {log:q} 2>&1"
 
 
+if CONFIG.consistency:
+
+    rule render_consistency:
+        input:
+            unpack(job_inputs(consistency_table_job)),
+        output:
+            csv=report(
+                str(LAYOUT.table("consistency", "csv")),
+                category="Tables",
+                labels={"table": "consistency"},
+            ),
+            tex=str(LAYOUT.table("consistency", "tex")),
+            values=str(LAYOUT.metrics("consistency")),
+            pdf=str(LAYOUT.figure("consistency", "pdf")),
+            png=report(
+                str(LAYOUT.figure("consistency", "png")),
+                category="Figures",
+                labels={"figure": "consistency"},
+            ),
+            provenance=str(LAYOUT.provenance("consistency")),
+        log:
+            f"logs/render_consistency/{SCALE}.log",
+        benchmark:
+            f"benchmarks/jobs/render_consistency/{SCALE}.tsv"
+        conda:
+            ENVIRONMENT
+        resources:
+            **request("paper"),
+        params:
+            job=JOB,
+            version=stage_version("paper"),
+            settings=job_settings(consistency_table_job),
+            inputs=job_options(consistency_table_job),
+        shell:
+            "python -m geomem.paper consistency {params.job} --expect {params.settings}"
+            " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+            " --pdf {output.pdf:q} --png {output.png:q} --provenance {output.provenance:q}"
+            " > {log:q} 2>&1"
+
+
 # The main job does not know of the analysis: its tables are files there that an earlier run has left.
 if CONFIG.analysis:
 
@@ -324,6 +365,8 @@ rule publish_figure:
         png="results/figures/{figure}.png",
     log:
         "logs/publish/{figure}.log",
+    wildcard_constraints:
+        figure=r"\w+",
     conda:
         ENVIRONMENT
     params:

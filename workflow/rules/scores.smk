@@ -3,7 +3,7 @@
 in:  results/<scale>/rollouts/, checkpoints/, data/<scale>/clips/ (the truth), the teacher's weights
 out: results/<scale>/scores/<variant>/seed<k>/<protocol>/<family>.json
      results/<scale>/sanity/<family>.json: what a table's metrics say of truth and of noise
-     results/<scale>/content_bias.json
+     results/<scale>/content_bias.json, consistency.json
      results/<scale>/analysis/teacher.{json,safetensors}, <variant>/seed<k>.{json,safetensors}
 """
 
@@ -133,4 +133,30 @@ if CONFIG.content_bias:
             inputs=job_options(content_bias_job),
         shell:
             "python -m geomem.scores content-bias {output.record:q} {params.job}"
+            " --threads {threads} --expect {params.settings} {params.inputs} > {log:q} 2>&1"
+
+
+if CONFIG.consistency:
+
+    rule measure_consistency:
+        input:
+            unpack(job_inputs(consistency_job)),
+        output:
+            record=str(LAYOUT.consistency),
+        log:
+            f"logs/measure_consistency/{SCALE}.log",
+        benchmark:
+            f"benchmarks/jobs/measure_consistency/{SCALE}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: asks("scores", "consistency").threads
+        resources:
+            **request("scores", "consistency"),
+        params:
+            job=JOB,
+            version=stage_version("scores"),
+            settings=job_settings(consistency_job),
+            inputs=job_options(consistency_job),
+        shell:
+            "python -m geomem.scores consistency {output.record:q} {params.job}"
             " --threads {threads} --expect {params.settings} {params.inputs} > {log:q} 2>&1"

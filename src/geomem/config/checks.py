@@ -21,7 +21,7 @@ STAGES = ("clips", "teacher", "features", "training", "rollouts", "scores", "pic
 # Whose provenance lies beside that of tables, figures and videos.
 BUILT_IN = (
     *("teacher_table", "feature_analysis", "feature_decoding", "costs_table", "content_bias"),
-    *("facts", "paper"),
+    *("consistency", "facts", "paper"),
 )
 
 

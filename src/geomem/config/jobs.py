@@ -13,6 +13,8 @@ from geomem.settings.jobs import (
     AlignmentJob,
     AnalysisJob,
     AnalysisTableJob,
+    ConsistencyJob,
+    ConsistencyTableJob,
     ContentBiasJob,
     ContentBiasTableJob,
     CostsJob,
@@ -292,6 +294,28 @@ class JobSettings:
         """Of the job that renders the table of that test."""
         assert self.config.content_bias is not None
         return ContentBiasTableJob(content_bias=self.config.content_bias, scale=self.config.scale)
+
+    def consistency(self) -> ConsistencyJob:
+        """Of the job that scores rooms spoiled by known amounts."""
+        chosen, families = self.config.spoiled, self.config.settings.scores.families
+        assert chosen is not None
+        found: dict[str, Any] = {
+            name: families.get(name) or FAMILIES[name].Settings()
+            for name in ("reprojection", "matches")
+        }
+        # DROID-SLAM has no part in it
+        frames = {"frames": chosen.frames, "droid": None}
+        return ConsistencyJob(
+            consistency=chosen,
+            reprojection=found["reprojection"].model_copy(update=frames),
+            matches=found["matches"].model_copy(update={"gap": chosen.gap}),
+            versions={name: FAMILIES[name].version for name in found},
+        )
+
+    def consistency_table(self) -> ConsistencyTableJob:
+        """Of the job that renders what that has found."""
+        assert self.config.spoiled is not None
+        return ConsistencyTableJob(consistency=self.config.spoiled, scale=self.config.scale)
 
     def table(self, table: str) -> TableJob:
         """Of the job that renders a table."""

@@ -105,7 +105,7 @@ def _main_job(config: Config) -> Config:
     figures = {name: figure for name, figure in config.figures.items() if name in config.main}
     videos = {name: video for name, video in config.videos.items() if name in config.main}
     shown = {"tables": tables, "figures": figures, "videos": videos}
-    shown |= {"analysis": None, "costs": None, "content_bias": None}
+    shown |= dict.fromkeys(("analysis", "costs", "content_bias", "consistency"))
     return config.model_copy(update=shown)
 
 
@@ -134,8 +134,8 @@ def _file_of(key: list[str], *, scale: str, own: dict[str, Any], shared: dict[st
     if top == "datasets":
         return f"config/datasets/{key[1]}.yaml" if len(key) > 1 else "config/datasets"
     of_study = top == "analysis" and key[1:2] in ([], ["rows"])
-    shown = ("tables", "figures", "videos", "main", "costs", "content_bias", "sanity")
-    if of_study or top in ("variants", *shown):
+    shown = ("tables", "figures", "videos", "main", "costs", "content_bias")
+    if of_study or top in ("variants", "consistency", "sanity", *shown):
         return "config/experiments.yaml"
     if top != "settings" and top not in Scale.model_fields:
         return "config/config.yaml"

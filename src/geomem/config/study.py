@@ -15,6 +15,7 @@ from geomem.registry.strict import Positive, Strict
 from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisTable
 from geomem.settings.data import Dataset, PlanSettings, Split
 from geomem.settings.evaluation import (
+    Consistency,
     ContentBias,
     CostsTable,
     CurvesFigure,
@@ -76,6 +77,9 @@ class Scale(Strict):
         default_factory=dict,
         description="`best_of` variants that choose among fewer candidates at this scale",
     )
+    consistency: Consistency | None = Field(
+        default=None, description="at this scale in place of the study's, where that asks for one"
+    )
 
 
 class Config(Strict):
@@ -101,11 +105,21 @@ class Config(Strict):
         default=None,
         description="which networks' distances of videos see time; not part of the main job",
     )
+    consistency: Consistency | None = Field(
+        default=None,
+        description="how metrics of 3D consistency rank rooms spoiled by known amounts; not part "
+        "of the main job",
+    )
     sanity: Sanity | None = Field(
         default=None, description="what metrics have to tell apart before tables show them"
     )
     videos: dict[str, Video] = Field(default_factory=dict)
     main: tuple[str, ...] = Field(default=(), description="what the main job makes of them")
+
+    @property
+    def spoiled(self) -> Consistency | None:
+        """Which rooms metrics of 3D consistency are tried on at this scale, if any."""
+        return self.consistency and (self.settings.consistency or self.consistency)
 
     # --- variants -----------------------------------------------------------------------------
 

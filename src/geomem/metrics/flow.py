@@ -93,7 +93,8 @@ def _match(images: Tensor, scene: Scene, edges: Tensor) -> tuple[Tensor, Tensor]
     likeness = _likeness(template, area)  # (E, N, S, S)
     shifts = _offsets(RADIUS).to(likeness)
     score = likeness - PULL * shifts.square().sum(-1).unflatten(0, (2 * RADIUS + 1, -1))
-    best, shift = _peak(score)
+    best = score.flatten(2).argmax(2)
+    shift = _refined(likeness, best)
     chosen = likeness.flatten(2).gather(2, best[..., None])[..., 0]
     targets, depth = _taken(scene, edges, (shift.to(pixel) * pixel)[:, :, None])
     middle, _ = _taken(scene, edges, torch.zeros_like(shift, dtype=pixel.dtype)[:, :, None])
@@ -151,21 +152,26 @@ def _likeness(template: Tensor, area: Tensor) -> Tensor:
     return likeness.unflatten(1, (side - PATCH + 1, -1)).unflatten(0, area.shape[:2])
 
 
-def _peak(score: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the index (E, N) of the best shift of scores (E, N, S, S), and the shift (E, N, 2).
+def _refined(likeness: Tensor, best: Tensor) -> Tensor:
+    """Return shifts (E, N, 2) in pixels about chosen ones, refined to fractions of a pixel.
 
-    The shift is refined by a parabola along either axis, where the best has neighbours.
+    By a parabola along either axis, where the chosen one has neighbours. What pulls is then the
+    chosen pixel, not the first guess, which would shorten every shift; without any pull, patches
+    that are undecided along an axis end anywhere along it.
+
+    Args:
+        likeness: (E, N, S, S).
+        best: The chosen ones' indices (E, N).
     """
-    side = score.shape[-1]
-    best = score.flatten(2).argmax(2)
+    side = likeness.shape[-1]
     row, column = best // side, best % side
+    flat = likeness.flatten(2)
     shifts = []
     for place, step in ((column, 1), (row, side)):
         inner = (place > 0) & (place < side - 1)
-        flat = score.flatten(2)
         before, here, after = (
             flat.gather(2, (best + k * step * inner)[..., None])[..., 0] for k in (-1, 0, 1)
         )
-        bend = (2 * here - before - after).clamp(min=1e-9)
+        bend = (2 * here - before - after + 2 * PULL).clamp(min=1e-9)
         shifts.append(place - side // 2 + ((after - before) / (2 * bend)).clamp(-0.5, 0.5) * inner)
-    return best, torch.stack(shifts, dim=-1)
+    return torch.stack(shifts, dim=-1)

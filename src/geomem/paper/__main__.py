@@ -92,6 +92,24 @@ def content_bias(args: argparse.Namespace) -> None:
     _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
 
 
+def consistency(args: argparse.Namespace) -> None:
+    """Render what metrics make of spoiled rooms, as CSV, LaTeX and a figure."""
+    jobs = job_settings(args)
+    if jobs.config.consistency is None:
+        raise InputError("config/experiments.yaml has no `consistency`")
+    settings = checked(jobs.consistency_table(), args)
+    from geomem.paper.consistency import consistency_figure, consistency_table
+    from geomem.paper.figures import save_figure
+    from geomem.paper.tables import TEMPLATE
+
+    inputs, measured = {"measured": args.measured, "template": TEMPLATE}, read_json(args.measured)
+    drawn = consistency_figure(settings, measured)
+    for path in (args.pdf, args.png):
+        save_figure(drawn, path)
+    made = consistency_table(settings, measured)
+    _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
+
+
 def analysis_tables(args: argparse.Namespace) -> None:
     """Render the tables of what features know, as CSV and LaTeX."""
     jobs = job_settings(args)
@@ -242,6 +260,13 @@ def main() -> None:
     command.add_argument("--measured", type=Path, required=True, help="record of the test")
     _table_outputs(command)
     command.set_defaults(command=content_bias)
+
+    command = job_parser(commands.add_parser("consistency", help=consistency.__doc__))
+    command.add_argument("--measured", type=Path, required=True, help="record of the scores")
+    _table_outputs(command)
+    command.add_argument("--pdf", type=Path, required=True)
+    command.add_argument("--png", type=Path, required=True)
+    command.set_defaults(command=consistency)
 
     command = job_parser(commands.add_parser("analysis-tables", help=analysis_tables.__doc__))
     command.add_argument("--analyses", type=Path, nargs="+", required=True, help="records")

@@ -170,20 +170,54 @@ def panels_figure(
                 sns.despine(ax=axis)
         for axis in axes[-1]:
             axis.set_xlabel(x_label)
-        handles = {
-            label: line
-            for axis in axes.flat
-            for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(
-            [handles[label] for label in labels],
-            labels,
-            loc="outside upper center",
-            ncols=legend_columns or len(labels),
-            frameon=False,
-            handlelength=2.2,
-        )
+        _one_legend(figure, labels, columns=legend_columns or len(labels))
     return figure
+
+
+def free_panels_figure(panels: Sequence[Panel], *, x_label: str, columns: int = 3) -> Figure:
+    """Return panels over one horizontal axis, each with a vertical one of its own.
+
+    A label looks alike in all panels, and one legend stands for all.
+
+    Args:
+        panels: From left to right, then below.
+        x_label: Axis label with its unit.
+        columns: Panels side by side.
+
+    Raises:
+        ValueError: If there is no curve, or the arrays of one differ in shape.
+    """
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.curves))
+    if not labels:
+        raise ValueError("no curve to draw")
+    with paper_style():
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(TEXT_WIDTH, 0.3 + 1.75 * rows), layout="constrained")
+        for number, panel in enumerate(panels):
+            axis = figure.add_subplot(rows, columns, number + 1)
+            axis.set(title=panel.title, xlabel=x_label, ylabel=panel.y_label)
+            for label, curve in panel.curves.items():
+                _draw_curve(axis, label, curve, labels.index(label))
+            axis.margins(x=0.02)
+            sns.despine(ax=axis)
+        _one_legend(figure, labels, columns=len(labels))
+    return figure
+
+
+def _one_legend(figure: Figure, labels: Sequence[str], *, columns: int) -> None:
+    handles = {
+        label: line
+        for axis in figure.axes
+        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        [handles[label] for label in labels],
+        labels,
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        handlelength=2.2,
+    )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

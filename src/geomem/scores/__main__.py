@@ -102,6 +102,22 @@ def content_bias(args: argparse.Namespace) -> None:
     write_record(args.output, made_by, found)
 
 
+def consistency(args: argparse.Namespace) -> None:
+    """Score rooms that are spoiled by known amounts, by the metrics of 3D consistency."""
+    jobs = job_settings(args)
+    if jobs.config.consistency is None:
+        raise InputError("config/experiments.yaml has no `consistency`")
+    settings = checked(jobs.consistency(), args)
+    import torch
+
+    from geomem.scores.consistency import measure_consistency
+
+    torch.set_num_threads(args.threads)
+    found = measure_consistency(settings, device=job_device(args), progress=progress)
+    made_by = provenance("scores", VERSION, settings, {"weights": args.weights})
+    write_record(args.output, made_by, found)
+
+
 def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.scores", description=__doc__)
@@ -135,6 +151,11 @@ def main() -> None:
     command.add_argument("output", type=Path, help="record to write")
     command.add_argument("--clips", type=Path, required=True, help="directory of the split")
     command.set_defaults(command=content_bias)
+
+    command = device_parser(commands.add_parser("consistency", help=consistency.__doc__))
+    command.add_argument("output", type=Path, help="record to write")
+    command.add_argument("--weights", type=Path, required=True, help="of the teacher to start from")
+    command.set_defaults(command=consistency)
     run_command(parser)
 
 

@@ -256,6 +256,28 @@ class ContentBias(Strict):
     seed: int = Field(default=0, description="of the warps")
 
 
+class Consistency(Strict):
+    """Rooms spoiled by known amounts, which metrics of 3D consistency have to rank."""
+
+    clips: Positive = Field(description="how many; walks and orbits in turn")
+    frames: Annotated[int, Field(ge=3, le=32)] = Field(description="of a clip, from its first")
+    strengths: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        min_length=1, description="of each way of spoiling, as shares of its full size; rising"
+    )
+    resolution: Annotated[int, Field(ge=32, multiple_of=8)] = Field(
+        default=64, description="pixels of the square frames"
+    )
+    gap: Positive = Field(default=2, description="frames between two that are matched")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if list(self.strengths) != sorted(set(self.strengths)):
+            raise ValueError(f"strengths {list(self.strengths)} do not rise")
+        if self.gap >= self.frames:
+            raise ValueError(f"gap {self.gap} is not below frames {self.frames}")
+        return self
+
+
 class Sanity(Strict):
     """What every metric has to tell apart before a table may show it."""
 

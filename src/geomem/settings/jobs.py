@@ -14,7 +14,15 @@ from geomem.metrics.registry import FAMILIES, MetricFamily
 from geomem.registry.strict import Positive, Share, Strict
 from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisRow
 from geomem.settings.data import PlanSettings
-from geomem.settings.evaluation import ContentBias, Figure, Guidance, Partial, TableSettings, Video
+from geomem.settings.evaluation import (
+    Consistency,
+    ContentBias,
+    Figure,
+    Guidance,
+    Partial,
+    TableSettings,
+    Video,
+)
 from geomem.settings.memory import Corruption, Features, Geometry, Overlap, TeacherTraining
 from geomem.settings.training import Noise, Objective, Optimization
 from geomem.sources.registry import ClipsOfSplit
@@ -314,6 +322,21 @@ class ContentBiasJob(Strict):
     bootstrap: Positive
 
 
+class ConsistencyJob(Strict):
+    """Scores rooms that are spoiled by known amounts.
+
+    Attributes:
+        reprojection: Settings of that family.
+        matches: Likewise.
+        versions: Of both.
+    """
+
+    consistency: Consistency
+    reprojection: Any
+    matches: Any
+    versions: dict[str, int]
+
+
 class TableJob(Strict):
     """Renders a table of scores."""
 
@@ -372,6 +395,13 @@ class ContentBiasTableJob(Strict):
     """Renders the table of the content-bias test."""
 
     content_bias: ContentBias
+    scale: str
+
+
+class ConsistencyTableJob(Strict):
+    """Renders the table and the figure of rooms that are spoiled by known amounts."""
+
+    consistency: Consistency
     scale: str
 
 

@@ -36,6 +36,8 @@ METRICS = (
         better="lower",
         precision=3,
         least=0,
+        # of other places as of noise: as far as patches are looked for
+        sanity="truth first",
     ),
     Metric(
         name="consistency_3d",
@@ -44,6 +46,8 @@ METRICS = (
         better="higher",
         least=0,
         most=1,
+        # 0 of any error beyond WorldScore's bound
+        sanity="truth first",
     ),
     Metric(
         name="camera_control",
@@ -52,6 +56,7 @@ METRICS = (
         better="higher",
         least=0,
         most=1,
+        sanity="truth first",  # 0 where consistency is
     ),
     Metric(
         name="reprojection_failures",
@@ -60,6 +65,7 @@ METRICS = (
         better="lower",
         least=0,
         most=1,
+        sanity="none",  # truth and its shuffled frames can both be solved, noise as well
     ),
 )
 DROID = (
@@ -91,6 +97,7 @@ DROID = (
         better="lower",
         least=0,
         most=1,
+        sanity="none",  # likewise
     ),
 )
 
