@@ -1,23 +1,19 @@
 """VBench's formulas, which of its variants is taken, and what is left out and why."""
 
 import hashlib
-import io
 import math
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from conftest import edit_yaml, told
-from geomem.commands.main import main
+from conftest import edit_yaml
 from geomem.config import load_config
 from geomem.dag import Dag
 from geomem.errors import InputError
-from geomem.formats.hub import fetch_address
 from geomem.metrics import vbench
 from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings, VBenchWeights
 from geomem.metrics.registry import FAMILIES, ClipVideos, WeightFile
@@ -255,35 +251,3 @@ def test_the_workflow_fetches_weights_before_it_scores(project: Path) -> None:
     assert not set(paths) & set(dag.downloads())
     unasked = dag.scores("base", 0, protocol, "vbench")
     assert "weights" not in unasked.beside and unasked.settings.digest == job.settings.digest
-
-
-def test_a_file_at_an_address_comes_whole_and_right_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, url = tmp_path / "deep/weights.pth", "https://example.org/weights.pth"
-    known = hashlib.sha256(b"the weights").hexdigest()
-    asked = []
-
-    def answer(address: str, timeout: float) -> io.BytesIO:
-        asked.append(address)
-        return io.BytesIO(b"the weights")
-
-    monkeypatch.setattr("urllib.request.urlopen", answer)
-    told(lambda: fetch_address(path, url, sha256="0" * 8), url, "not the pinned file", known[:12])
-    told(lambda: fetch_address(path, "file:///etc/passwd", sha256=""), "no https address")
-    assert not path.exists() and asked == [url]
-    for sha256 in (known, known[:8], ""):
-        path.unlink(missing_ok=True)
-        monkeypatch.setattr(
-            "sys.argv", ["geomem", "download", str(path), "--url", url, "--sha256", sha256]
-        )
-        main()
-        assert path.read_bytes() == b"the weights"
-
-    def silence(address: str, timeout: float) -> io.BytesIO:
-        raise URLError("no route to host")
-
-    path.unlink()
-    monkeypatch.setattr("urllib.request.urlopen", silence)
-    told(lambda: fetch_address(path, url, sha256=known), "no route to host", f"to {path}")
-    assert not path.exists() and list(path.parent.iterdir()) == []

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from geomem.errors import InputError
-from geomem.formats.hub import fetch_address, fetch_file
+from geomem.formats.addresses import fetch_address
+from geomem.formats.hub import fetch_file
 
 
 def download(args: argparse.Namespace) -> None:
