@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import edit_yaml
 from geomem.clips.__main__ import main
 from geomem.clips.archives import PartStream, download_parts, unpack_parts
 from geomem.config import load_config
@@ -210,6 +211,27 @@ def test_download_asks_for_each_file_in_order(tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match=r"x/b is not the file that the configuration pins"):
         download_parts("owner/name", {"x/b": known}, tmp_path, **made)
+
+
+def test_nothing_is_downloaded_before_its_terms_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "config", tmp_path / "config")
+    asked = []
+    monkeypatch.setattr(
+        "geomem.clips.archives.download_parts",
+        lambda repository, files, folder, **_: asked.append((repository, folder)),
+    )
+    words = ["clips", "download", str(tmp_path / "parts"), "--dataset", "realestate10k"]
+    monkeypatch.setattr("sys.argv", [*words, "--root", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert "accepted_terms: [realestate10k]" in str(stopped.value) and asked == []
+    assert "research use alone" in str(stopped.value) and "\n" not in str(stopped.value)
+    edit_yaml(tmp_path / "config/config.yaml", accepted_terms=["realestate10k"])
+    main()
+    assert asked == [("kiwhansong/DFoT", tmp_path / "parts")]
 
 
 def test_downloads_are_pinned_by_the_configuration() -> None:

@@ -46,6 +46,7 @@ def download(args: argparse.Namespace) -> None:
     from geomem.clips.archives import download_parts
 
     archive = _archive(args)
+    _check_terms(args)
     download_parts(archive.repository, archive.files, args.folder, revision=archive.revision)
     if unknown := [file for file, sha256 in archive.files.items() if not sha256]:
         print(
@@ -61,6 +62,17 @@ def unpack(args: argparse.Namespace) -> None:
 
     parts = [args.archive / file for file in _archive(args).files]
     unpack_parts(parts, args.folder)
+
+
+def _check_terms(args: argparse.Namespace) -> None:
+    """Refuse to download what nobody has said to have read the terms of."""
+    config = job_config(args)
+    if args.dataset not in config.accepted_terms:
+        terms = SOURCES[config.datasets[args.dataset].source].terms
+        raise InputError(
+            f"{args.dataset} has terms of use: {terms} (data/README.md); if you accept them, write "
+            f"`accepted_terms: [{args.dataset}]` into config/config.yaml and run again"
+        )
 
 
 def _archive(args: argparse.Namespace) -> Download:

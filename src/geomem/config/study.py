@@ -87,6 +87,11 @@ class Config(Strict):
 
     scale: str
     tracking: Tracking = Tracking()
+    accepted_terms: tuple[str, ...] = Field(
+        default=(),
+        description="data sets whose terms of use (data/README.md) you have read and accept; no "
+        "other is downloaded",
+    )
     plugins: tuple[str, ...] = Field(
         default=(), description="modules that register methods, memories, metrics or sources"
     )
