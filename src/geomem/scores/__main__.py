@@ -1,6 +1,7 @@
 """Commands of the scores stage."""
 
 import argparse
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -76,6 +77,37 @@ def content_bias(args: argparse.Namespace) -> None:
     write_record(args.output, made_by, found)
 
 
+def calibrate(args: argparse.Namespace) -> None:
+    """Calibrate the VGGT score of the scale's teacher on clips and their mixtures."""
+    jobs = job_settings(args)
+    settings = jobs.calibration(
+        fit=args.fit_split, test=args.test_split, clips=args.count, seed=args.seed
+    )
+    import torch
+
+    from geomem.formats.teacher_sizes import teacher_config
+    from geomem.formats.teachers import load_teacher
+    from geomem.scores.calibrate import calibrate
+
+    torch.set_num_threads(args.threads)
+    device, known = job_device(args), settings.teacher
+    teacher = load_teacher(
+        args.weights, known.architecture, sha256=known.sha256, precision=known.precision
+    ).to(device)
+    found = calibrate(
+        args.fit_clips, args.test_clips, teacher, settings, device=device, progress=progress
+    )
+    judge = {
+        "name": jobs.config.settings.teacher.name,
+        "sha256": sha256_file(args.weights),
+        "architecture": asdict(teacher_config(known.architecture)),
+        "precision": known.precision,
+    }
+    inputs = {name: getattr(args, name) for name in ("fit_clips", "test_clips", "weights")}
+    made_by = provenance("scores", VERSION, settings, inputs)
+    write_record(args.output, made_by, {"teacher": judge, **found})
+
+
 def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.scores", description=__doc__)
@@ -103,6 +135,17 @@ def main() -> None:
     command.add_argument("output", type=Path, help="record to write")
     command.add_argument("--clips", type=Path, required=True, help="directory of the split")
     command.set_defaults(command=content_bias)
+
+    command = device_parser(commands.add_parser("calibrate", help=calibrate.__doc__))
+    command.add_argument("output", type=Path, help="record to write")
+    command.add_argument("--fit-split", required=True, help="that is fitted on")
+    command.add_argument("--fit-clips", type=Path, required=True, help="its directory")
+    command.add_argument("--test-split", required=True, help="of other scenes")
+    command.add_argument("--test-clips", type=Path, required=True, help="its directory")
+    command.add_argument("--weights", type=Path, required=True, help="of the teacher")
+    command.add_argument("--count", type=int, default=64, help="clips of a split (default: 64)")
+    command.add_argument("--seed", type=int, default=0, help="of the mixtures (default: 0)")
+    command.set_defaults(command=calibrate)
     run_command(parser)
 
 
