@@ -102,7 +102,7 @@ def test_what_is_built_in_is_found() -> None:
     ]
     assert KINDS.names() == ["bank", "explicit", "implicit", "raw"]
     assert FAMILIES.names() == [
-        "frames", "matches", "perceptual", "places", "sets", "video_sets",
+        "frames", "matches", "perceptual", "places", "sets", "vggt_score", "video_sets",
     ]  # fmt: skip
     assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
     named = [metric.name for family in FAMILIES for metric in family.metrics]

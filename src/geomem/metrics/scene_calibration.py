@@ -99,7 +99,7 @@ class SceneCalibration(Strict):
     brier: Share
     kinds: dict[str, MixtureScore]
     spliced: list[Share]
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

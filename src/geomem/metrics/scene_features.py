@@ -113,7 +113,7 @@ def _pair_features(
         tolerance: Relative difference in depth.
     """
     frames = len(depth)
-    in_view, inliers, colours = _agreement(depth, images, cameras, tolerance)
+    in_view, inliers, colours = agreement(depth, images, cameras, tolerance)
     other = 1 - torch.eye(frames, device=depth.device)
     rest = other.clone()
     rest[0] = rest[:, 0] = 0
@@ -131,7 +131,7 @@ def _over(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole > 0, part / whole.clamp(min=1e-6), 0.0)
 
 
-def _agreement(
+def agreement(
     depth: Tensor, images: Tensor, cameras: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return three symmetric tables (K, K), means over all pixels of the two frames of a pair:

@@ -1,0 +1,342 @@
+"""The VGGT score: one scene, mixtures of several, and whether its probabilities hold."""
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+from torch import Tensor
+
+from geomem.config.load import load_config
+from geomem.dag import Dag
+from geomem.formats import sha256_file
+from geomem.geometry.warp import warp_frame
+from geomem.metrics.calibration import fit_logistic, reliability
+from geomem.metrics.families.vggt_score import (
+    VggtScore,
+    VggtScorer,
+    VggtScoreSettings,
+    judged_frames,
+)
+from geomem.metrics.mixtures import REPEATED_SEES, Mixture, mixtures
+from geomem.metrics.registry import ClipVideos
+from geomem.metrics.scene_calibration import read_calibration
+from geomem.metrics.scene_features import FEATURES, agreement, scene_features
+from geomem.paper.figures import save_figure
+from geomem.paper.reliability import reliability_figure
+from geomem.scenes.render import render
+from geomem.scenes.trajectories import TrajectoryKind, make_trajectory
+from geomem.scenes.worlds import make_world
+from tests.conftest import edit_yaml, run_stage, told, write_fake_clips
+
+ROOT = Path(__file__).parents[2]
+PLAIN = ROOT / "weights/vggt_plain/calibration.json"
+FRAMES, CONTEXT = 8, 1
+# scenes of the role `test`, which no teacher and no calibration has seen
+CLIPS: list[tuple[int, TrajectoryKind]] = [
+    (20_000_000 + 100 + i, kind)
+    for i, kind in enumerate(("walk", "spin", "orbit", "loop", "walk", "pan"))
+]
+Array = NDArray[np.float64]
+
+
+@cache
+def room(clip: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return frames (8, 3, 32, 32), depth and cameras of a clip, as `tiny` would spread them."""
+    scene, kind = CLIPS[clip]
+    world = make_world("rooms_plain", scene)
+    cameras = make_trajectory(world, kind, frames=63, seed=scene)[::2]
+    chosen = judged_frames(1, len(cameras), FRAMES)
+    assert chosen is not None
+    rgb, depth = render(world, cameras[chosen], resolution=32, supersample=2)
+    return rgb.permute(0, 3, 1, 2).float() / 255, depth, cameras[chosen]
+
+
+@cache
+def scorer() -> VggtScorer:
+    opened = VggtScore().open(VggtScoreSettings(calibration=str(PLAIN)), torch.device("cpu"))
+    assert isinstance(opened, VggtScorer)
+    return opened
+
+
+def made_of(clip: int) -> list[Mixture]:
+    generator = np.random.default_rng(clip)
+    others = [i for i in range(len(CLIPS)) if i != clip]
+    images, depth, cameras = room(clip)
+    return list(
+        mixtures(
+            images,
+            depth,
+            cameras,
+            other=lambda: room(int(generator.choice(others)))[0],
+            generator=generator,
+        )
+    )
+
+
+@cache
+def judged() -> list[tuple[Mixture, Array]]:
+    """Return the mixtures of all clips with the probabilities of their frames."""
+    return [
+        (made, scorer().probabilities(made.images, room(clip)[2]).numpy())
+        for clip in range(len(CLIPS))
+        for made in made_of(clip)
+    ]
+
+
+def mean_of(kind: str) -> float:
+    return float(np.mean([found.mean() for made, found in judged() if made.kind == kind]))
+
+
+def clip_of(generated: Tensor, clip: int = 0, **changes: object) -> ClipVideos:
+    truth, depth, cameras = room(clip)
+    given = {
+        "generated": torch.cat([truth[:CONTEXT], generated[CONTEXT:]]),
+        "truth": truth,
+        "cameras": cameras,
+        "context": CONTEXT,
+        "revisits": torch.zeros(0, 2, dtype=torch.long),
+        "coverage": [],
+        "partial": [],
+        "depth": depth,
+    }
+    return ClipVideos(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_fakes_are_caught() -> None:
+    truth = mean_of("true")
+    assert truth > 0.9
+    for kind in ("spliced", "several", "cut", "noise", "patches"):
+        assert mean_of(kind) < truth - 0.1, kind
+    # geometry is consistent in a frozen clip, but the cameras have moved
+    assert mean_of("repeated") < 0.2
+
+
+def test_a_clip_is_scored_beside_its_truth() -> None:
+    truth = room(0)[0]
+    order = torch.tensor([0, 4, 6, 1, 7, 2, 5, 3])
+    fakes = {
+        "other": room(2)[0],
+        "noise": torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)),
+        "shuffled": truth[order],
+    }
+    found = {name: scorer().clip(clip_of(made)).values for name, made in fakes.items()}
+    own = scorer().clip(clip_of(truth)).values
+    assert own["vggt_score"] == own["truth_vggt_score"]
+    for name, values in found.items():
+        assert values["truth_vggt_score"] == own["truth_vggt_score"]
+        assert values["vggt_score"] < 0.4 < own["vggt_score"], name  # type: ignore[operator]
+    short = clip_of(truth, context=2)
+    assert set(scorer().clip(short).values.values()) == {None}
+
+
+def test_score_falls_in_proportion_to_spliced_frames() -> None:
+    by_number: dict[int, list[float]] = {}
+    for made, found in judged():
+        if made.kind in ("true", "spliced"):
+            by_number.setdefault(made.spliced, []).append(float(found.mean()))
+    means = [float(np.mean(by_number[number])) for number in range(FRAMES)]
+    assert means == sorted(means, reverse=True)
+    for number, mean in enumerate(means):
+        assert mean == pytest.approx(1 - number / (FRAMES - 1), abs=0.15)
+
+
+def test_probabilities_hold_on_scenes_of_the_test() -> None:
+    pairs = sorted(
+        (probability, label)
+        for made, found in judged()
+        for probability, label in zip(found.tolist(), made.labels.tolist(), strict=True)
+        if not math.isnan(label)
+    )
+    assert len(pairs) > 450
+    # by hand: ten bins of equal mass
+    error, bins = 0.0, 10
+    for number in range(bins):
+        part = pairs[number * len(pairs) // bins : (number + 1) * len(pairs) // bins]
+        gap = sum(probability - label for probability, label in part)
+        error += abs(gap) / len(pairs)
+    columns = np.array(pairs).T
+    assert reliability(columns[0], columns[1], bins=bins).error == pytest.approx(error, abs=2e-3)
+    assert error < 0.05
+
+
+@pytest.mark.parametrize("teacher", ["vggt_plain", "vggt_tiny"])
+def test_tracked_calibrations_are_of_their_teachers(teacher: str) -> None:
+    path = ROOT / f"weights/{teacher}/calibration.json"
+    record = read_calibration(path)
+    assert record.teacher.name == teacher
+    assert record.teacher.sha256 == sha256_file(path.with_name("model.safetensors"))
+    total = sum(part.count for part in record.bins)
+    told = sum(part.count * abs(part.predicted - part.observed) for part in record.bins) / total
+    assert record.error == pytest.approx(told, abs=1e-5)
+    assert record.error < 0.05
+    assert total == sum(kind.count for kind in record.kinds.values()) > 1500
+    assert all(later < earlier for earlier, later in zip(record.spliced, record.spliced[1:]))
+    for scenes, role in (("fit", "train"), ("test", "validation")):
+        assert record.provenance["settings"][scenes]["role"] == role
+    config = load_config(ROOT, scale="tiny" if teacher == "vggt_plain" else "small")
+    assert config.settings.teacher.sha256 in ("", record.teacher.sha256)
+    named = config.settings.scores.families["vggt_score"]
+    assert (named.calibration, named.sha256) == (
+        str(path.relative_to(ROOT)), sha256_file(path),
+    )  # fmt: skip
+
+
+def test_logistic_model_learns_shares() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(4000, 3)) * [1, 5, 0.1] + [0, 2, 0]
+    truth = expit(0.5 + features @ [1.0, -0.2, 4.0])
+    model = fit_logistic(features, truth)
+    assert np.abs(model.probability(features) - truth).max() < 0.02
+    drawn = fit_logistic(features, (rng.random(4000) < truth).astype(float))
+    slopes = drawn.weights / drawn.deviation
+    assert slopes == pytest.approx([1.0, -0.2, 4.0], rel=0.25)
+    with pytest.raises(ValueError, match="cannot be fitted"):
+        fit_logistic(features, np.ones(4000))
+
+
+def test_labels_say_what_was_mixed() -> None:
+    images, depth, cameras = room(2)
+    made = made_of(2)
+    assert [m.kind for m in made] == [
+        *("true", *["spliced"] * (FRAMES - 1), "several", "cut", "noise", "repeated", "patches"),
+    ]
+    assert [m.spliced for m in made[:FRAMES]] == list(range(FRAMES))
+    for mixture in made:
+        assert torch.equal(mixture.images[0], images[0])
+        changed = (mixture.images != images).any(1).double().mean((1, 2))[1:]
+        known = ~mixture.labels.isnan()
+        if mixture.kind != "patches":
+            assert torch.equal(mixture.labels[known] == 0, changed[known] > 0)
+        else:  # flat colours may be equal by chance
+            share = 1 - mixture.labels
+            assert (changed <= share + 1e-9).all()
+            assert torch.equal(changed > 0, share > 0)
+    repeated = next(m for m in made if m.kind == "repeated")
+    for number in range(1, FRAMES):
+        seen = warp_frame(images[0], depth[0], cameras[0], depth[number], cameras[number])[1]
+        wrong = float(seen.double().mean()) < REPEATED_SEES
+        assert math.isnan(repeated.labels[number - 1]) != wrong
+
+
+def test_agreement_of_true_depth_is_that_of_a_warp() -> None:
+    images, depth, cameras = room(2)
+    in_view, inliers, colours = agreement(depth, images, cameras, tolerance=0.03)
+    assert torch.equal(inliers, inliers.mT)
+    for i, j in [(0, 1), (2, 3), (5, 2)]:
+        ways = [
+            warp_frame(images[a], depth[a], cameras[a], depth[b], cameras[b])
+            for a, b in ((i, j), (j, i))
+        ]
+        # which asks for half a pixel's distance to the border as well
+        share = sum(float(seen.double().mean()) for _, seen in ways) / 2
+        assert float(inliers[i, j]) == pytest.approx(share, abs=0.04)
+        off = sum(
+            float((warped - images[b]).abs().mean(0)[seen].sum()) / seen.numel() / 2
+            for (warped, seen), b in zip(ways, (j, i), strict=True)
+        )
+        assert float(colours[i, j]) == pytest.approx(off, abs=0.01)
+    assert (in_view >= inliers).all()
+
+
+def test_features_do_not_depend_on_the_unit_of_the_cameras() -> None:
+    images, _, cameras = room(0)
+    given = {"prior_weight": 0.05, "tolerance": 0.1}
+    first = scene_features(scorer().teacher, images, cameras, scale_prior=3.0, **given)
+    assert first.shape == (FRAMES - 1, len(FEATURES))
+    larger = cameras.clone()
+    larger[:, [7, 11, 15]] *= 5
+    again = scene_features(scorer().teacher, images, larger, scale_prior=15.0, **given)
+    assert torch.allclose(first, again, atol=1e-3)
+    with pytest.raises(ValueError, match="3 frames are needed, got 2"):
+        scene_features(scorer().teacher, images[:2], cameras[:2], scale_prior=3.0, **given)
+
+
+def test_frames_are_spread_over_what_was_generated() -> None:
+    assert judged_frames(1, 8, 8) == list(range(8))
+    assert judged_frames(4, 32, 8) == [3, 7, 11, 15, 19, 23, 27, 31]
+    assert judged_frames(4, 10, 8) is None
+    assert judged_frames(4, 11, 8) == list(range(3, 11))
+
+
+def test_calibrations_are_read_strictly(tmp_path: Path) -> None:
+    record = json.loads(PLAIN.read_text())
+    weights = PLAIN.with_name("model.safetensors")
+    path = tmp_path / "calibration.json"
+
+    def opens(content: object, *words: str, **settings: object) -> None:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        chosen = {"calibration": str(path), "weights": str(weights)} | settings
+        told(
+            lambda: VggtScore().open(VggtScoreSettings(**chosen), torch.device("cpu")),  # type: ignore[arg-type]
+            *words,
+        )
+
+    command = "python -m geomem.scores calibrate"
+    opens(record, "scores.families.vggt_score.calibration is not set", command, calibration="")
+    opens(record, "gone.json is missing", command, calibration=str(tmp_path / "gone.json"))
+    opens(record | {"more": 1}, "more: Extra inputs", command)
+    opens("{", "is damaged", command)
+    opens({k: v for k, v in record.items() if k != "bias"}, "bias: Field required", command)
+    fewer = {k: v for k, v in record["features"].items() if k != "rotation"}
+    opens(record | {"features": fewer}, "rotation", command)
+    opens(record | {"bias": "NaN"}, "bias")
+    opens(record, "frames=8", "frames=6", command, frames=6)
+    opens(record, "is not the record", sha256="0" * 64)
+    other = ROOT / "weights/vggt_tiny/model.safetensors"
+    opens(record, "is not of the teacher", command, weights=str(other))
+    opens(record, "nowhere is missing", "vggt_plain", weights="nowhere")
+
+
+def test_family_is_off_unless_it_is_asked_for() -> None:
+    config = load_config(ROOT)
+    assert not any("vggt_score" in families for families in config.scores().values())
+    names = [str(job.record) for jobs in Dag(config).stages() for job in jobs]
+    assert not any("vggt_score" in name for name in names)
+
+
+def test_calibration_and_diagram_are_made_by_the_stages(project: Path) -> None:
+    edit_yaml(project / "config/base.yaml", scores__families__vggt_score={"frames": 4})
+    folders = {
+        name: write_fake_clips(
+            project / name, clips=4, frames=4, size=32, seed=seed, prefix=name
+        )
+        for seed, name in enumerate(("fit", "test"))
+    }
+    weights, output = ROOT / "weights/vggt_tiny/model.safetensors", project / "made.json"
+
+    def run(test: Path) -> None:
+        run_stage(
+            project, "scores", "calibrate", str(output), "--scale", "smoke",
+            *("--fit-split", "train", "--fit-clips", str(folders["fit"])),
+            *("--test-split", "validation", "--test-clips", str(test)),
+            *("--weights", str(weights), "--count", "3", "--device", "cpu"),
+        )  # fmt: skip
+
+    run(folders["test"])
+    record = read_calibration(output)
+    assert (record.fit_clips, record.test_clips, record.settings.frames) == (3, 3, 4)
+    assert record.teacher.sha256 == sha256_file(weights)
+    assert "cut" in record.kinds
+    run_stage(project, "paper", "reliability", "made.pdf", "--calibration", str(output))
+    assert (project / "made.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(SystemExit, match="share fit-0; take splits of different roles"):
+        run(folders["fit"])
+
+
+def test_diagram_shows_bins_and_error(tmp_path: Path) -> None:
+    record = read_calibration(PLAIN)
+    figure = reliability_figure(record)
+    left, right = figure.axes
+    drawn = np.array(left.lines[-1].get_xydata())
+    assert drawn == pytest.approx(np.array([[b.predicted, b.observed] for b in record.bins]))
+    assert f"{record.error:.3f}" in left.get_title()
+    assert np.array(right.lines[-1].get_ydata()) == pytest.approx(np.array(record.spliced))
+    for name in ("first.png", "second.png"):
+        save_figure(reliability_figure(record), tmp_path / name)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
