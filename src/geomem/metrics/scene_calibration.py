@@ -76,7 +76,7 @@ class SceneCalibration(Strict):
         settings: How frames were looked at.
         scale_prior: Units of the cameras per unit of the teacher: median over the fitted clips.
         bias: Of the logistic model.
-        features: Its weights by feature, all of `scene_features.FEATURES` in their order.
+        features: Its weights by feature, all of `scene_features.FEATURES`.
         fit_clips: How many clips it was fitted on.
         test_clips: How many, of other scenes, it was tested on.
         bins: Reliability diagram of the tested frames, in bins of equal mass.
@@ -110,19 +110,18 @@ class SceneCalibration(Strict):
         return self
 
     def logistic(self, names: tuple[str, ...]) -> Logistic:
-        """Return the model over features of these names.
+        """Return the model over features of these names, in this order.
 
         Raises:
-            ValueError: If the record's features are others, or in another order.
+            ValueError: If the record's features are others.
         """
         import numpy as np
 
         from geomem.metrics.calibration import Logistic
 
-        if tuple(self.features) != names:
-            other = sorted(set(self.features) ^ set(names)) or "of another order"
+        if other := sorted(set(self.features) ^ set(names)):
             raise ValueError(f"its features are other ones than are computed: {other}")
-        rows = self.features.values()
+        rows = [self.features[name] for name in names]
         return Logistic(
             mean=np.array([row.mean for row in rows]),
             deviation=np.array([row.deviation for row in rows]),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geomem.geometry.cameras import compose_poses, invert_poses, split_cameras
-from geomem.geometry.points import project, resize_nearest, unproject
+from geomem.geometry.points import project, unproject
 from geomem.geometry.scale import consistent_scale
 from geomem.memory.reconstruction import teacher_images
 from geomem.networks.vggt.evaluation import rotation_angle
@@ -74,15 +74,16 @@ def scene_features(
     if len(images) < FEWEST_FRAMES:
         raise ValueError(f"{FEWEST_FRAMES} frames are needed, got {len(images)}")
     cameras = cameras.to(images)
-    output = teacher(teacher_images(images[None], teacher))
-    depth = resize_nearest(output.depth, images.shape[-1])
+    # all pairs are compared at the teacher's own size
+    shown = teacher_images(images[None], teacher)
+    output = teacher(shown)
     scale = consistent_scale(
-        depth, images[None], cameras[None], prior=scale_prior, prior_weight=prior_weight
+        output.depth, shown, cameras[None], prior=scale_prior, prior_weight=prior_weight
     )
     own = pose_encoding_to_cameras(output.pose_enc[-1][0], height=1, width=1)
     columns = [
-        *_pair_features(depth[0] * scale, images, cameras, tolerance),
-        *_pair_features(depth[0], images, own, tolerance),
+        *_pair_features(output.depth[0] * scale, shown[0], cameras, tolerance),
+        *_pair_features(output.depth[0], shown[0], own, tolerance),
     ]
     confidence = output.depth_conf[0].log().mean((1, 2))
     angle = rotation_angle(_turns(own) @ _turns(cameras).mT)
