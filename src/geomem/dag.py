@@ -4,7 +4,7 @@ Said once: the rules take their inputs, options and parameters from here, and ve
 every record on disk with it. Paths are relative to the project's root.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from geomem.config import Config, JobSettings
 from geomem.formats.cache_kinds import CacheKind
 from geomem.layout import Layout
-from geomem.metrics.registry import family_of
+from geomem.metrics.registry import FAMILIES, WeightFile, family_of
 from geomem.registry.strict import Strict
 from geomem.settings.analysis import AnalysisFigure
 from geomem.settings.evaluation import CurvesFigure, Figure, Video
@@ -345,9 +345,19 @@ class Dag:
             record=record,
             outputs=(record,),
             inputs={"clips": self.shards(split), "rollout": rollout / "rollout.json"},
-            beside={"rgb": rollout / "rgb.npy"},
+            beside={"rgb": rollout / "rgb.npy", **self._weights_of(family)},
             options={"clips": self.folder(split), "rollout": rollout},
         )
+
+    def _fetched(self, family: str) -> Mapping[str, WeightFile]:
+        """Return by path the weights that are downloaded for a family of metrics."""
+        settings = self.config.settings.scores.families.get(family)
+        return FAMILIES[family].weights(settings) if settings else {}
+
+    def _weights_of(self, family: str) -> dict[str, Files]:
+        """Return those that a job of the family waits for."""
+        files = [Path(path) for path in self._fetched(family)]
+        return {"weights": files} if files else {}
 
     def scores_of(self, runs: dict[tuple[str, str], list[str]]) -> list[Path]:
         """Return the score files of variants on protocols by families, with every seed."""
@@ -391,9 +401,26 @@ class Dag:
             options={"clips": self.folder(chosen.split)},
         )
 
-    def downloads(self) -> dict[str, Download]:
-        """Return by path the published weights that are fetched from a hub."""
-        teacher, found = self.config.settings.teacher, dict[str, Download]()
+    def sanity(self, family: str) -> Job:
+        """Return the job that asks whether a family's metrics tell truth from noise."""
+        chosen, record = self.config.sanity, self.layout.sanity(family)
+        assert chosen is not None
+        split = self.config.settings.rollouts.protocols[chosen.protocol].split
+        return Job(
+            stage="scores",
+            settings=self.settings.sanity(family),
+            record=record,
+            outputs=(record,),
+            inputs={"clips": self.shards(split)},
+            beside=self._weights_of(family),
+            options={"clips": self.folder(split)},
+        )
+
+    def downloads(self) -> dict[str, Download | WeightFile]:
+        """Return by path the published weights that are fetched, from a hub or an address."""
+        teacher, found = self.config.settings.teacher, dict[str, Download | WeightFile]()
+        for family in self.config.settings.scores.families:
+            found |= self._fetched(family)
         if teacher.download:
             found[str(self.weights)] = Download(
                 repository=teacher.download,
@@ -463,13 +490,16 @@ class Dag:
         return [self.layout.table(table, kind) for kind in ("csv", "tex")]
 
     def table(self, table: str) -> Job:
-        """Return the job that renders a table of scores."""
+        """Return the job that renders a table of scores, if its metrics are sane."""
+        families = sorted({family_of(c.metric) for c in self.config.tables[table].columns})
+        judged = {"sanity": [self.layout.sanity(family) for family in families]}
         return self._shows(
             table,
             self.settings.table(table),
             *self._table_files(table),
             self.layout.metrics(table),
             scores=self.table_scores(table),
+            **(judged if self.config.sanity else {}),
             published=PUBLISHED,
             template=TEMPLATE,
         )
@@ -662,6 +692,8 @@ class Dag:
         variants = [(name, seed) for name in analysed for seed in scale.seeds]
         yield [self.analysis(*run) for run in [(None, 0), *variants]] if analysed else []
         yield [self.content_bias()] if self.config.content_bias else []
+        shown = {family_of(c.metric) for t in self.config.tables.values() for c in t.columns}
+        yield [self.sanity(family) for family in sorted(shown)] if self.config.sanity else []
         yield self.shown()
 
     def below(self, folder: Path) -> list[Job]:

@@ -62,6 +62,10 @@ class Layout:
         """Return which networks' distances of videos see time."""
         return self.results / "content_bias.json"
 
+    def sanity(self, family: str) -> Path:
+        """Return what a family of metrics says of truth, shuffled truth and noise."""
+        return self.results / f"sanity/{family}.json"
+
     # teacher and features
 
     @property

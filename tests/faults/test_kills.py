@@ -35,6 +35,7 @@ def cut_project(folder: Path) -> Path:
     figures = {"qualitative": figure, "per_frame_psnr": curves}
     content |= {"tables": {"ablation_table2": table}, "figures": figures, "videos": {}}
     content |= {"main": ["ablation_table2", *figures], "costs": None, "content_bias": None}
+    content |= {"sanity": None}
     experiments.write_text(yaml.safe_dump(content, sort_keys=False))
     return project
 

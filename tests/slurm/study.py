@@ -53,7 +53,7 @@ def narrow_project(folder: Path, *, steps: int) -> Path:
         "columns": [column],
     }
     content = yaml.safe_load(experiments.read_text())
-    del content["costs"], content["content_bias"]
+    del content["costs"], content["content_bias"], content["sanity"]
     content |= {"tables": {"fault_table": table}, "figures": {}, "main": ["fault_table"]}
     experiments.write_text(yaml.safe_dump(content, sort_keys=False))
     inputs = ["data/smoke/plans/train.json", "data/smoke/clips/rooms/spin/shard-000/index.json"]

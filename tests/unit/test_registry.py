@@ -102,8 +102,18 @@ def test_what_is_built_in_is_found() -> None:
     ]
     assert KINDS.names() == ["bank", "explicit", "implicit", "raw"]
     assert FAMILIES.names() == [
-        "frames", "matches", "perceptual", "places", "sets", "vggt_score", "video_sets",
-    ]  # fmt: skip
+        "frames",
+        "jedi",
+        "matches",
+        "perceptual",
+        "places",
+        "reprojection",
+        "sets",
+        "vbench",
+        "vggt_score",
+        "video_sets",
+        "videomae",
+    ]
     assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
     named = [metric.name for family in FAMILIES for metric in family.metrics]
     assert len(named) == len(set(named)) == len(metrics())

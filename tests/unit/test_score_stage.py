@@ -25,11 +25,15 @@ from geomem.formats import (
 from geomem.formats.records import checksum, recipe_of
 from geomem.metrics.distances import kernel_distance
 from geomem.metrics.families.frames import FrameScorer
+from geomem.metrics.families.jedi import JediScorer
 from geomem.metrics.families.matches import MatchScorer, MatchSettings
 from geomem.metrics.families.perceptual import PerceptualScorer
 from geomem.metrics.families.places import PlaceScorer, PlaceSettings
+from geomem.metrics.families.reprojection import ReprojectionErrors, ReprojectionSettings
 from geomem.metrics.families.sets import SetScorer
+from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings
 from geomem.metrics.families.video_sets import VideoSetScorer
+from geomem.metrics.families.videomae import VideoMaeScorer
 from geomem.metrics.registry import FAMILIES, Scorer
 from geomem.scores import __main__ as stage
 from geomem.scores.score import partly_seen, score_videos
@@ -95,10 +99,21 @@ class MeanColourOfImages:
 
 SCORERS: dict[str, Scorer] = {
     "frames": FrameScorer(2),
+    "jedi": JediScorer(MeanColour(), 1),
     "matches": MatchScorer(MeanPlaces(), MatchSettings()),
+    "reprojection": ReprojectionErrors().open(
+        ReprojectionSettings(frames=3, grid=4), torch.device("cpu")
+    ),
     "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
     "places": PlaceScorer(MeanDistance(), MeanColourOfImages(), PlaceSettings()),
     "sets": SetScorer(MeanColour(), 1),
+    "vbench": VBenchScorer(
+        {name: lambda frames, fps: float(frames.mean()) for name in NEEDS},
+        VBenchSettings(),
+        details={},
+        left_out={},
+    ),
+    "videomae": VideoMaeScorer(MeanColour(), 1),
     "video_sets": VideoSetScorer(MeanColourOfVideos(), 1),
 }
 
@@ -253,7 +268,7 @@ def test_every_family_gives_the_metrics_that_it_registers(
 @pytest.mark.parametrize(
     ("family", "settings", "words"),
     [
-        ("perceptual", {"network": "lpips"}, ("AlexNet weights", "pip install geomem[perceptual]")),
+        ("perceptual", {"network": "lpips"}, ("alex weights", "pip install geomem[perceptual]")),
         ("sets", {"network": "i3d", "i3d_weights": "absent.pt"}, ("absent.pt", "geomem[scores]")),
     ],
 )
@@ -389,3 +404,29 @@ def test_the_command_scores_the_first_frames_of_a_protocol(
     monkeypatch.setattr(sys, "argv", [*command, "--expect", "0" * 16])
     with pytest.raises(SystemExit, match="configuration changed"):
         stage.main()
+
+
+def test_the_command_tells_what_is_left_out_and_keeps_the_reasons(
+    project: Path,
+    tmp_path: Path,
+    truth: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scale = project / "config/scales/smoke.yaml"
+    edit_yaml(scale, rollouts__protocols={"spin": {"split": "spin"}}, splits__spin__frames=FRAMES)
+    edit_yaml(scale, scores__families={"vbench": {"fps": FRAMES // 5}})
+    write_rollout(tmp_path / "spin", truth)
+    output = f"{tmp_path}/scores/spin/vbench.json"
+    command = ["scores", "score", output, "--root", str(project), "--protocol", "spin"]
+    command += ["--family", "vbench", "--rollout", f"{tmp_path}/spin"]
+    monkeypatch.setattr(sys, "argv", [*command, "--clips", f"{tmp_path}/clips"])
+    monkeypatch.chdir(tmp_path)
+    stage.main()
+    made = read_json(output)
+    reason = "no data/weights/vbench/amt-s.pth"
+    assert made["networks"]["left out"]["motion_smoothness"] == reason
+    assert f"motion_smoothness is left out: {reason}" in capsys.readouterr().err
+    assert set(made["per_clip"]) == {"temporal_flickering"}
+    name = made["names"]["temporal_flickering"]
+    assert name["key"] == "vbench_long_temporal_flickering" and name["heading"][0] == "VBench-Long"

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from geomem.metrics.distances import frechet_distance, frechet_infinite, kernel_distance
+from geomem.metrics.distances import (
+    frechet_curve,
+    frechet_distance,
+    intercept,
+    kernel_distance,
+)
 
 
 def _gaussian(seed: int, clips: int, width: int, *, shift: float = 0.0) -> np.ndarray:
@@ -58,12 +63,14 @@ def test_extrapolation_removes_most_of_the_bias() -> None:
     for seed in range(12):
         real, generated = _gaussian(2 * seed, 120, 8), _gaussian(2 * seed + 1, 120, 8)
         plain.append(frechet_distance(real, generated))
-        infinite.append(frechet_infinite(real, generated, seed=0))
+        infinite.append(intercept(*frechet_curve(real, generated, seed=0)))
     # Both sets follow one law: the true distance is 0.
     assert abs(np.mean(infinite)) < 0.25 * np.mean(plain)
     real, generated = _gaussian(50, 300, 4), _gaussian(51, 300, 4, shift=1.0)
-    assert frechet_infinite(real, generated, seed=0) == pytest.approx(4.0, rel=0.15)
-    assert frechet_infinite(real, generated, seed=0) == frechet_infinite(real, generated, seed=0)
+    assert intercept(*frechet_curve(real, generated, seed=0)) == pytest.approx(4.0, rel=0.15)
+    assert intercept(*frechet_curve(real, generated, seed=0)) == intercept(
+        *frechet_curve(real, generated, seed=0)
+    )
 
 
 def test_kernel_distance_equals_a_double_loop() -> None:
@@ -117,6 +124,6 @@ def test_unusable_features_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance(good, good * np.nan)
     with pytest.raises(ValueError, match="at least 8"):
-        frechet_infinite(good[:7], good[:7], seed=0)
+        frechet_curve(good[:7], good[:7], seed=0)
     with pytest.raises(ValueError, match="paired"):
         kernel_distance(good, good[:9])

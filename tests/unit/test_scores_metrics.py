@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from geomem.metrics.frames import (
     clip_mean,
@@ -83,6 +85,49 @@ def test_ssim_equals_a_naive_window_by_window_one() -> None:
             naive = np.mean([_naive_ssim(x.numpy(), y.numpy()) for x, y in pairs])
             assert float(fast[clip, frame]) == pytest.approx(naive, abs=1e-6)
     assert fast[0, 0] == pytest.approx(1.0) and fast[0, 2] < fast[0, 1] < 1
+
+
+def _inner(first: np.ndarray, second: np.ndarray) -> float:
+    """SSIM of one channel over windows that lie within the image alone, by scipy's filter."""
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return np.asarray(gaussian_filter(x, 1.5, truncate=5 / 1.5)[5:-5, 5:-5])
+
+    x, y = mean(first), mean(second)
+    var_x, var_y = mean(first**2) - x**2, mean(second**2) - y**2
+    cov = mean(first * second) - x * y
+    top = (2 * x * y + 1e-4) * (2 * cov + 9e-4)
+    return float((top / ((x**2 + y**2 + 1e-4) * (var_x + var_y + 9e-4))).mean())
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_ssim_is_that_of_torchmetrics_and_its_inner_windows_that_of_scikit_image(size: int) -> None:
+    """The conventions differ in the border alone: by thousandths, more in small frames."""
+    generated, truth = _clips(5, size=size)
+    own = ssim_per_frame(generated, truth)
+    made, true = (x.flatten(0, 1).double() for x in (generated, truth))
+    found = structural_similarity_index_measure(
+        made, true, sigma=1.5, kernel_size=11, data_range=1.0,
+        reduction="none", return_full_image=True,
+    )  # fmt: skip
+    assert isinstance(found, tuple)
+    whole, full = found
+    assert torch.allclose(own.flatten(), whole, atol=1e-9)
+    inside = full[..., 5:-5, 5:-5].mean((1, 2, 3))
+    for frame in range(len(made)):
+        pairs = list(zip(made[frame].numpy(), true[frame].numpy(), strict=True))
+        expected = np.mean([_inner(x, y) for x, y in pairs])
+        assert float(inside[frame]) == pytest.approx(expected, abs=1e-5)
+    assert 1e-5 < float((inside - whole).abs().max()) < 0.03
+
+
+def test_inner_windows_are_those_of_scikit_image() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    first, second = (x[0, 2, 0].double().numpy() for x in _clips(6, size=32))
+    theirs = metrics.structural_similarity(
+        first, second, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert _inner(first, second) == pytest.approx(theirs, abs=1e-5)
 
 
 def test_stored_frames_become_unit_frames() -> None:

@@ -108,8 +108,10 @@ def test_a_stand_in_never_bears_the_real_name(
     label = available_perceptual()
     assert label == stand_in.label == load_perceptual(label).label == "efficientnet_lite0_distance"
     assert stand_in.details["network"] == "efficientnet_lite0"
-    with pytest.raises(FileNotFoundError, match=r"AlexNet weights at .*alexnet-owt"):
+    with pytest.raises(FileNotFoundError, match=r"alex weights at .*alexnet-owt"):
         load_perceptual("lpips")
+    with pytest.raises(FileNotFoundError, match=r"vgg weights at .*vgg16-397923af"):
+        load_perceptual("lpips_vgg")
     with pytest.raises(ValueError, match="'fid'"):
         load_perceptual("fid")
 

@@ -33,6 +33,7 @@ def lighten(project: Path) -> None:
     curves = {"kind": "curves", "protocols": ["spin"], "metrics": ["psnr"], "rows": rows}
     content["figures"] = {name: curves for name in DRAWN}
     content |= {"videos": {}, "main": [*KEPT, *DRAWN], "costs": None, "content_bias": None}
+    content["sanity"]["protocol"] = "spin"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     edit_yaml(project / "config/scales/smoke.yaml", candidates={"best": ["base"]})
 

@@ -225,7 +225,9 @@ def analysis_job(wildcards):
 
 
 def download_options(source):
-    """The options that name a file of a hub."""
+    """The options that name a file of a hub, or at an address."""
+    if hasattr(source, "url"):
+        return f"--url {source.url} --sha256 '{source.sha256}'"
     [(file, sha256)] = source.files.items()
     pinned = f" --sha256 {sha256}" if sha256 else ""
     return f"--repository {source.repository} --file {file} --revision {source.revision}{pinned}"
@@ -274,6 +276,11 @@ def measured_job(wildcards):
 def costs_table_job(wildcards):
     """The job that renders what the rows of a table cost."""
     return GRAPH.costs_table()
+
+
+def sanity_job(wildcards):
+    """The job that asks whether a family's metrics tell truth from noise."""
+    return GRAPH.sanity(wildcards.family)
 
 
 def content_bias_job(wildcards):

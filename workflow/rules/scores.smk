@@ -2,6 +2,7 @@
 
 in:  results/<scale>/rollouts/, checkpoints/, data/<scale>/clips/ (the truth), the teacher's weights
 out: results/<scale>/scores/<variant>/seed<k>/<protocol>/<family>.json
+     results/<scale>/sanity/<family>.json: what a table's metrics say of truth and of noise
      results/<scale>/content_bias.json
      results/<scale>/analysis/teacher.{json,safetensors}, <variant>/seed<k>.{json,safetensors}
 """
@@ -81,6 +82,32 @@ rule analyse_variant:
         "python -m geomem.scores analyse {output.record:q} {params.job} --threads {threads}"
         " --expect {params.settings} --clouds {output.clouds:q} --variant {wildcards.variant}"
         " {params.inputs} > {log:q} 2>&1"
+
+
+if CONFIG.sanity:
+
+    rule check_sanity:
+        input:
+            unpack(job_inputs(sanity_job)),
+        output:
+            record=str(LAYOUT.sanity("{family}")),
+        log:
+            f"logs/check_sanity/{SCALE}/{{family}}.log",
+        benchmark:
+            f"benchmarks/jobs/check_sanity/{SCALE}/{{family}}.tsv"
+        conda:
+            ENVIRONMENT
+        threads: asks("scores").threads
+        resources:
+            **request("scores", lambda w: w.family),
+        params:
+            job=JOB,
+            version=stage_version("scores"),
+            settings=job_settings(sanity_job),
+            inputs=job_options(sanity_job),
+        shell:
+            "python -m geomem.scores sanity {output.record:q} {params.job} --threads {threads}"
+            " --expect {params.settings} --family {wildcards.family} {params.inputs} > {log:q} 2>&1"
 
 
 if CONFIG.content_bias:

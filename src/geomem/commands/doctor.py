@@ -152,12 +152,13 @@ def tracking(config: Config) -> Iterator[Finding]:
 
 
 def hub(config: Config, root: Path) -> Iterator[Finding]:
-    """Look at the published weights of this scale, and at the hub that has them."""
-    missing = [path for path in Dag(config).downloads() if not (root / path).exists()]
+    """Look at the published weights of this scale, and at what has the first that is missing."""
+    known = Dag(config).downloads()
+    missing = [path for path in known if not (root / path).exists()]
     if not missing:
         yield Finding(state=OK, what="weights", found="all of this scale are here")
         return
-    reason = unreachable(HOSTS["hub"])
+    reason = unreachable(getattr(known[missing[0]], "url", HOSTS["hub"]))
     yield Finding(
         state=FAULT if reason else NONE,
         what="weights",

@@ -34,11 +34,14 @@ def metrics(config: Config) -> Lines:
     """Yield every metric, by family."""
     for family in FAMILIES:
         yield f"[{family.name}]", family.summary
+        settings = config.settings.scores.families.get(family.name) or family.Settings()
+        missing = family.left_out(settings)
         for metric in family.metrics:
             label = metric.label or "headed by the network that is used"
             unit = f" [{metric.unit}]" if metric.unit else ""
             better = "describes" if metric.better == "neither" else f"{metric.better} is better"
-            yield metric.name, f"{label}{unit}, of a {metric.level}, {better}"
+            told = f"; left out here: {missing[metric.name]}" if metric.name in missing else ""
+            yield metric.name, f"{label}{unit}, of a {metric.level}, {better}{told}"
 
 
 def sources(config: Config) -> Lines:

@@ -216,6 +216,7 @@ def orphans(config: Config, root: Path) -> list[str]:
         "checkpoints/*/*/checkpoint.json",
         "rollouts/*/*/*/rollout.json",
         "scores/*/*/*/*.json",
+        "sanity/*.json",
         "analysis/teacher.json",
         "analysis/*/*.json",
         "provenance/*.json",

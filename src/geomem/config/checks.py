@@ -45,6 +45,9 @@ def check(config: Config) -> None:
     _check_tables(config)
     _check_costs(config)
     _check_content_bias(config)
+    if config.sanity:
+        known = config.settings.rollouts.protocols
+        _known("sanity", "protocol", "name", config.sanity.protocol, known)
     for name, figure in config.figures.items():
         _check_figure(config, name, figure)
     _check_analysis(config)

@@ -33,6 +33,7 @@ from geomem.settings.jobs import (
     PlanJob,
     RolloutJob,
     SamplingJob,
+    SanityJob,
     ScoresJob,
     TableJob,
     TeacherJob,
@@ -243,6 +244,12 @@ class JobSettings:
             context=self.config.context_of(protocol),
         )
 
+    def sanity(self, family: str) -> SanityJob:
+        """Of the job that asks whether a family's metrics tell truth from noise."""
+        chosen = self.config.sanity
+        assert chosen is not None
+        return SanityJob(scores=self.scores(chosen.protocol, family), clips=chosen.clips)
+
     def analysis(self, variant: str | None) -> AnalysisJob:
         """Of the job that analyses a variant's features, or with None the teacher's."""
         config, scale = self.config, self.config.settings
@@ -270,11 +277,15 @@ class JobSettings:
         """Of the job that tests which video features see time."""
         scores, chosen = self.config.settings.scores, self.config.content_bias
         assert chosen is not None
+        named: Any = scores.families.get("jedi")
+        videomae: Any = scores.families.get("videomae")
         sets: Any = scores.families.get("sets") or FAMILIES["sets"].Settings()
         return ContentBiasJob(
             content_bias=chosen,
             clips=self.clips(chosen.split),
             i3d_weights=sets.i3d_weights,
+            videomae_weights=videomae.weights.path if videomae else None,
+            vjepa_weights=(named.encoder.path, named.probe.path) if named else None,
             bootstrap=scores.bootstrap,
         )
 

@@ -134,7 +134,7 @@ def _file_of(key: list[str], *, scale: str, own: dict[str, Any], shared: dict[st
     if top == "datasets":
         return f"config/datasets/{key[1]}.yaml" if len(key) > 1 else "config/datasets"
     of_study = top == "analysis" and key[1:2] in ([], ["rows"])
-    shown = ("tables", "figures", "videos", "main", "costs", "content_bias")
+    shown = ("tables", "figures", "videos", "main", "costs", "content_bias", "sanity")
     if of_study or top in ("variants", *shown):
         return "config/experiments.yaml"
     if top != "settings" and top not in Scale.model_fields:

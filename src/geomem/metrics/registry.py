@@ -11,7 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from geomem.registry.core import Registry
 from geomem.registry.fields import Named
@@ -41,6 +44,8 @@ class Metric:
         cap: Its value of a perfect copy, where that is shown as a word instead of a number.
         least: Smallest value that it can have, where there is one; intervals end there.
         most: Largest value.
+        of_some_clips: Whether it means something in some clips alone, so that its mean is of those.
+        sanity: What has to come before what by it for tables to show it: `geomem.metrics.sanity`.
     """
 
     name: str
@@ -52,6 +57,8 @@ class Metric:
     cap: float | None = None
     least: float | None = None
     most: float | None = None
+    of_some_clips: bool = False
+    sanity: Literal["ordered", "truth first", "none"] = "ordered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,30 @@ class NetworkName:
     heading: tuple[str, ...]
     axis: str
     stands_for: str = ""
+
+
+class WeightFile(Strict):
+    """A file of published weights."""
+
+    path: str = Field(min_length=1, description="where it lies, or is downloaded to")
+    sha256: str = Field(
+        default="",
+        pattern="^([0-9a-f]{8,64})?$",
+        description="of the file, or its first digits; compared before use, and recorded whole",
+    )
+    url: str = Field(default="", pattern="^(https://.*)?$", description="from where it comes")
+
+    def checked(self) -> str:
+        """Return the SHA-256 of the file; ValueError if it is not the one that is named."""
+        from geomem.networks.published import file_sha256
+
+        found = file_sha256(Path(self.path))
+        if not found.startswith(self.sha256):
+            raise ValueError(
+                f"{self.path} fails its checksum (SHA-256 {found[:12]}..., expected "
+                f"{self.sha256[:12]}...); bring the file again, or name its own sha256"
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +151,12 @@ class Scorer(ABC):
     Attributes:
         names: How its metrics are named by the networks that are used.
         networks: Which those are, as the record keeps them.
+        left_out: By metric, why it is not computed here.
     """
 
     names: Mapping[str, NetworkName] = {}
     networks: Mapping[str, Mapping[str, str]] = {}
+    left_out: Mapping[str, str] = {}
 
     @abstractmethod
     def clip(self, videos: ClipVideos) -> ClipScores:
@@ -155,6 +188,14 @@ class MetricFamily(ABC):
     version: ClassVar[int] = 1
     metrics: ClassVar[tuple[Metric, ...]]
     Settings: ClassVar[type[Strict]] = Strict
+
+    def weights(self, settings: Any) -> Mapping[str, WeightFile]:
+        """Return by path the files that the workflow downloads before a job of the family."""
+        return {}
+
+    def left_out(self, settings: Any) -> Mapping[str, str]:
+        """Return by metric why it cannot be computed on this machine."""
+        return {}
 
     @abstractmethod
     def open(self, settings: Any, device: device) -> Scorer:

@@ -6,18 +6,14 @@ Shape suffixes: B clips, T frames, S pixels, D width, h, w patch grid.
 """
 
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from geomem.networks.published import SHOWN_NAMES, read_tensors
 from geomem.networks.vggt.layers import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder
-
-SHOWN_NAMES = 3
 
 
 def load_dinov2(
@@ -44,7 +40,7 @@ def load_dinov2(
             image_size=image_size,
             patch_size=patch_size,
         )
-    found = _read(path)
+    found = read_tensors(path)
     expected = model.state_dict()
     wrong = sorted(
         {(name, tuple(x.shape)) for name, x in expected.items()}
@@ -59,19 +55,6 @@ def load_dinov2(
     state = {name: x.float() for name, x in found.items()}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
-    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} cannot be read as weights ({reason}); it is missing or damaged: bring it again"
-        ) from None
 
 
 @torch.no_grad()

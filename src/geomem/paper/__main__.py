@@ -18,14 +18,16 @@ def table(args: argparse.Namespace) -> None:
     jobs = job_settings(args)
     _choose("tables", args.name, jobs.config.tables)
     settings = checked(jobs.table(args.name), args)
-    from geomem.paper.collect import Scores
+    from geomem.paper.collect import Scores, check_sanity
     from geomem.paper.results import score_table
     from geomem.paper.tables import TEMPLATE
 
+    check_sanity(args.sanity, [column.metric for column in settings.table.columns])
     with args.published.open(encoding="utf-8", newline="") as file:
         published = list(csv.DictReader(file))
     made, origin = score_table(args.name, settings, Scores(args.scores), published=published)
     inputs = {"scores": args.scores, "published": args.published, "template": TEMPLATE}
+    inputs |= {"sanity": args.sanity} if args.sanity else {}
     _write_table(args, made, origin, provenance("paper", VERSION, settings, inputs))
 
 
@@ -218,6 +220,9 @@ def main() -> None:
     command.add_argument("name", help="a table of config/experiments.yaml")
     command.add_argument("--scores", type=Path, nargs="+", required=True, help="score files")
     command.add_argument("--published", type=Path, required=True, help="published numbers, CSV")
+    command.add_argument(
+        "--sanity", type=Path, nargs="*", default=[], help="what metrics say of truth and noise"
+    )
     _table_outputs(command)
     command.set_defaults(command=table)
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from geomem.canonical import digest
 from geomem.errors import InputError
 from geomem.formats import read_record, sha256_file
-from geomem.metrics.registry import NetworkName, family_of
+from geomem.metrics.registry import NetworkName, family_of, metric_of
+from geomem.metrics.sanity import out_of_order
 from geomem.statistics import Interval, mean_interval, set_interval
 
 Array = NDArray[np.float64]
@@ -59,6 +60,26 @@ class ScoreRun:
 def read_scores(path: Path) -> Found:
     """Return a score file; InputError if it is damaged or something else."""
     return read_record(path, "variant", "seed", "protocol", "family", "clips", "provenance")
+
+
+def check_sanity(paths: Iterable[Path], metrics: Iterable[str]) -> None:
+    """Refuse metrics that do not tell truth, shuffled truth and noise apart.
+
+    Args:
+        paths: Records of what families say of the three.
+        metrics: That are to be shown.
+
+    Raises:
+        InputError: If one of them does not, or a record is damaged.
+    """
+    shown = [metric_of(name) for name in dict.fromkeys(metrics)]
+    for path in paths:
+        found = read_record(path, "family", "values", "provenance")["values"]
+        for name, values in out_of_order(shown, found).items():
+            raise InputError(
+                f"{path}: {name} does not tell them apart: {values}; no table shows it before it "
+                "does (docs/metrics.md)"
+            )
 
 
 class Scores:
@@ -129,11 +150,23 @@ def _run_of(content: Found) -> tuple[str, str, int]:
 
 
 def clip_values(runs: Sequence[ScoreRun], metric: str) -> Array | None:
-    """Return the values (S, C) of a metric, or None where it is not known of every clip."""
+    """Return the values (S, C) of a metric, or None where it is not known of every clip.
+
+    Of a metric that means something in some clips alone (`Metric.of_some_clips`) those of them.
+    """
     rows = [run.get("per_clip", metric) for run in runs]
-    if any(row is None or None in row for row in rows):
+    if any(row is None for row in rows):
         return None
-    return np.array(rows, dtype=np.float64)
+    known = known_clips(runs, metric)
+    if not known or (len(known) < len(rows[0]) and not metric_of(metric).of_some_clips):
+        return None
+    return np.array([[row[clip] for clip in known] for row in rows], dtype=np.float64)
+
+
+def known_clips(runs: Sequence[ScoreRun], metric: str) -> list[int]:
+    """Return the numbers of the clips of which every seed knows a metric."""
+    rows = [run.get("per_clip", metric) or [] for run in runs]
+    return [clip for clip, values in enumerate(zip(*rows, strict=True)) if None not in values]
 
 
 def clip_interval(values: Array, *, resamples: int) -> Interval:
@@ -155,6 +188,14 @@ def distance_interval(runs: Sequence[ScoreRun], metric: str, *, resamples: int) 
         return Interval(value=float(values.mean()), low=nan, high=nan, clips=clips, seeds=len(runs))
     pseudo = np.array([entry["pseudovalues"] for entry in entries])
     return set_interval(values, pseudo, seed=RESAMPLING_SEED, resamples=resamples)
+
+
+def distance_values(runs: Sequence[ScoreRun], metric: str) -> Array | None:
+    """Return the pseudovalues (S, C) behind a distance's interval, None where it has none."""
+    entries = [run.get("sets", metric) for run in runs]
+    if any(entry is None or "pseudovalues" not in entry for entry in entries):
+        return None
+    return np.array([entry["pseudovalues"] for entry in entries])
 
 
 def frame_curve(runs: Sequence[ScoreRun], metric: str) -> tuple[NDArray[np.int64], Array] | None:

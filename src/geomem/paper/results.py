@@ -17,8 +17,11 @@ from geomem.paper.collect import (
     clip_interval,
     clip_values,
     distance_interval,
+    distance_values,
+    known_clips,
     trace,
 )
+from geomem.paper.coverage import LEAST_COVERAGE, Law, coverage_record, law_of
 from geomem.paper.tables import Cell, Column, Direction, Latex, Row, Table, escape_latex
 from geomem.settings.evaluation import TableColumn, TableRow
 from geomem.settings.jobs import TableJob, TeacherTableJob
@@ -83,6 +86,7 @@ def score_table(
         for made, row in zip(rows, chosen.rows, strict=True)
         if row.variant in settings.floors and not row.bound
     ]
+    held = coverage_record(_laws(settings, scores))
     table = Table(
         label=name,
         caption=_caption(settings, scores),
@@ -90,12 +94,13 @@ def score_table(
         rows=rows,
         notes=[
             *_notes(settings, scores, tests),
+            *_coverage_note(held),
             *(note for floor in floors for note in _unbeaten(floor, rows, columns)),
             *(_better(reference, rows, columns) if tests else []),
         ],
         wide=True,
     )
-    return table, {"cells": origin, **trace(used.values())}
+    return table, {"cells": origin, "coverage": held, **trace(used.values())}
 
 
 def _row(
@@ -189,13 +194,30 @@ def _tests(settings: TableJob, scores: Scores) -> Tests:
 
 def _column_values(column: TableColumn, settings: TableJob, scores: Scores) -> dict[str, Array]:
     """Return the values (S, C) of the trained rows that know a column, by variant."""
-    values = {}
+    values, clips = {}, {}
     for row in settings.table.rows:
         if row.variant not in settings.floors:
-            found = clip_values(_runs(row, column, settings, scores), column.metric)
+            runs = _runs(row, column, settings, scores)
+            found = clip_values(runs, column.metric)
             if found is not None:
                 values[row.variant] = found
-    return values
+                clips[row.variant] = known_clips(runs, column.metric)
+    # other clips than the reference's are no pairs
+    paired = clips.get(settings.table.reference)
+    return {variant: found for variant, found in values.items() if clips[variant] == paired}
+
+
+def _laws(settings: TableJob, scores: Scores) -> dict[str, Law]:
+    """Return by column what the values behind its intervals are like."""
+    laws = {}
+    for column in settings.table.columns:
+        of_set = metric_of(column.metric).level == "set"
+        values = distance_values if of_set else clip_values
+        rows = [_runs(row, column, settings, scores) for row in settings.table.rows]
+        found = [of for runs in rows if (of := values(runs, column.metric)) is not None]
+        if law := law_of(found):
+            laws[column_key(column, scores)] = law
+    return laws
 
 
 def cell_of(
@@ -325,6 +347,17 @@ def _notes(settings: TableJob, scores: Scores, tests: Tests) -> list[str]:
             "Bold: best, underlined: second; rows in italics are floors and bounds and are not "
             "ranked.",
         )
+    ]
+
+
+def _coverage_note(held: Mapping[str, Any]) -> list[str]:
+    """Say of intervals that hold less often than they should."""
+    if not held or held["least"] >= LEAST_COVERAGE:
+        return []
+    worst, share = held["columns"][held["column"]], f"{100 * held['least']:.0f} %"
+    return [
+        f"Of 95 % intervals, {share} hold the true mean in simulations that are like the worst "
+        f"column ({worst['clips']} clips, skewness {worst['skewness']:g})."
     ]
 
 

@@ -1,6 +1,7 @@
 """Commands of the scores stage."""
 
 import argparse
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,11 +22,14 @@ def score(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     device = job_device(args)
+    scorer = settings.spec.open(settings.settings, device)
+    for metric, reason in scorer.left_out.items():
+        print(f"{metric} is left out: {reason}", file=sys.stderr, flush=True)
     result = score_videos(
         args.rollout,
         args.clips,
         settings,
-        settings.spec.open(settings.settings, device),
+        scorer,
         device=device,
         progress=partial(progress, label=f"scoring {args.protocol}"),
     )
@@ -59,6 +63,28 @@ def analyse(args: argparse.Namespace) -> None:
     inputs = {name: getattr(args, name) for name in names}
     made_by = provenance("scores", VERSION, settings, inputs)
     write_record(args.output, made_by, {**result, "clouds": sha256_file(args.clouds)})
+
+
+def sanity(args: argparse.Namespace) -> None:
+    """Score truth, shuffled truth and noise by one family of metrics, before tables show it."""
+    jobs = job_settings(args)
+    if jobs.config.sanity is None:
+        raise InputError("config/experiments.yaml has no `sanity`")
+    settings = checked(jobs.sanity(args.family), args)
+    import torch
+
+    from geomem.scores.sanity import score_fakes
+
+    torch.set_num_threads(args.threads)
+    device, chosen = job_device(args), settings.scores
+    found = score_fakes(
+        args.clips,
+        settings,
+        chosen.spec.open(chosen.settings, device),
+        device=device,
+        progress=partial(progress, label=f"checking {args.family}"),
+    )
+    write_record(args.output, provenance("scores", VERSION, settings, {"clips": args.clips}), found)
 
 
 def content_bias(args: argparse.Namespace) -> None:
@@ -130,6 +156,12 @@ def main() -> None:
     command.add_argument("--variant", help="whose hidden states; without, the teacher's features")
     command.add_argument("--checkpoint", type=Path, help="folder of the variant's checkpoint")
     command.set_defaults(command=analyse)
+
+    command = device_parser(commands.add_parser("sanity", help=sanity.__doc__))
+    command.add_argument("output", type=Path, help="record to write")
+    command.add_argument("--clips", type=Path, required=True, help="directory of the split")
+    command.add_argument("--family", required=True, help="of metrics: `geomem list metrics`")
+    command.set_defaults(command=sanity)
 
     command = device_parser(commands.add_parser("content-bias", help=content_bias.__doc__))
     command.add_argument("output", type=Path, help="record to write")

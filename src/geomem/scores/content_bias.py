@@ -33,7 +33,10 @@ def measure_content_bias(
     Raises:
         InputError: If no network is here, or the clips cannot be damaged equally.
     """
-    networks = available_video_networks(Path(settings.i3d_weights), device=device)
+    first, *rest = [Path(path) for path in (settings.i3d_weights, *(settings.vjepa_weights or ()))]
+    vjepa = (rest[0], rest[1]) if rest else None
+    videomae = Path(settings.videomae_weights) if settings.videomae_weights else None
+    networks = available_video_networks(first, vjepa, videomae, device=device)
     if not networks:
         raise InputError("no network of video features is here (pip install geomem[scores,video])")
     store, chosen = ClipStore(folder), settings.content_bias

@@ -54,7 +54,7 @@ def score_videos(
     check_rollout(rollout, rgb.shape, record, store, settings)
     scores = []
     for clip in progress(range(len(store)), total=len(store)):
-        videos = _read_clip(store, rgb, clip, record["coverage"][clip], settings, device)
+        videos = read_clip(store, clip, rgb[clip], record["coverage"][clip], settings, device)
         scores.append(scorer.clip(videos))
     made_by = record["provenance"]
     return {
@@ -66,7 +66,7 @@ def score_videos(
         "context": settings.context,
         "per_clip": _columns(scores),
         "per_frame": _curves(scores),
-        "sets": _sets(scorer, scores),
+        "sets": score_sets(scorer, scores),
         "rollout": {
             "version": made_by["version"],
             "settings": digest(made_by["settings"]),
@@ -75,16 +75,26 @@ def score_videos(
     }
 
 
-def _read_clip(
+def read_clip(
     store: ClipStore,
-    rgb: np.ndarray,
     clip: int,
+    made: np.ndarray,
     coverage: list[float | None],
     settings: ScoresJob,
     device: torch.device,
 ) -> ClipVideos:
+    """Return a clip as it is scored, beside the truth.
+
+    Args:
+        store: The true clips.
+        clip: Its number there.
+        made: Its generated frames (T, H, W, 3), uint8.
+        coverage: Share of each frame that the memory covered, None where there was none.
+        settings: Of the job.
+        device: Where it is brought.
+    """
     context, frames = settings.context, list(range(settings.frames))
-    arrays = (store.rgb(clip, frames), rgb[clip])
+    arrays = (store.rgb(clip, frames), made)
     truth, generated = (
         unit_frames(torch.from_numpy(np.array(array)).to(device)) for array in arrays
     )
@@ -160,7 +170,8 @@ def _shown(curve: Tensor) -> list[float | None]:
     return [None if math.isnan(value) else round(value, 4) for value in curve.tolist()]
 
 
-def _sets(scorer: Scorer, scores: list[ClipScores]) -> dict[str, Any]:
+def score_sets(scorer: Scorer, scores: list[ClipScores]) -> dict[str, Any]:
+    """Return what a family says of clips as a set, as the score file keeps it."""
     features = [score.features for score in scores if score.features is not None]
     if not features:
         return {}

@@ -256,6 +256,13 @@ class ContentBias(Strict):
     seed: int = Field(default=0, description="of the warps")
 
 
+class Sanity(Strict):
+    """What every metric has to tell apart before a table may show it."""
+
+    protocol: str = Field(description="whose clips are taken for generated ones, as they are")
+    clips: Annotated[int, Field(ge=2)] = Field(default=40, description="how many, at most")
+
+
 class TableSettings(Strict):
     """A table of the paper."""
 

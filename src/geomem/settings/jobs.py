@@ -254,6 +254,18 @@ class ScoresJob(Strict):
         return FAMILIES[self.family]
 
 
+class SanityJob(Strict):
+    """Scores truth, shuffled truth and noise by one family of metrics, as if they were generated.
+
+    Attributes:
+        scores: As for videos of the same protocol.
+        clips: How many clips are taken, at most.
+    """
+
+    scores: ScoresJob
+    clips: Positive
+
+
 class AnalysisJob(Strict):
     """Analyses the features of the teacher, or of a variant's hidden states.
 
@@ -287,11 +299,19 @@ class AnalysisJob(Strict):
 
 
 class ContentBiasJob(Strict):
-    """Tests which video features see time; `i3d_weights` is where I3D lies, if it is there."""
+    """Tests which video features see time.
+
+    Attributes:
+        i3d_weights: Where I3D lies, if it is there.
+        videomae_weights: Where VideoMAE lies, if the scale names it.
+        vjepa_weights: Where V-JEPA's encoder and probe lie, if the scale names them.
+    """
 
     content_bias: ContentBias
     clips: ClipsOfSplit
     i3d_weights: str
+    videomae_weights: str | None = Field(default=None, exclude_if=lambda x: x is None)
+    vjepa_weights: tuple[str, str] | None = Field(default=None, exclude_if=lambda x: x is None)
     bootstrap: Positive
 
 

@@ -61,6 +61,7 @@ METRICS = (
             better="higher",
             least=0,
             most=1,
+            of_some_clips=True,
         )
         for name, bounds in BINS.items()
     ),

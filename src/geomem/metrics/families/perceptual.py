@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "lpips": NetworkName(key="lpips", heading=("LPIPS",), axis="LPIPS"),
+    "lpips_vgg": NetworkName(key="lpips_vgg", heading=("LPIPS (VGG)",), axis="LPIPS (VGG)"),
     "efficientnet_lite0_distance": NetworkName(
         key="efficientnet_lite0_distance",
         heading=("EfficientNet-", "Lite0 dist."),
@@ -36,8 +37,8 @@ NAMES = {
 class PerceptualSettings(Strict):
     """Which network, and how often it looks."""
 
-    network: Literal["auto", "lpips", "efficientnet_lite0"] = Field(
-        default="auto", description="auto: LPIPS where it can run without a download"
+    network: Literal["auto", "lpips", "lpips_vgg", "efficientnet_lite0"] = Field(
+        default="auto", description="auto: LPIPS (AlexNet) where it can run without a download"
     )
     stride: Positive = Field(
         default=1, description="every n-th generated frame gets a perceptual distance"
@@ -129,13 +130,17 @@ class PerceptualDistances(MetricFamily):
     def open(self, settings: PerceptualSettings, device: device) -> Scorer:
         """Load the network."""
         from geomem.errors import InputError
-        from geomem.metrics.networks import LPIPS, available_perceptual, load_perceptual
+        from geomem.metrics.networks import (
+            LPIPS_BACKBONES,
+            available_perceptual,
+            load_perceptual,
+        )
 
         try:
             name = available_perceptual() if settings.network == "auto" else settings.network
             return PerceptualScorer(load_perceptual(name, device=device), settings.stride)
         except (ModuleNotFoundError, FileNotFoundError) as error:
-            extra = "perceptual" if settings.network == LPIPS else "scores"
+            extra = "perceptual" if settings.network in LPIPS_BACKBONES else "scores"
             raise InputError(f"{error} (pip install geomem[{extra}])") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from geomem.metrics.registry import (
     MetricFamily,
     NetworkName,
     Scorer,
+    WeightFile,
 )
 from geomem.registry.strict import Positive, Share, Strict
 
@@ -48,6 +50,13 @@ SET_NAMES = {
 }
 
 
+# Published with StyleGAN2-ADA.
+INCEPTION_URL = (
+    "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
+    "inception-2015-12-05.pt"
+)
+
+
 class PlaceSettings(Strict):
     """Which pairs of frames are compared, and with which networks."""
 
@@ -64,6 +73,9 @@ class PlaceSettings(Strict):
     inception_weights: str = Field(
         default="data/weights/inception-2015-12-05.pt",
         description="torchscript of Inception-v3 for rFID; without it a labelled stand-in",
+    )
+    fetch: bool = Field(
+        default=False, exclude=True, description="the workflow downloads Inception's file"
     )
 
 
@@ -202,6 +214,8 @@ class Places(MetricFamily):
                 better="neither" if prefix else "higher",
                 cap=100.0,
                 most=100.0,
+                of_some_clips=True,
+                sanity="truth first",  # of two wrongs, the flatter agree better
             )
             for prefix, told in (("", ""), ("truth_", "truth's "))
             for name, bounds in BINS.items()
@@ -214,6 +228,8 @@ class Places(MetricFamily):
                 better="neither" if prefix else "lower",
                 precision=3,
                 least=0,
+                of_some_clips=True,
+                sanity="truth first",
             )
             for prefix, told in (("", ""), ("truth_", "truth's "))
             for name, bounds in BINS.items()
@@ -227,6 +243,7 @@ class Places(MetricFamily):
                 better="higher",
                 cap=100.0,
                 most=100.0,
+                of_some_clips=True,
             )
             for name, bounds in BINS.items()
         ),
@@ -240,6 +257,7 @@ class Places(MetricFamily):
             better="higher",
             cap=100.0,
             most=100.0,
+            of_some_clips=True,
         ),
         Metric(
             name="moved_truth_distance",
@@ -248,11 +266,17 @@ class Places(MetricFamily):
             better="lower",
             precision=3,
             least=0,
+            of_some_clips=True,
         ),
         Metric(name="revisit_frechet", level="set", better="lower"),
         Metric(name="revisit_kernel_distance", level="set", better="lower", precision=3),
     )
     Settings = PlaceSettings
+
+    def weights(self, settings: PlaceSettings) -> Mapping[str, WeightFile]:
+        """Return by path where Inception's file comes from, if it is to be downloaded."""
+        path = settings.inception_weights
+        return {path: WeightFile(path=path, url=INCEPTION_URL)} if settings.fetch else {}
 
     def open(self, settings: PlaceSettings, device: device) -> Scorer:
         """Load the networks."""

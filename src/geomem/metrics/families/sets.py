@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from geomem.metrics.registry import (
     MetricFamily,
     NetworkName,
     Scorer,
+    WeightFile,
 )
 from geomem.registry.strict import Positive, Strict
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from geomem.metrics.networks import VideoFeatures
 
+# Of the authors of StyleGAN-V, whose FVD this is.
+I3D_URL = "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1"
 SUBSET_SEED = 0
 # A Frechet distance of fewer clips than this says more of their number than of the method.
 FRECHET_CLIPS = 40
@@ -53,19 +56,37 @@ class SetSettings(Strict):
         default="auto", description="auto: I3D where its torchscript file is there"
     )
     i3d_weights: str = "data/weights/i3d_torchscript.pt"
+    i3d_sha256: str = Field(
+        default="",
+        pattern="^([0-9a-f]{8,64})?$",
+        exclude_if=lambda digits: not digits,
+        description="of that file, or its first digits; compared before use",
+    )
+    fetch: bool = Field(
+        default=False, exclude=True, description="the workflow downloads I3D's file"
+    )
     stride: Positive = Field(default=1, description="every n-th frame enters the video features")
 
 
 class SetScorer(Scorer):
-    """Features of clips, and the distances between their sets."""
+    """Features of clips, and the distances between their sets.
+
+    Attributes:
+        prefix: Of the names of its metrics.
+        names_of: How tables name them, by label of the network.
+    """
+
+    prefix = ""
+    names_of = NAMES
 
     def __init__(self, network: VideoFeatures, stride: int) -> None:
         self.network, self.stride = network, stride
+        frechet, kernel = f"{self.prefix}frechet", f"{self.prefix}kernel_distance"
         self.names = {
-            "frechet": NAMES[network.label],
-            "kernel_distance": NAMES[network.kernel_label],
+            frechet: self.names_of[network.label],
+            kernel: self.names_of[network.kernel_label],
         }
-        self.networks = {"frechet": network.details}
+        self.networks = {frechet: network.details}
 
     def clip(self, videos: ClipVideos) -> ClipScores:
         """Return the features of truth and generated clip."""
@@ -78,18 +99,29 @@ class SetScorer(Scorer):
         """Return the distances between two sets of features, with what each clip adds.
 
         The kernel distance is None of one clip, a Frechet distance of fewer than `FRECHET_CLIPS`.
-        Two clips leave no set to take one out of, so that there is nothing for an interval.
+        Two clips leave no set to take one out of, so that there is nothing for an interval. The
+        extrapolation is biased too at fewer clips than features have numbers, which its curve, the
+        distance against the number of clips, lets one see.
         """
-        from geomem.metrics.distances import frechet_distance, frechet_infinite, kernel_distance
+        from geomem.metrics.distances import (
+            frechet_curve,
+            frechet_distance,
+            intercept,
+            kernel_distance,
+        )
 
-        result = dict[str, Any].fromkeys(("frechet", "kernel_distance", "frechet_infinite"))
+        found = dict[str, Any].fromkeys(("frechet", "kernel_distance", "frechet_infinite"))
         if len(real) > 1:
-            result["kernel_distance"] = set_score(real, generated, kernel_distance)
+            found["kernel_distance"] = set_score(real, generated, kernel_distance)
         if len(real) >= FRECHET_CLIPS:
-            result["frechet"] = set_score(real, generated, frechet_distance)
-            value = frechet_infinite(real, generated, seed=SUBSET_SEED)
-            result["frechet_infinite"] = {"value": value, "clips": len(real)}
-        return result
+            found["frechet"] = set_score(real, generated, frechet_distance)
+            counts, distances = frechet_curve(real, generated, seed=SUBSET_SEED)
+            found["frechet_infinite"] = {
+                "value": intercept(counts, distances),
+                "clips": len(real),
+                "curve": {"clips": counts.tolist(), "values": distances.tolist()},
+            }
+        return {self.prefix + name: entry for name, entry in found.items()}
 
 
 def set_score(
@@ -123,6 +155,11 @@ class SetDistances(MetricFamily):
     )
     Settings = SetSettings
 
+    def weights(self, settings: SetSettings) -> Mapping[str, WeightFile]:
+        """Return by path where I3D's file comes from, if it is to be downloaded."""
+        wanted = settings.fetch and settings.network != "efficientnet_lite0"
+        return {settings.i3d_weights: _i3d_file(settings)} if wanted else {}
+
     def open(self, settings: SetSettings, device: device) -> Scorer:
         """Load the network."""
         from geomem.errors import InputError
@@ -131,10 +168,18 @@ class SetDistances(MetricFamily):
         weights = Path(settings.i3d_weights)
         wanted = settings.network == "i3d" or (settings.network == "auto" and weights.is_file())
         try:
+            if wanted and weights.is_file():
+                _i3d_file(settings).checked()
             network = load_video_features(weights if wanted else None, device=device)
+        except ValueError as error:
+            raise InputError(f"sets: {error}") from None
         except (ModuleNotFoundError, FileNotFoundError) as error:
             raise InputError(f"{error} (pip install geomem[scores])") from None
         return SetScorer(network, settings.stride)
+
+
+def _i3d_file(settings: SetSettings) -> WeightFile:
+    return WeightFile(path=settings.i3d_weights, sha256=settings.i3d_sha256, url=I3D_URL)
 
 
 FAMILIES.add(SetDistances())

@@ -171,7 +171,7 @@ class VggtScore(MetricFamily):
                 for other settings.
         """
         from geomem.errors import InputError
-        from geomem.metrics.checksums import sha256_of
+        from geomem.networks.published import file_sha256
         from geomem.networks.vggt.weights import load_vggt
 
         path = Path(settings.calibration)
@@ -181,7 +181,7 @@ class VggtScore(MetricFamily):
                 f"scores.families.vggt_score.calibration is not set; {remedy(path)} and name it"
             )
         calibration = read_calibration(path)
-        sha256 = sha256_of(path)
+        sha256 = file_sha256(path)
         if settings.sha256 and sha256 != settings.sha256:
             raise InputError(
                 f"{path} is not the record that scores.families.vggt_score.sha256 names "
@@ -197,7 +197,7 @@ class VggtScore(MetricFamily):
         known = calibration.teacher
         if not weights.is_file():
             raise InputError(f"{weights} is missing, the teacher {known.name} of {path}")
-        if sha256_of(weights) != known.sha256:
+        if file_sha256(weights) != known.sha256:
             raise InputError(f"{path} is not of the teacher in {weights}; {remedy(path)}")
         try:
             teacher = load_vggt(weights, known.architecture).requires_grad_(False).to(device)

@@ -5,19 +5,17 @@ It stands in for I3D, whose distances hardly see time (Ge et al. 2024), under na
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from geomem.metrics.families.sets import FRECHET_CLIPS, SUBSET_SEED, SetScorer, set_score
+from geomem.metrics.families.sets import SetScorer
 from geomem.metrics.registry import FAMILIES, Metric, MetricFamily, NetworkName, Scorer
 from geomem.registry.strict import Positive, Strict
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import device
 
-    from geomem.metrics.networks import VideoFeatures
 
 NAMES = {
     "frechet_transnetv2": NetworkName(
@@ -44,40 +42,8 @@ class VideoSetSettings(Strict):
 class VideoSetScorer(SetScorer):
     """Features of clips, and the distances between their sets."""
 
-    def __init__(self, network: VideoFeatures, stride: int) -> None:
-        self.network, self.stride = network, stride
-        self.names = {
-            "video_frechet": NAMES[network.label],
-            "video_kernel_distance": NAMES[network.kernel_label],
-        }
-        self.networks = {"video_frechet": network.details}
-
-    def sets(self, real: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
-        """Return the distances as `SetScorer` does, the extrapolated one with its curve.
-
-        The extrapolation is biased too at fewer clips than features have numbers, which the
-        distance against the number of clips lets one see.
-        """
-        from geomem.metrics.distances import (
-            frechet_curve,
-            frechet_distance,
-            intercept,
-            kernel_distance,
-        )
-
-        names = ("video_frechet", "video_kernel_distance", "video_frechet_infinite")
-        result = dict[str, Any].fromkeys(names)
-        if len(real) > 1:
-            result["video_kernel_distance"] = set_score(real, generated, kernel_distance)
-        if len(real) >= FRECHET_CLIPS:
-            result["video_frechet"] = set_score(real, generated, frechet_distance)
-            counts, distances = frechet_curve(real, generated, seed=SUBSET_SEED)
-            result["video_frechet_infinite"] = {
-                "value": intercept(counts, distances),
-                "clips": len(real),
-                "curve": {"clips": counts.tolist(), "values": distances.tolist()},
-            }
-        return result
+    prefix = "video_"
+    names_of = NAMES
 
 
 class VideoSetDistances(MetricFamily):
