@@ -62,6 +62,11 @@ class Layout:
         """Return which networks' distances of videos see time."""
         return self.results / "content_bias.json"
 
+    @property
+    def calibration(self) -> Path:
+        """Return the calibration of the VGGT score that the scale makes of its teacher."""
+        return self.results / "calibration.json"
+
     def sanity(self, family: str) -> Path:
         """Return what a family of metrics says of truth, shuffled truth and noise."""
         return self.results / f"sanity/{family}.json"

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from numpy.typing import NDArray
 from scipy.special import expit
-from tests.conftest import edit_yaml, run_stage, told, write_fake_clips
 from torch import Tensor
 
+from conftest import edit_yaml, run_stage, told, write_fake_clips
 from geomem.config.load import load_config
 from geomem.dag import Dag
-from geomem.formats import sha256_file
+from geomem.errors import InputError
+from geomem.formats import ClipInfo, sha256_file
 from geomem.geometry.warp import warp_frame
 from geomem.metrics.calibration import fit_logistic, reliability
 from geomem.metrics.families.vggt_score import (
@@ -33,6 +35,8 @@ from geomem.paper.reliability import reliability_figure
 from geomem.scenes.render import render
 from geomem.scenes.trajectories import TrajectoryKind, make_trajectory
 from geomem.scenes.worlds import make_world
+from geomem.scores.calibrate import strangers
+from geomem.settings.jobs import CalibrationJob
 from geomem.sources.embedded import pinhole
 
 ROOT = Path(__file__).parents[2]
@@ -277,8 +281,8 @@ def test_calibrations_are_read_strictly(tmp_path: Path) -> None:
             *words,
         )
 
-    command = "python -m geomem.scores calibrate"
-    opens(record, "scores.families.vggt_score.calibration is not set", command, calibration="")
+    command = "snakemake results/SCALE/calibration.json"
+    opens(record, "scores.families.vggt_score.calibration is not set", calibration="")
     opens(record, "gone.json is missing", command, calibration=str(tmp_path / "gone.json"))
     opens(record | {"more": 1}, "more: Extra inputs", command)
     opens("{", "is damaged", command)
@@ -300,8 +304,76 @@ def test_family_is_off_unless_it_is_asked_for() -> None:
     assert not any("vggt_score" in name for name in names)
 
 
+def asked_for(project: Path, **values: object) -> Dag:
+    """Return the jobs where a table shows the score."""
+    experiments = project / "config/experiments.yaml"
+    columns = yaml.safe_load(experiments.read_text())["tables"]["main_table"]["columns"]
+    columns.append({"metric": "vggt_score", "protocol": columns[0]["protocol"]})
+    edit_yaml(experiments, tables__main_table__columns=columns)
+    edit_yaml(project / "config/scales/smoke.yaml", **values)
+    return Dag(load_config(project))
+
+
+def test_a_scale_makes_its_own_calibration_where_none_is_named(project: Path) -> None:
+    without = Dag(load_config(project))
+    digests = {job.record: job.settings.digest for jobs in without.stages() for job in jobs}
+    assert without.layout.calibration not in digests
+    graph = asked_for(project)
+    jobs = {job.record: job for made in graph.stages() for job in made}
+    own, order = graph.layout.calibration, list(jobs)
+    readers = [job for job in jobs.values() if "vggt_score" in job.record.stem]
+    assert {job.record.parts[2] for job in readers} == {"scores", "sanity"}
+    for job in readers:
+        assert job.inputs["calibration"] == job.options["calibration"] == own
+        assert job.inputs["weights"] == graph.weights
+        assert order.index(own) < order.index(job.record)
+    others = [job for job in jobs.values() if job not in readers]
+    assert not any("calibration" in job.inputs for job in others)
+    # nothing that was there before changes, but for the table that has one column more
+    changed = {path for path in digests if jobs[path].settings.digest != digests[path]}
+    assert changed == {graph.layout.provenance("main_table")}
+    told = jobs[own].settings
+    assert isinstance(told, CalibrationJob)
+    assert (told.fit.role, told.test.role) == ("train", "validation")
+    assert jobs[own].inputs["weights"] == graph.weights
+
+
+def test_a_calibration_that_is_named_is_used(project: Path) -> None:
+    graph = asked_for(project, scores__families__vggt_score={"calibration": "weights/x.json"})
+    jobs = [job for made in graph.stages() for job in made]
+    assert graph.layout.calibration not in [job.record for job in jobs]
+    assert not any("calibration" in job.inputs for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fit_split": "films"}, "scores.calibration.fit_split.name: 'films' is none of"),
+        ({"test_split": "train"}, "train and train have the same role"),
+    ],
+)
+def test_splits_that_cannot_be_calibrated_on_are_refused(
+    project: Path, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        asked_for(project, scores__calibration=values)
+
+
+def test_strangers_go_along_the_same_kind_of_path(project: Path) -> None:
+    kinds = ["spin", "walk", "spin", "orbit"]
+    clips = [ClipInfo(clip_id=f"c{i}", scene=f"s{i}", trajectory=k) for i, k in enumerate(kinds)]
+    clips.append(ClipInfo(clip_id="again", scene="s0", trajectory="spin"))
+    assert strangers(clips, 0) == [2]
+    assert strangers(clips, 2) == [0, 4]
+    assert strangers(clips, 3) == [0, 1, 2, 4]  # none is alike
+
+
 def test_calibration_and_diagram_are_made_by_the_stages(project: Path) -> None:
-    edit_yaml(project / "config/base.yaml", scores__families__vggt_score={"frames": 4})
+    edit_yaml(
+        project / "config/scales/smoke.yaml",
+        scores__families__vggt_score={"frames": 4},
+        scores__calibration={"clips": 3},
+    )
     folders = {
         name: write_fake_clips(project / name, clips=4, frames=4, size=32, seed=seed, prefix=name)
         for seed, name in enumerate(("fit", "test"))
@@ -311,9 +383,8 @@ def test_calibration_and_diagram_are_made_by_the_stages(project: Path) -> None:
     def run(test: Path) -> None:
         run_stage(
             project, "scores", "calibrate", str(output), "--scale", "smoke",
-            *("--fit-split", "train", "--fit-clips", str(folders["fit"])),
-            *("--test-split", "validation", "--test-clips", str(test)),
-            *("--weights", str(weights), "--count", "3", "--device", "cpu"),
+            *("--fit-clips", str(folders["fit"]), "--test-clips", str(test)),
+            *("--weights", str(weights), "--device", "cpu"),
         )  # fmt: skip
 
     run(folders["test"])

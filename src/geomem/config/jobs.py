@@ -294,24 +294,19 @@ class JobSettings:
         assert self.config.content_bias is not None
         return ContentBiasTableJob(content_bias=self.config.content_bias, scale=self.config.scale)
 
-    def calibration(self, *, fit: str, test: str, clips: int, seed: int) -> CalibrationJob:
-        """Of the job that calibrates the VGGT score of the scale's teacher.
-
-        Args:
-            fit: Split that it is fitted on.
-            test: Split that it is tested on.
-            clips: Of each, at most.
-            seed: Of the mixtures.
-        """
-        families = self.config.settings.scores.families
-        chosen: Any = families.get("vggt_score") or FAMILIES["vggt_score"].Settings()
+    def calibration(self) -> CalibrationJob:
+        """Of the job that calibrates the VGGT score of the scale's teacher."""
+        scores, known = self.config.settings.scores, FAMILIES["vggt_score"]
+        chosen: Any = scores.families.get(known.name) or known.Settings()
+        calibration = scores.calibration
         return CalibrationJob(
             teacher=self.teacher_model(),
             scene=chosen.scene,
-            fit=self.clips(fit),
-            test=self.clips(test),
-            clips=clips,
-            seed=seed,
+            fit=self.clips(calibration.fit_split),
+            test=self.clips(calibration.test_split),
+            clips=calibration.clips,
+            seed=calibration.seed,
+            bootstrap=scores.bootstrap,
         )
 
     def table(self, table: str) -> TableJob:

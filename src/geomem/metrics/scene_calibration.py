@@ -81,6 +81,7 @@ class SceneCalibration(Strict):
         test_clips: How many, of other scenes, it was tested on.
         bins: Reliability diagram of the tested frames, in bins of equal mass.
         error: Expected calibration error over those bins.
+        error_interval: Of 95 % of the draws of as many tested clips, with replacement.
         brier: Mean squared difference of probability and label, tested.
         kinds: Tested frames by kind of set.
         spliced: Mean probability of clips, by the number of frames of another scene, from 0.
@@ -96,6 +97,7 @@ class SceneCalibration(Strict):
     test_clips: Positive
     bins: list[ReliabilityBin] = Field(min_length=2)
     error: Share
+    error_interval: tuple[Share, Share]
     brier: Share
     kinds: dict[str, MixtureScore]
     spliced: list[Share]
@@ -151,6 +153,6 @@ def read_calibration(path: Path) -> SceneCalibration:
 def remedy(path: Path) -> str:
     """Return which command makes a calibration."""
     return (
-        f"make it with `python -m geomem.scores calibrate {path} --fit-split SPLIT --fit-clips "
-        "FOLDER --test-split SPLIT --test-clips FOLDER --weights FILE` (docs/metrics.md)"
+        f"make {path} again: `snakemake results/SCALE/calibration.json` at the scale of its "
+        "teacher (docs/metrics.md)"
     )

@@ -29,6 +29,9 @@ FEATURES = (
         for name in (
             *(f"{of}_{partner}" for partner in ("first", "rest") for of in _OF_PARTNER),
             "best_inliers",
+            "alike_first",
+            "chain",
+            "alike_chain",
         )
     ),
     "confidence",
@@ -36,6 +39,7 @@ FEATURES = (
     "rotation",
     "scale",
 )
+ALIKE = 0.1  # difference in colour at which inliers count e times less
 WIDEST_TURN = 90.0  # degrees; farther off is as wrong as can be
 
 
@@ -55,7 +59,10 @@ def scene_features(
     the other's view; `inliers`, those of them whose depth agrees with the other's; `agreement`,
     the second over the first; `colours`, the mean absolute difference of the inliers' colours, in
     [0, 1]. Each is taken to the first frame and, pixels pooled, to the rest, by the given cameras
-    and by the teacher's own; `best_inliers` is to whichever fits best. `confidence` is the mean
+    by the teacher's own; `best_inliers` is to whichever fits best. `alike` are inliers that count
+    less the more their colours differ; a `chain` leads from the first frame through others, and is
+    as strong as its weakest pair's inliers (or `alike`) are many: so is a frame known that shares
+    no view with the first. `confidence` is the mean
     logarithm of the depth's confidence, `rotation` the root of the angle (degrees) between the
     given and the teacher's turn since the first frame, `scale` the logarithm of the depth's scale
     over its prior.
@@ -105,7 +112,7 @@ def _turns(cameras: Tensor) -> Tensor:
 def _pair_features(
     depth: Tensor, images: Tensor, cameras: Tensor, tolerance: float
 ) -> list[Tensor]:
-    """Return nine features (K,) of every frame; those of the first mean nothing.
+    """Return twelve features (K,) of every frame; those of the first mean nothing.
 
     Args:
         depth: Planar depth (K, H, W) in the cameras' unit.
@@ -124,7 +131,17 @@ def _pair_features(
         tuple((pairs * rest).sum(1) / (frames - 2) for pairs in (in_view, inliers, colours)),
     ):
         found += [view, fitting, _over(fitting, view), _over(off, fitting)]
-    return [*found, (inliers * other).amax(1)]
+    alike = inliers * (-_over(colours, inliers) / ALIKE).exp()
+    chains = (strongest_chains(links * other) for links in (inliers, alike))
+    return [*found, (inliers * other).amax(1), alike[0], *chains]
+
+
+def strongest_chains(links: Tensor) -> Tensor:
+    """Return for links (K, K), symmetric, how strong the weakest of the best chain from the first
+    to each is, (K,): Floyd's and Warshall's algorithm, of which the first entry means nothing."""
+    for middle in range(len(links)):
+        links = torch.maximum(links, torch.minimum(links[:, middle, None], links[None, middle]))
+    return links[0]
 
 
 def _over(part: Tensor, whole: Tensor) -> Tensor:

@@ -5,12 +5,19 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from geomem.errors import InputError
 from geomem.formats import sha256_file, write_tensors
 from geomem.formats.records import provenance, write_record
 from geomem.jobs import checked, device_parser, job_device, job_settings, progress, run_command
 from geomem.scores.version import VERSION
+from geomem.settings.jobs import ScoresJob
+
+if TYPE_CHECKING:
+    from torch import device as Device
+
+    from geomem.metrics.registry import Scorer
 
 
 def score(args: argparse.Namespace) -> None:
@@ -22,7 +29,7 @@ def score(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     device = job_device(args)
-    scorer = settings.spec.open(settings.settings, device)
+    scorer = _opened(settings, args, device)
     for metric, reason in scorer.left_out.items():
         print(f"{metric} is left out: {reason}", file=sys.stderr, flush=True)
     result = score_videos(
@@ -33,8 +40,15 @@ def score(args: argparse.Namespace) -> None:
         device=device,
         progress=partial(progress, label=f"scoring {args.protocol}"),
     )
-    inputs = {"clips": args.clips, "rollout": args.rollout}
+    names = ("clips", "rollout", "calibration", "weights")
+    inputs = {name: getattr(args, name) for name in names}
     write_record(args.output, provenance("scores", VERSION, settings, inputs), result)
+
+
+def _opened(settings: ScoresJob, args: argparse.Namespace, device: "Device") -> "Scorer":
+    """Return a family at work, by the scale's own calibration where it has one."""
+    own = {name: str(path) for name in ("calibration", "weights") if (path := getattr(args, name))}
+    return settings.spec.open(settings.settings.model_copy(update=own), device)
 
 
 def analyse(args: argparse.Namespace) -> None:
@@ -80,11 +94,12 @@ def sanity(args: argparse.Namespace) -> None:
     found = score_fakes(
         args.clips,
         settings,
-        chosen.spec.open(chosen.settings, device),
+        _opened(chosen, args, device),
         device=device,
         progress=partial(progress, label=f"checking {args.family}"),
     )
-    write_record(args.output, provenance("scores", VERSION, settings, {"clips": args.clips}), found)
+    inputs = {name: getattr(args, name) for name in ("clips", "calibration", "weights")}
+    write_record(args.output, provenance("scores", VERSION, settings, inputs), found)
 
 
 def content_bias(args: argparse.Namespace) -> None:
@@ -106,9 +121,7 @@ def content_bias(args: argparse.Namespace) -> None:
 def calibrate(args: argparse.Namespace) -> None:
     """Calibrate the VGGT score of the scale's teacher on clips and their mixtures."""
     jobs = job_settings(args)
-    settings = jobs.calibration(
-        fit=args.fit_split, test=args.test_split, clips=args.count, seed=args.seed
-    )
+    settings = checked(jobs.calibration(), args)
     import torch
 
     from geomem.formats.teacher_sizes import teacher_config
@@ -134,6 +147,13 @@ def calibrate(args: argparse.Namespace) -> None:
     write_record(args.output, made_by, {"teacher": judge, **found})
 
 
+def _calibration_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--calibration", type=Path, help="of the scale's teacher, where it is used"
+    )
+    command.add_argument("--weights", type=Path, help="of that teacher")
+
+
 def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.scores", description=__doc__)
@@ -144,6 +164,7 @@ def main() -> None:
     command.add_argument("--clips", type=Path, required=True, help="directory of their split")
     command.add_argument("--protocol", required=True)
     command.add_argument("--family", required=True, help="of metrics: `geomem list metrics`")
+    _calibration_options(command)
     command.set_defaults(command=score)
 
     command = device_parser(commands.add_parser("analyse", help=analyse.__doc__))
@@ -161,6 +182,7 @@ def main() -> None:
     command.add_argument("output", type=Path, help="record to write")
     command.add_argument("--clips", type=Path, required=True, help="directory of the split")
     command.add_argument("--family", required=True, help="of metrics: `geomem list metrics`")
+    _calibration_options(command)
     command.set_defaults(command=sanity)
 
     command = device_parser(commands.add_parser("content-bias", help=content_bias.__doc__))
@@ -170,13 +192,9 @@ def main() -> None:
 
     command = device_parser(commands.add_parser("calibrate", help=calibrate.__doc__))
     command.add_argument("output", type=Path, help="record to write")
-    command.add_argument("--fit-split", required=True, help="that is fitted on")
-    command.add_argument("--fit-clips", type=Path, required=True, help="its directory")
-    command.add_argument("--test-split", required=True, help="of other scenes")
-    command.add_argument("--test-clips", type=Path, required=True, help="its directory")
+    command.add_argument("--fit-clips", type=Path, required=True, help="split to fit it on")
+    command.add_argument("--test-clips", type=Path, required=True, help="split of other scenes")
     command.add_argument("--weights", type=Path, required=True, help="of the teacher")
-    command.add_argument("--count", type=int, default=64, help="clips of a split (default: 64)")
-    command.add_argument("--seed", type=int, default=0, help="of the mixtures (default: 0)")
     command.set_defaults(command=calibrate)
     run_command(parser)
 

@@ -1,6 +1,6 @@
 """Calibrate the VGGT score on clips of one scene and on mixtures of several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.formats import ClipStore
+from geomem.formats import ClipInfo, ClipStore
 from geomem.geometry.points import resize_nearest
 from geomem.memory.reconstruction import teacher_images
 from geomem.metrics.calibration import Array, Logistic, fit_logistic, reliability
@@ -31,8 +31,9 @@ PARTS = ("fit", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A set of frames: how it was made, its frames' features (K - 1, D) and labels (K - 1,)."""
+    """A set of frames: of which clip, how it was made, features (K - 1, D), labels (K - 1,)."""
 
+    clip: str
     made: Mixture
     features: Array
 
@@ -97,11 +98,13 @@ def calibrate(
         },
         "fit_clips": _count(stores[0], settings),
         "test_clips": _count(stores[1], settings),
-        **evaluated(model, tested),
+        **evaluated(model, tested, resamples=settings.bootstrap, seed=settings.seed),
     }
 
 
-def evaluated(model: Logistic, tested: list[Sample]) -> dict[str, Any]:
+def evaluated(
+    model: Logistic, tested: list[Sample], *, resamples: int, seed: int
+) -> dict[str, Any]:
     """Return what a model is worth on sets of held-out scenes, as `SceneCalibration` has it."""
     features, labels = _frames(tested)
     probabilities = model.probability(features)
@@ -123,10 +126,31 @@ def evaluated(model: Logistic, tested: list[Sample]) -> dict[str, Any]:
             for predicted, observed, count in rows
         ],
         "error": digits(found.error),
+        "error_interval": _error_interval(model, tested, resamples=resamples, seed=seed),
         "brier": digits(float(np.square(probabilities - labels).mean())),
         "kinds": kinds,
         "spliced": [digits(float(np.mean(scores))) for _, scores in sorted(by_number.items())],
     }
+
+
+def _error_interval(
+    model: Logistic, tested: list[Sample], *, resamples: int, seed: int
+) -> list[float]:
+    """Return where the error of 95 % of the draws of as many clips lies, each with all its sets."""
+    by_clip: dict[str, list[Sample]] = {}
+    for sample in tested:
+        by_clip.setdefault(sample.clip, []).append(sample)
+    clips = [
+        (model.probability(features), labels)
+        for features, labels in map(_frames, by_clip.values())
+        if len(labels)
+    ]
+    generator, errors = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        drawn = [clips[number] for number in generator.integers(len(clips), size=len(clips))]
+        probabilities, labels = (np.concatenate(part) for part in zip(*drawn, strict=True))
+        errors.append(reliability(probabilities, labels, bins=BINS).error)
+    return [digits(float(end)) for end in np.quantile(errors, [0.025, 0.975])]
 
 
 def _mean_score(probabilities: Array, labels: Array) -> dict[str, Any]:
@@ -183,6 +207,18 @@ def _scale_prior(
     return float(np.median(ratios))
 
 
+def strangers(clips: Sequence[ClipInfo], clip: int) -> list[int]:
+    """Return the clips of other scenes, along the same kind of path where there are such.
+
+    A model that forgets a scene still follows the cameras: frames of another path would be told by
+    their motion alone.
+    """
+    own = clips[clip]
+    others = [number for number, info in enumerate(clips) if info.scene != own.scene]
+    alike = [number for number in others if clips[number].trajectory == own.trajectory]
+    return alike or others
+
+
 def _samples(
     store: ClipStore,
     clip: int,
@@ -194,17 +230,14 @@ def _samples(
 ) -> list[Sample]:
     images, depth, cameras = _read(store, clip, settings, device)
     generator = np.random.default_rng([settings.seed, PARTS.index(part), clip])
-    strangers = [
-        number
-        for number in range(_count(store, settings))
-        if store.clips[number].scene != store.clips[clip].scene
-    ]
+    others = strangers(store.clips[: _count(store, settings)], clip)
 
     def other() -> Tensor:
-        return _read(store, int(generator.choice(strangers)), settings, device)[0]
+        return _read(store, int(generator.choice(others)), settings, device)[0]
 
     return [
         Sample(
+            clip=store.clips[clip].clip_id,
             made=made,
             features=scene_features(
                 teacher,

@@ -325,6 +325,7 @@ class CalibrationJob(Strict):
         test: Held-out clips.
         clips: How many of each are taken, at most.
         seed: Of the mixtures.
+        bootstrap: Resamples of clips for the interval of its error.
     """
 
     teacher: TeacherModel
@@ -333,6 +334,7 @@ class CalibrationJob(Strict):
     test: ClipsOfSplit
     clips: Positive
     seed: int
+    bootstrap: Positive
 
 
 class TableJob(Strict):

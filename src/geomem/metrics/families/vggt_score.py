@@ -33,7 +33,9 @@ class VggtScoreSettings(SceneSettings):
     """Which teacher judges, and how it looks at frames."""
 
     calibration: str = Field(
-        default="", description="record of `python -m geomem.scores calibrate`; needed"
+        default="",
+        description="tracked record of `python -m geomem.scores calibrate`; empty: the scale makes "
+        "its own of its teacher (`scores.calibration`)",
     )
     sha256: str = Field(default="", description="of that record; compared where given")
     weights: str = Field(
@@ -89,11 +91,13 @@ class VggtScorer(Scorer):
         numbers = judged_frames(videos.context, len(videos.truth), self.calibration.settings.frames)
         if numbers is None:
             return ClipScores(values={metric.name: None for metric in VggtScore.metrics})
-        cameras = videos.cameras[numbers]
+        cameras, truth = videos.cameras[numbers], videos.truth[numbers]
+        generated = videos.generated[numbers]
+        generated[0] = truth[0]
         return ClipScores(
             values={
-                "vggt_score": self.score(videos.generated[numbers], cameras),
-                "truth_vggt_score": self.score(videos.truth[numbers], cameras),
+                "vggt_score": self.score(generated, cameras),
+                "truth_vggt_score": self.score(truth, cameras),
             }
         )
 
@@ -163,6 +167,10 @@ class VggtScore(MetricFamily):
     )
     Settings = VggtScoreSettings
 
+    def calibrated_by_scale(self, settings: VggtScoreSettings) -> bool:
+        """Return whether no calibration is named."""
+        return not settings.calibration
+
     def open(self, settings: VggtScoreSettings, device: device) -> Scorer:
         """Load the teacher and its calibration.
 
@@ -176,9 +184,9 @@ class VggtScore(MetricFamily):
 
         path = Path(settings.calibration)
         if not settings.calibration:
-            path = Path("weights/NAME/calibration.json")
             raise InputError(
-                f"scores.families.vggt_score.calibration is not set; {remedy(path)} and name it"
+                "scores.families.vggt_score.calibration is not set, and no --calibration is given; "
+                "run the workflow, which makes the scale's own"
             )
         calibration = read_calibration(path)
         sha256 = file_sha256(path)
