@@ -59,13 +59,12 @@ def scene_features(
     the other's view; `inliers`, those of them whose depth agrees with the other's; `agreement`,
     the second over the first; `colours`, the mean absolute difference of the inliers' colours, in
     [0, 1]. Each is taken to the first frame and, pixels pooled, to the rest, by the given cameras
-    by the teacher's own; `best_inliers` is to whichever fits best. `alike` are inliers that count
-    less the more their colours differ; a `chain` leads from the first frame through others, and is
-    as strong as its weakest pair's inliers (or `alike`) are many: so is a frame known that shares
-    no view with the first. `confidence` is the mean
-    logarithm of the depth's confidence, `rotation` the root of the angle (degrees) between the
-    given and the teacher's turn since the first frame, `scale` the logarithm of the depth's scale
-    over its prior.
+    and by the teacher's own; `best_inliers` is to whichever fits best. `alike` are inliers that
+    count less the more their colours differ; a `chain` leads from the first frame through others,
+    and is as strong as its weakest pair's inliers (or `alike`) are many: so is a frame known that
+    shares no view with the first. `confidence` is the mean logarithm of the depth's confidence,
+    `rotation` the root of the angle (degrees) between the given and the teacher's turn since the
+    first frame, `scale` the logarithm of the depth's scale over its prior.
 
     Args:
         teacher: The frozen model.
