@@ -345,10 +345,40 @@ class Dag:
             settings=self.settings.scores(protocol, family),
             record=record,
             outputs=(record,),
-            inputs={"clips": self.shards(split), "rollout": rollout / "rollout.json"},
+            inputs={
+                "clips": self.shards(split),
+                "rollout": rollout / "rollout.json",
+                **self._calibration_of(family),
+            },
             beside={"rgb": rollout / "rgb.npy", **self._weights_of(family)},
-            options={"clips": self.folder(split), "rollout": rollout},
+            options={
+                "clips": self.folder(split),
+                "rollout": rollout,
+                **self._calibration_of(family),
+            },
         )
+
+    def calibration(self) -> Job:
+        """Return the job that calibrates the VGGT score of the scale's teacher."""
+        chosen, record = self.config.settings.scores.calibration, self.layout.calibration
+        inputs: dict[str, Files] = {"weights": self.weights}
+        options = dict(inputs)
+        for name, split in (("fit_clips", chosen.fit_split), ("test_clips", chosen.test_split)):
+            inputs[name], options[name] = self.shards(split), self.folder(split)
+        return Job(
+            stage="scores",
+            settings=self.settings.calibration(),
+            record=record,
+            outputs=(record,),
+            inputs=inputs,
+            options=options,
+        )
+
+    def _calibration_of(self, family: str) -> dict[str, Files]:
+        """Return what a job of a family reads where the scale's own calibration is for it."""
+        if not self.config.calibrates(family):
+            return {}
+        return {"calibration": self.layout.calibration, "weights": self.weights}
 
     def _fetched(self, family: str) -> Mapping[str, WeightFile]:
         """Return by path the weights that are downloaded for a family of metrics."""
@@ -425,9 +455,9 @@ class Dag:
             settings=self.settings.sanity(family),
             record=record,
             outputs=(record,),
-            inputs={"clips": self.shards(split)},
+            inputs={"clips": self.shards(split), **self._calibration_of(family)},
             beside=self._weights_of(family),
-            options={"clips": self.folder(split)},
+            options={"clips": self.folder(split), **self._calibration_of(family)},
         )
 
     def downloads(self) -> dict[str, Download | WeightFile]:
@@ -700,6 +730,8 @@ class Dag:
         )
         parts = range(scale.features.shards)
         yield [] if scale.features.basis else [self.fitted_basis()]
+        asked = {family for families in scores.values() for family in families}
+        yield [self.calibration()] if any(map(self.config.calibrates, asked)) else []
         yield [self.cache_part(plan, kind, number) for plan, kind in kinds for number in parts]
         for group in self._generations(list(runs)):
             yield [self.pick(name) for name in group if self.config.variants[name].best_of]

@@ -67,6 +67,11 @@ class Layout:
         """Return what metrics of 3D consistency make of rooms spoiled by known amounts."""
         return self.results / "consistency.json"
 
+    @property
+    def calibration(self) -> Path:
+        """Return the calibration of the VGGT score that the scale makes of its teacher."""
+        return self.results / "calibration.json"
+
     def sanity(self, family: str) -> Path:
         """Return what a family of metrics says of truth, shuffled truth and noise."""
         return self.results / f"sanity/{family}.json"

@@ -110,6 +110,7 @@ def test_what_is_built_in_is_found() -> None:
         "reprojection",
         "sets",
         "vbench",
+        "vggt_score",
         "video_sets",
         "videomae",
     ]

@@ -32,6 +32,7 @@ from geomem.metrics.families.places import PlaceScorer, PlaceSettings
 from geomem.metrics.families.reprojection import ReprojectionErrors, ReprojectionSettings
 from geomem.metrics.families.sets import SetScorer
 from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings
+from geomem.metrics.families.vggt_score import VggtScore, VggtScoreSettings
 from geomem.metrics.families.video_sets import VideoSetScorer
 from geomem.metrics.families.videomae import VideoMaeScorer
 from geomem.metrics.registry import FAMILIES, Scorer
@@ -112,6 +113,10 @@ SCORERS: dict[str, Scorer] = {
         VBenchSettings(),
         details={},
         left_out={},
+    ),
+    "vggt_score": VggtScore().open(
+        VggtScoreSettings(calibration=str(ROOT / "weights/vggt_plain/calibration.json")),
+        torch.device("cpu"),
     ),
     "videomae": VideoMaeScorer(MeanColour(), 1),
     "video_sets": VideoSetScorer(MeanColourOfVideos(), 1),

@@ -283,6 +283,11 @@ def sanity_job(wildcards):
     return GRAPH.sanity(wildcards.family)
 
 
+def calibration_job(wildcards):
+    """The job that calibrates the VGGT score of the scale's teacher."""
+    return GRAPH.calibration()
+
+
 def content_bias_job(wildcards):
     """The job that tests which video features see time."""
     return GRAPH.content_bias()

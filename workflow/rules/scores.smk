@@ -3,6 +3,7 @@
 in:  results/<scale>/rollouts/, checkpoints/, data/<scale>/clips/ (the truth), the teacher's weights
 out: results/<scale>/scores/<variant>/seed<k>/<protocol>/<family>.json
      results/<scale>/sanity/<family>.json: what a table's metrics say of truth and of noise
+     results/<scale>/calibration.json: what the VGGT score's evidence is worth, by clips with depth
      results/<scale>/content_bias.json, consistency.json
      results/<scale>/analysis/teacher.{json,safetensors}, <variant>/seed<k>.{json,safetensors}
 """
@@ -31,6 +32,30 @@ rule score_videos:
         "python -m geomem.scores score {output.scores:q} {params.job} --threads {threads}"
         " --expect {params.settings} --protocol {wildcards.protocol} --family {wildcards.family}"
         " {params.inputs} > {log:q} 2>&1"
+
+
+rule calibrate_vggt_score:
+    input:
+        unpack(job_inputs(calibration_job)),
+    output:
+        record=str(LAYOUT.calibration),
+    log:
+        f"logs/calibrate_vggt_score/{SCALE}.log",
+    benchmark:
+        f"benchmarks/jobs/calibrate_vggt_score/{SCALE}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: asks("scores", "calibrate").threads
+    resources:
+        **request("scores", "calibrate"),
+    params:
+        job=JOB,
+        version=stage_version("scores"),
+        settings=job_settings(calibration_job),
+        inputs=job_options(calibration_job),
+    shell:
+        "python -m geomem.scores calibrate {output.record:q} {params.job} --threads {threads}"
+        " --expect {params.settings} {params.inputs} > {log:q} 2>&1"
 
 
 rule analyse_teacher:

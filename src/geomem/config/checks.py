@@ -45,6 +45,7 @@ def check(config: Config) -> None:
     _check_tables(config)
     _check_costs(config)
     _check_content_bias(config)
+    _check_calibration(config)
     if config.sanity:
         known = config.settings.rollouts.protocols
         _known("sanity", "protocol", "name", config.sanity.protocol, known)
@@ -426,6 +427,23 @@ def _check_content_bias(config: Config) -> None:
         )
     if list(chosen.strengths) != sorted(set(chosen.strengths)):
         raise ValueError(f"content_bias.strengths: {list(chosen.strengths)} do not rise")
+
+
+def _check_calibration(config: Config) -> None:
+    chosen, job = config.settings.scores.calibration, "scores.calibration"
+    scored = {family for families in config.scores().values() for family in families}
+    if not any(map(config.calibrates, scored)):
+        return
+    splits = config.settings.splits
+    for name, split in (("fit_split", chosen.fit_split), ("test_split", chosen.test_split)):
+        _known(job, name, "name", split, splits)
+        if "depth" not in config.source_of(split).conditions:
+            raise ValueError(f"{job}.{name}: {split} has no true depth; take embedded rooms")
+    if splits[chosen.fit_split].role == splits[chosen.test_split].role:
+        raise ValueError(
+            f"{job}: {chosen.fit_split} and {chosen.test_split} have the same role, and scenes in "
+            "common; take splits of different roles"
+        )
 
 
 def _check_rollout(config: Config, variant: str, protocol: str) -> None:

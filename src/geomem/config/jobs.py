@@ -13,6 +13,7 @@ from geomem.settings.jobs import (
     AlignmentJob,
     AnalysisJob,
     AnalysisTableJob,
+    CalibrationJob,
     ConsistencyJob,
     ConsistencyTableJob,
     ContentBiasJob,
@@ -316,6 +317,21 @@ class JobSettings:
         """Of the job that renders what that has found."""
         assert self.config.spoiled is not None
         return ConsistencyTableJob(consistency=self.config.spoiled, scale=self.config.scale)
+
+    def calibration(self) -> CalibrationJob:
+        """Of the job that calibrates the VGGT score of the scale's teacher."""
+        scores, known = self.config.settings.scores, FAMILIES["vggt_score"]
+        chosen: Any = scores.families.get(known.name) or known.Settings()
+        calibration = scores.calibration
+        return CalibrationJob(
+            teacher=self.teacher_model(),
+            scene=chosen.scene,
+            fit=self.clips(calibration.fit_split),
+            test=self.clips(calibration.test_split),
+            clips=calibration.clips,
+            seed=calibration.seed,
+            bootstrap=scores.bootstrap,
+        )
 
     def table(self, table: str) -> TableJob:
         """Of the job that renders a table."""

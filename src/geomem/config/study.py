@@ -9,7 +9,7 @@ from geomem.config.cluster import Resources
 from geomem.formats.cache_kinds import CacheKind
 from geomem.memory.registry import KINDS, Need
 from geomem.methods.registry import METHODS
-from geomem.metrics.registry import family_of
+from geomem.metrics.registry import FAMILIES, family_of
 from geomem.registry.fields import ByName
 from geomem.registry.strict import Positive, Strict
 from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisTable
@@ -334,6 +334,12 @@ class Config(Strict):
     def families_of_curves(self, figure: CurvesFigure) -> list[str]:
         """Return the families of metrics that a figure of curves shows."""
         return sorted({family_of(metric) for metric in figure.metrics})
+
+    def calibrates(self, family: str) -> bool:
+        """Return whether jobs of a family of metrics read the scale's own calibration."""
+        known = FAMILIES[family]
+        chosen = self.settings.scores.families.get(family) or known.Settings()
+        return known.calibrated_by_scale(chosen)
 
     def scored(self) -> dict[tuple[str, str], list[str]]:
         """Return by variant and protocol the families of metrics that tables and figures show."""

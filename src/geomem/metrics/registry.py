@@ -196,6 +196,11 @@ class MetricFamily(ABC):
         """Return by path the files that the workflow downloads before a job of the family."""
         return {}
 
+    def calibrated_by_scale(self, settings: Any) -> bool:
+        """Return whether its jobs read the calibration that the scale makes of its teacher; then
+        `Settings` has its path as `calibration`, and that of the teacher's `weights`."""
+        return False
+
     def left_out(self, settings: Any) -> Mapping[str, str]:
         """Return by metric why it cannot be computed on this machine."""
         return {}

@@ -161,6 +161,17 @@ def figure(args: argparse.Namespace) -> None:
     write_record(args.provenance, provenance("paper", VERSION, settings, inputs), origin)
 
 
+def reliability(args: argparse.Namespace) -> None:
+    """Draw the reliability diagram of a calibration of the VGGT score, as PDF or PNG."""
+    from geomem.metrics.scene_calibration import read_calibration
+    from geomem.paper.figures import save_figure
+    from geomem.paper.reliability import reliability_figure
+
+    if args.output.suffix not in (".pdf", ".png"):
+        raise InputError(f"{args.output}: a figure is a .pdf or a .png")
+    save_figure(reliability_figure(read_calibration(args.calibration)), args.output)
+
+
 def video(args: argparse.Namespace) -> None:
     """Write videos of several variants side by side as one MP4 file."""
     jobs = job_settings(args)
@@ -285,6 +296,11 @@ def main() -> None:
     command.add_argument("--png", type=Path, required=True)
     command.add_argument("--provenance", type=Path, required=True)
     command.set_defaults(command=figure)
+
+    command = commands.add_parser("reliability", help=reliability.__doc__)
+    command.add_argument("output", type=Path, help=".pdf or .png")
+    command.add_argument("--calibration", type=Path, required=True, help="of the VGGT score")
+    command.set_defaults(command=reliability)
 
     command = job_parser(commands.add_parser("video", help=video.__doc__))
     command.add_argument("name", help="a video of config/experiments.yaml")

@@ -2,14 +2,22 @@
 
 import argparse
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from geomem.errors import InputError
 from geomem.formats import sha256_file, write_tensors
 from geomem.formats.records import provenance, write_record
 from geomem.jobs import checked, device_parser, job_device, job_settings, progress, run_command
 from geomem.scores.version import VERSION
+from geomem.settings.jobs import ScoresJob
+
+if TYPE_CHECKING:
+    from torch import device as Device
+
+    from geomem.metrics.registry import Scorer
 
 
 def score(args: argparse.Namespace) -> None:
@@ -21,7 +29,7 @@ def score(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     device = job_device(args)
-    scorer = settings.spec.open(settings.settings, device)
+    scorer = _opened(settings, args, device)
     for metric, reason in scorer.left_out.items():
         print(f"{metric} is left out: {reason}", file=sys.stderr, flush=True)
     result = score_videos(
@@ -32,8 +40,15 @@ def score(args: argparse.Namespace) -> None:
         device=device,
         progress=partial(progress, label=f"scoring {args.protocol}"),
     )
-    inputs = {"clips": args.clips, "rollout": args.rollout}
+    names = ("clips", "rollout", "calibration", "weights")
+    inputs = {name: getattr(args, name) for name in names}
     write_record(args.output, provenance("scores", VERSION, settings, inputs), result)
+
+
+def _opened(settings: ScoresJob, args: argparse.Namespace, device: "Device") -> "Scorer":
+    """Return a family at work, by the scale's own calibration where it has one."""
+    own = {name: str(path) for name in ("calibration", "weights") if (path := getattr(args, name))}
+    return settings.spec.open(settings.settings.model_copy(update=own), device)
 
 
 def analyse(args: argparse.Namespace) -> None:
@@ -79,11 +94,12 @@ def sanity(args: argparse.Namespace) -> None:
     found = score_fakes(
         args.clips,
         settings,
-        chosen.spec.open(chosen.settings, device),
+        _opened(chosen, args, device),
         device=device,
         progress=partial(progress, label=f"checking {args.family}"),
     )
-    write_record(args.output, provenance("scores", VERSION, settings, {"clips": args.clips}), found)
+    inputs = {name: getattr(args, name) for name in ("clips", "calibration", "weights")}
+    write_record(args.output, provenance("scores", VERSION, settings, inputs), found)
 
 
 def content_bias(args: argparse.Namespace) -> None:
@@ -118,6 +134,42 @@ def consistency(args: argparse.Namespace) -> None:
     write_record(args.output, made_by, found)
 
 
+def calibrate(args: argparse.Namespace) -> None:
+    """Calibrate the VGGT score of the scale's teacher on clips and their mixtures."""
+    jobs = job_settings(args)
+    settings = checked(jobs.calibration(), args)
+    import torch
+
+    from geomem.formats.teacher_sizes import teacher_config
+    from geomem.formats.teachers import load_teacher
+    from geomem.scores.calibrate import calibrate
+
+    torch.set_num_threads(args.threads)
+    device, known = job_device(args), settings.teacher
+    teacher = load_teacher(
+        args.weights, known.architecture, sha256=known.sha256, precision=known.precision
+    ).to(device)
+    found = calibrate(
+        args.fit_clips, args.test_clips, teacher, settings, device=device, progress=progress
+    )
+    judge = {
+        "name": jobs.config.settings.teacher.name,
+        "sha256": sha256_file(args.weights),
+        "architecture": asdict(teacher_config(known.architecture)),
+        "precision": known.precision,
+    }
+    inputs = {name: getattr(args, name) for name in ("fit_clips", "test_clips", "weights")}
+    made_by = provenance("scores", VERSION, settings, inputs)
+    write_record(args.output, made_by, {"teacher": judge, **found})
+
+
+def _calibration_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--calibration", type=Path, help="of the scale's teacher, where it is used"
+    )
+    command.add_argument("--weights", type=Path, help="of that teacher")
+
+
 def main() -> None:
     """Run a command of the stage."""
     parser = argparse.ArgumentParser(prog="python -m geomem.scores", description=__doc__)
@@ -128,6 +180,7 @@ def main() -> None:
     command.add_argument("--clips", type=Path, required=True, help="directory of their split")
     command.add_argument("--protocol", required=True)
     command.add_argument("--family", required=True, help="of metrics: `geomem list metrics`")
+    _calibration_options(command)
     command.set_defaults(command=score)
 
     command = device_parser(commands.add_parser("analyse", help=analyse.__doc__))
@@ -145,6 +198,7 @@ def main() -> None:
     command.add_argument("output", type=Path, help="record to write")
     command.add_argument("--clips", type=Path, required=True, help="directory of the split")
     command.add_argument("--family", required=True, help="of metrics: `geomem list metrics`")
+    _calibration_options(command)
     command.set_defaults(command=sanity)
 
     command = device_parser(commands.add_parser("content-bias", help=content_bias.__doc__))
@@ -156,6 +210,13 @@ def main() -> None:
     command.add_argument("output", type=Path, help="record to write")
     command.add_argument("--weights", type=Path, required=True, help="of the teacher to start from")
     command.set_defaults(command=consistency)
+
+    command = device_parser(commands.add_parser("calibrate", help=calibrate.__doc__))
+    command.add_argument("output", type=Path, help="record to write")
+    command.add_argument("--fit-clips", type=Path, required=True, help="split to fit it on")
+    command.add_argument("--test-clips", type=Path, required=True, help="split of other scenes")
+    command.add_argument("--weights", type=Path, required=True, help="of the teacher")
+    command.set_defaults(command=calibrate)
     run_command(parser)
 
 

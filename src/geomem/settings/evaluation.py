@@ -189,6 +189,17 @@ class Partial(Strict):
     most: Share = Field(default=0.95, description="largest share")
 
 
+class Calibration(Strict):
+    """Clips that the VGGT score of the scale's teacher is calibrated on, of rooms with depth."""
+
+    fit_split: str = Field(default="train", description="clips that it is fitted on")
+    test_split: str = Field(
+        default="validation", description="clips of other scenes, that tell what it is worth"
+    )
+    clips: Annotated[int, Field(ge=2)] = Field(default=64, description="of each split, at most")
+    seed: int = Field(default=0, description="of the mixtures")
+
+
 class Scores(Strict):
     """Metrics."""
 
@@ -200,6 +211,7 @@ class Scores(Strict):
         default_factory=dict,
         description="by family of metrics; one that is not named has its defaults",
     )
+    calibration: Calibration = Calibration()
     bootstrap: Positive = Field(
         exclude=True, description="resamples per interval of a table or figure"
     )

@@ -11,6 +11,7 @@ from geomem.formats.cache_kinds import CacheKind
 from geomem.memory.registry import KINDS, MemoryKind
 from geomem.methods.registry import METHODS, HiddenState, MemoryFace, Method
 from geomem.metrics.registry import FAMILIES, MetricFamily
+from geomem.metrics.scene_calibration import SceneSettings
 from geomem.registry.strict import Positive, Share, Strict
 from geomem.settings.analysis import Analysis, AnalysisFigure, AnalysisRow
 from geomem.settings.data import PlanSettings
@@ -335,6 +336,28 @@ class ConsistencyJob(Strict):
     reprojection: Any
     matches: Any
     versions: dict[str, int]
+
+
+class CalibrationJob(Strict):
+    """Calibrates the VGGT score of a teacher.
+
+    Attributes:
+        teacher: The frozen teacher.
+        scene: How frames are looked at.
+        fit: Clips that it is fitted on.
+        test: Held-out clips.
+        clips: How many of each are taken, at most.
+        seed: Of the mixtures.
+        bootstrap: Resamples of clips for the interval of its error.
+    """
+
+    teacher: TeacherModel
+    scene: SceneSettings
+    fit: ClipsOfSplit
+    test: ClipsOfSplit
+    clips: Positive
+    seed: int
+    bootstrap: Positive
 
 
 class TableJob(Strict):

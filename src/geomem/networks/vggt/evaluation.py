@@ -95,7 +95,7 @@ def pose_metrics(
     moved = target_centre.norm(dim=-1) > min_baseline
     direction = _direction_error(predicted_centre, target_centre)[moved]
     return PoseMetrics(
-        rotation_deg=_rotation_angle(turn).mean().item(),
+        rotation_deg=rotation_angle(turn).mean().item(),
         direction_deg=direction.mean().item(),
         translation=_centre_error(predicted_w2c, target_w2c),
     )
@@ -123,7 +123,7 @@ def _pairs(w2c: Tensor) -> Tensor:
     return compose_poses(w2c[:, j], invert_poses(w2c[:, i]))
 
 
-def _rotation_angle(rotation: Tensor) -> Tensor:
+def rotation_angle(rotation: Tensor) -> Tensor:
     """Return the angle in degrees of rotations (..., 3, 3), exact for small ones too."""
     # |R - I|_F = 2 sqrt(2) sin(angle / 2); the arc cosine of the trace would lose small angles.
     identity = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
