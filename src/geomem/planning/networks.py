@@ -252,7 +252,13 @@ class Counter:
         return self._found[key]
 
     def _method(
-        self, method: MethodJob, memory: MemoryJob | None, frames: int, *, recipe: Any, training: Any
+        self,
+        method: MethodJob,
+        memory: MemoryJob | None,
+        frames: int,
+        *,
+        recipe: Any,
+        training: Any,
     ) -> Pass:
         """Return what a window costs; without a recipe of its forward pass alone."""
         with FakeTensorMode(), Unread(), CPU:

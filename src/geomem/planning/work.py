@@ -1,6 +1,8 @@
 """How much work each job of a study is: FLOPs, rays or frames, and bytes that it leaves."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from geomem.config import Config, Resources
@@ -157,27 +159,39 @@ class Workload:
                 amount = (chosen.fit_windows + test) * self._teacher(chosen.frames)
         return Work(kind=kind, amount=amount, disk=disk, asked=self.asks(job.stage, detail))
 
-    def peaks(self) -> dict[str, Peak]:
-        """Return the peak memory of every training, by variant."""
+    def kind_of(self, job: Job) -> str:
+        """Return the stage in whose line a job stands, without counting anything."""
+        if job.stage == "clips" and job.record.name != "index.json":
+            return "plans"
+        return "picks" if isinstance(job.settings, ImportJob) else job.stage
+
+    def peaks(self, jobs: Iterable[Job]) -> dict[str, Peak]:
+        """Return the peak memory of the trainings among jobs, by variant."""
         found = {}
-        for name in self.config.runs():
-            if self.config.variants[name].trained:
-                settings = self.dag.settings.training(name, self.config.settings.seeds[0])
-                asked = self.asks("training", self.config.recipe_of(name)[0])
-                found[name] = peak_of(self.counter.training(settings), settings, asked)
+        for job in jobs:
+            if isinstance(job.settings, TrainingJob):
+                asked = self.asks("training", self._recipe(job))
+                made = self.counter.training(job.settings)
+                found[job.record.parent.parent.name] = peak_of(made, job.settings, asked)
         return found
 
-    def downloads(self) -> dict[str, float | None]:
-        """Return what is fetched, with its bytes where they follow from what is known."""
+    def downloads(self, jobs: Iterable[Job], root: Path) -> dict[str, float | None]:
+        """Return what jobs need that is fetched first, with its bytes where these are known."""
         found: dict[str, float | None] = {}
-        for dataset in {split.dataset for split in self.config.settings.splits.values()}:
-            archive = getattr(self.config.datasets[dataset], "archive", None)
-            if archive:
-                found[f"{archive.repository} ({dataset})"] = getattr(archive, "bytes", None)
+        read = set[Path]()
+        for job in jobs:
+            for given in (*job.inputs.values(), *job.beside.values()):
+                read |= {given} if isinstance(given, Path) else {*given}
+        for name, settings in self.config.datasets.items():
+            archive, folder = getattr(settings, "archive", None), self.dag.layout.unpacked(name)
+            if archive and folder in read and not (root / folder).exists():
+                found[f"{archive.repository}, {name}"] = archive.bytes
         for path, download in self.dag.downloads().items():
-            known = path == str(self.dag.weights)
-            told = path if isinstance(download, WeightFile) else f"{download.repository} ({path})"
+            if Path(path) not in read or (root / path).exists():
+                continue
+            told = path if isinstance(download, WeightFile) else f"{download.repository}, {path}"
             # a file of float32 weights is as large as its parameters
+            known = Path(path) == self.dag.weights
             found[told] = FLOAT * self.counter.teacher(1).parameters if known else None
         return found
 
@@ -201,7 +215,7 @@ class Workload:
             return windows * self._teacher(settings.plan.frames), 0.0
         kind = CacheKind.parse(job.record.parent.name)
         windows = settings.plan.windows / chosen.shards
-        frames = settings.plan.frames if kind.of_window else kind.most
+        frames = settings.plan.frames if kind.of_window else (kind.fewest + kind.most + 1) // 2
         # int8 features; of remembered frames float16 depth and confidence too
         disk = windows * frames * (chosen.channels * cells)
         if not kind.of_window:
