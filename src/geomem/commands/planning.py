@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomem.commands.times import BENCHMARKS
+from geomem.commands.verification import State
 from geomem.config import Cluster, load_cluster
-from geomem.dag import Dag
+from geomem.dag import Dag, Job
 from geomem.errors import InputError
 from geomem.jobs import job_config, job_parser
 
@@ -18,6 +19,31 @@ if TYPE_CHECKING:
 
 GB = 1e9
 ROW = "{:<9} {:>6} {:>6} {:>9} {:>9} {:>10} {:>10} {:>13}"
+
+
+def jobs_to_run(dag: Dag, root: Path) -> tuple[list[Job], list[Job]]:
+    """Return the jobs that `snakemake` would run, and those that are good already.
+
+    What is good asks for nothing; what is not there and not needed any more does not run.
+    """
+    jobs = [job for group in dag.stages() for job in group]
+    makers = {path: job for job in jobs for path in job.outputs}
+    state = State(dag, root)
+    waiting = [*dag.shown(), *(makers[path] for path in dag.scores_of(dag.config.scores()))]
+    needed: dict[Path, Job] = {}
+    good: dict[Path, Job] = {}
+    while waiting:
+        job = waiting.pop()
+        if job.record in needed or job.record in good:
+            continue
+        if state.begun(job) and state.fault(job) is None:
+            good[job.record] = job
+            continue
+        needed[job.record] = job
+        for given in (*job.inputs.values(), *job.beside.values()):
+            paths = [given] if isinstance(given, Path) else given
+            waiting += [makers[path] for path in paths if path in makers]
+    return list(needed.values()), [job for job in jobs if state.begun(job) and not state.fault(job)]
 
 
 def _amount(bytes_: float) -> str:
@@ -86,7 +112,7 @@ def memory_lines(peaks: "dict[str, Peak]") -> list[str]:
 def plan(args: argparse.Namespace) -> None:
     """Print what a run will take: jobs, hours, bytes and money by stage, before anything runs."""
     config, root = job_config(args), Path(args.root)
-    from geomem.planning.estimate import estimate, jobs_to_run
+    from geomem.planning.estimate import estimate
     from geomem.planning.networks import Counter
     from geomem.planning.rates import rates_here
     from geomem.planning.work import Workload

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from geomem.commands.verification import State
 from geomem.config import Cluster
-from geomem.dag import Dag, Job
+from geomem.dag import Job
 from geomem.planning.rates import Rates, device_of, seconds_of
 from geomem.planning.work import Workload
 
@@ -83,31 +81,6 @@ class Estimate:
 def stage_of(kind: str) -> str:
     """Return the line in which a kind of job stands."""
     return kind.split(".")[0]
-
-
-def jobs_to_run(dag: Dag, root: Path) -> tuple[list[Job], list[Job]]:
-    """Return the jobs that `snakemake` would run, and those that are good already.
-
-    What is good asks for nothing; what is not there and not needed any more does not run.
-    """
-    jobs = [job for group in dag.stages() for job in group]
-    makers = {path: job for job in jobs for path in job.outputs}
-    state = State(dag, root)
-    waiting = [*dag.shown(), *(makers[path] for path in dag.scores_of(dag.config.scores()))]
-    needed: dict[Path, Job] = {}
-    good: dict[Path, Job] = {}
-    while waiting:
-        job = waiting.pop()
-        if job.record in needed or job.record in good:
-            continue
-        if state.begun(job) and state.fault(job) is None:
-            good[job.record] = job
-            continue
-        needed[job.record] = job
-        for given in (*job.inputs.values(), *job.beside.values()):
-            paths = [given] if isinstance(given, Path) else given
-            waiting += [makers[path] for path in paths if path in makers]
-    return list(needed.values()), [job for job in jobs if state.begun(job) and not state.fault(job)]
 
 
 def estimate(

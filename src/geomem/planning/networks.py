@@ -6,15 +6,18 @@ and convolutions. What autograd keeps for the backward pass is seen by its own h
 gradient checkpointing, frozen parts and bf16 show as they are.
 """
 
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from geomem.alignment.projection import align
@@ -44,6 +47,8 @@ class Pass:
         trained: Those that are trained.
         kept: Bytes that autograd keeps of the window until the backward pass.
         casts: Bytes of weights in half precision that it keeps, whatever the number of windows.
+        peak: Bytes at the height of both passes: what is kept, the gradients, and what is there for
+            a moment, such as a block that is computed again.
     """
 
     forward: float
@@ -52,6 +57,7 @@ class Pass:
     trained: int = 0
     kept: int = 0
     casts: int = 0
+    peak: int = 0
 
     def __add__(self, other: "Pass") -> "Pass":
         """Return what both cost together."""
@@ -71,12 +77,33 @@ class Flops(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.total = 0.0
+        self.live = self.peak = 0
+        self._known = WeakSet[Any]()
+
+    def _made(self, tensor: Any) -> None:
+        if not isinstance(tensor, Tensor):
+            return
+        storage = tensor.untyped_storage()
+        if storage not in self._known:
+            self._known.add(storage)
+            size = storage.nbytes()
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._freed, size)
+
+    def _freed(self, size: int) -> None:
+        self.live -= size
+
+    def ignore(self, tensors: list[Tensor]) -> None:
+        """Count none of what is there anyway."""
+        self._known |= {tensor.untyped_storage() for tensor in tensors}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        tree_map_only(Tensor, self._made, out)
         packet = func._overloadpacket
         if packet in flop_registry:
             self.total += flop_registry[packet](*args, **kwargs, out_val=out)
@@ -283,8 +310,11 @@ class Counter:
                 with Flops() as counter, torch.no_grad():
                     model.loss(batch)
                 return Pass(forward=counter.total, parameters=_count(model))
-            kept = Kept([*parameters, *model.buffers(), *batch.values()], parameters)
-            with Flops() as counter:
+            there = [*parameters, *model.buffers(), *batch.values()]
+            kept = Kept(there, parameters)
+            counter = Flops()
+            counter.ignore(there)
+            with counter:
                 with kept.hooks(), _autocast(recipe.precision):
                     loss = model.loss(batch).value
                 forward = counter.total
@@ -296,6 +326,7 @@ class Counter:
             trained=sum(p.numel() for p in trained),
             kept=kept.bytes,
             casts=kept.casts,
+            peak=counter.peak,
         )
 
     def _alignment(self, settings: TrainingJob) -> Pass:

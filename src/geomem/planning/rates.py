@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-import numpy as np
 import yaml
 from pydantic import Field, ValidationError
 
@@ -25,7 +24,7 @@ DEFAULTS = Path("config/planning.yaml")
 CALIBRATION = Path("benchmarks/calibration.json")
 Device = Literal["cpu", "gpu"]
 Measured = Mapping[str, float]
-SPREAD = 3.0  # amounts, and seconds over those of starting, that tell a rate
+SPREAD = 3.0  # how much longer than to start a job takes that tells a rate
 
 
 class Rate(Strict):
@@ -185,30 +184,24 @@ def measured_here(workload: Workload, folder: Path) -> list[tuple[Work, float]]:
 def fitted(points: Iterable[tuple[float, float]], known: Rate) -> Rate:
     """Return the rate of jobs whose amounts and seconds were measured.
 
-    Where all amounts are alike they tell no rate beside the start: then the start is the known one
-    if the jobs took far longer, and else the rate is.
+    Jobs that took far longer than to start tell the rate, the others the start; what none of them
+    tells stays as it is known.
 
     Args:
         points: Amount and seconds of each job.
         known: What is taken of what they do not tell.
     """
-    pairs = np.array([*points], dtype=float)
-    amounts, seconds = pairs.T
-    jobs = len(pairs)
-    told = amounts.max() > SPREAD * max(amounts.min(), 1.0) and seconds.max() > 2 * seconds.min()
-    if told:
-        # relative errors count, or the longest jobs alone would
-        columns = np.stack([1 / seconds, amounts / seconds], axis=1)
-        start, each = np.linalg.lstsq(columns, np.ones(jobs), rcond=None)[0]
-        if start >= 0 and each > 0:
-            return Rate(start=float(start), rate=float(1 / each), jobs=jobs)
-    if amounts.max() == 0 or known.rate is None:
-        return Rate(start=mean(seconds), rate=known.rate, jobs=jobs)
-    if seconds.mean() > SPREAD * known.start:
-        worked = seconds.sum() - jobs * known.start
-        return Rate(start=known.start, rate=float(amounts.sum() / worked), jobs=jobs)
-    rest = seconds - amounts / known.rate
-    return Rate(start=max(0.0, float(rest.mean())), rate=known.rate, jobs=jobs)
+    pairs = [*points]
+    start, rate = known.start, known.rate
+    long = [(x, s) for x, s in pairs if x and s > SPREAD * start]
+    short = [pair for pair in pairs if pair not in long]
+    if long:
+        worked = sum(s for _, s in long) - len(long) * start
+        rate = sum(x for x, _ in long) / worked
+    if short:
+        rest = mean(s - (x / rate if rate else 0.0) for x, s in short)
+        start = rest if rest > 0 else start
+    return Rate(start=start, rate=rate, jobs=len(pairs))
 
 
 def calibrate(measured: Iterable[tuple[Work, float]], known: Rates, scale: str) -> Rates:

@@ -62,8 +62,9 @@ class Peak:
         gradients: Of those that are trained; twice where processes exchange them in buckets.
         optimizer: The two moments of Adam.
         averages: Of the parameters (EMA).
-        activations: That autograd keeps of the windows.
+        activations: That autograd keeps of the windows, with what is there for a moment.
         casts: Weights in half precision.
+        step: What the optimizer takes for a moment, when no activations are there.
     """
 
     windows: int
@@ -73,17 +74,19 @@ class Peak:
     averages: int
     activations: int
     casts: int
+    step: int
 
     @property
     def total(self) -> int:
-        """All together."""
-        return sum(vars(self).values()) - self.windows
+        """All that is there at once."""
+        stay = self.weights + self.gradients + self.optimizer + self.averages
+        return stay + max(self.activations + self.casts, self.step)
 
 
 def peak_of(made: Pass, settings: TrainingJob, asked: Resources) -> Peak:
     """Return the peak memory of a training in each of its processes.
 
-    What kernels take for a moment, and what the allocator cannot use, is not in it.
+    What the allocator cannot use and the device's own libraries take is not in it.
 
     Args:
         made: Of one window.
@@ -101,8 +104,9 @@ def peak_of(made: Pass, settings: TrainingJob, asked: Resources) -> Peak:
         gradients=buckets * own,
         optimizer=2 * own,
         averages=own,
-        activations=windows * made.kept,
+        activations=windows * max(made.kept, made.peak - made.casts - FLOAT * made.trained),
         casts=made.casts,
+        step=own,
     )
 
 
@@ -141,7 +145,9 @@ class Workload:
             case TrainingJob():
                 amount, disk = self._training(settings)
                 detail = self._recipe(job)
-            case ImportJob() | PickJob():
+            case ImportJob():
+                kind = "picks.import"
+            case PickJob():
                 kind = "picks"
             case RolloutJob():
                 amount, disk = self._rollout(settings)
