@@ -138,8 +138,8 @@ def test_checkpointing_keeps_less_and_learns_the_same() -> None:
     saved = made.counter.training(settings.model_copy(update={"recipe": recipe}))
     plain = made.counter.training(settings)
     assert 1 / 1.1 < saved.kept / less < 1.1
-    # blocks are computed again
-    assert saved.backward > plain.backward + 0.5 * plain.forward
+    # blocks are computed again, what is between them is not
+    assert 0.3 * plain.forward < saved.backward - plain.backward < plain.forward
     assert recipe.digest == settings.recipe.digest  # nothing is trained again for it
 
 

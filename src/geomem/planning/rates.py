@@ -168,7 +168,7 @@ def read_benchmark(path: Path, device: Device) -> float | None:
 
 
 def measured_here(workload: Workload, folder: Path) -> list[tuple[Work, float]]:
-    """Return the jobs of a configuration that have a benchmark below a folder, with their seconds."""
+    """Return the jobs that have a benchmark below a folder, with their seconds."""
     found = []
     for job in (job for group in workload.dag.stages() for job in group):
         name = benchmark_of(job, workload.config.scale)

@@ -223,7 +223,7 @@ class Workload:
         windows = settings.plan.windows / chosen.shards
         frames = settings.plan.frames if kind.of_window else (kind.fewest + kind.most + 1) // 2
         # int8 features; of remembered frames float16 depth and confidence too
-        disk = windows * frames * (chosen.channels * cells)
+        disk = float(windows * frames * chosen.channels * cells)
         if not kind.of_window:
             disk += windows * frames * 2 * 2 * settings.resolution**2
         passes = self.counter.teacher(frames, heads=not kind.of_window)
