@@ -220,14 +220,14 @@ class Workload:
             windows = min(chosen.basis_windows, settings.plan.windows)
             return windows * self._teacher(settings.plan.frames), 0.0
         kind = CacheKind.parse(job.record.parent.name)
-        windows = settings.plan.windows / chosen.shards
+        share = settings.plan.windows / chosen.shards
         frames = settings.plan.frames if kind.of_window else (kind.fewest + kind.most + 1) // 2
         # int8 features; of remembered frames float16 depth and confidence too
-        disk = float(windows * frames * chosen.channels * cells)
+        disk = float(share * frames * chosen.channels * cells)
         if not kind.of_window:
-            disk += windows * frames * 2 * 2 * settings.resolution**2
+            disk += share * frames * 2 * 2 * settings.resolution**2
         passes = self.counter.teacher(frames, heads=not kind.of_window)
-        return windows * passes.forward, disk
+        return share * passes.forward, disk
 
     def _training(self, settings: TrainingJob) -> tuple[float, float]:
         made, recipe = self.counter.training(settings), settings.recipe
