@@ -58,7 +58,7 @@ def test_a_partition_that_does_not_exist_is_left_to_slurm() -> None:
 
 
 def test_every_job_of_every_scale_states_all_it_asks_for() -> None:
-    for scale in ("smoke", "tiny", "small", "paper"):
+    for scale in ("smoke", "tiny", "small", "single", "paper"):
         content = yaml.safe_load((ROOT / f"config/scales/{scale}.yaml").read_text())
         for stage, stated in content["resources"].items():
             assert {"partition", "threads", "mem_mb", "runtime"} <= stated.keys(), (scale, stage)

@@ -292,7 +292,7 @@ def test_left_out_variants_are_gone_from_tables_and_figures(edit: Edit) -> None:
 
 
 def test_the_scales_that_the_project_promises_are_there() -> None:
-    assert {"smoke", "tiny", "small", "paper"} <= set(SCALES)
+    assert {"smoke", "tiny", "small", "single", "paper"} <= set(SCALES)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -22,7 +22,7 @@ def settings(project: Path) -> CostsJob:
 
 def counted(settings: CostsJob, variant: str, protocol: str = "walk_long") -> int | None:
     row = next(row for row in settings.rows if row.variant == variant)
-    return evaluations(row, row.rollouts[protocol])
+    return evaluations(row.method, row.rollouts[protocol])
 
 
 def test_evaluations_are_those_of_every_window(settings: CostsJob) -> None:

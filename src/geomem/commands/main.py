@@ -11,6 +11,7 @@ from geomem.commands import (
     housekeeping,
     listing,
     main_job,
+    planning,
     times,
     tracking,
     verification,
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tracking,
         download,
         export,
+        planning,
         times,
         housekeeping,
     )

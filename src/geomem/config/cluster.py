@@ -53,6 +53,9 @@ class Cluster(Strict):
     max_runtime: Positive | None = Field(
         default=None, description="minutes; growth of the runtime stops here"
     )
+    price_per_gpu_hour: float | None = Field(default=None, ge=0, description="for `geomem plan`")
+    price_per_cpu_hour: float | None = Field(default=None, ge=0, description="of a core")
+    currency: str = Field(default="", description="of both, as it is shown")
     sbatch: tuple[str, ...] = Field(default=(), description="extra options of sbatch, one a line")
 
     def on(self, known: Collection[str]) -> Self:

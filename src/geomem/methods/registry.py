@@ -171,6 +171,18 @@ class Method(ABC):
         """
         raise NotImplementedError(f"{self.name} is not trained")
 
+    def shell(
+        self, settings: Any, *, memory: MemoryFace | None, start: TrainedMethod | None
+    ) -> TrainedMethod:
+        """Return the method to be trained with random weights of its true sizes, to be counted.
+
+        Args:
+            settings: Of the model `Settings`.
+            memory: What it will read, or None.
+            start: One of `starts_from` that it would be built on; None where there is no such.
+        """
+        return self.build(settings, memory=memory, initial=None)
+
     @abstractmethod
     def load(
         self,

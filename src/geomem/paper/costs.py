@@ -10,7 +10,7 @@ from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.formats import read_json
 from geomem.paper.results import digits, sentences
 from geomem.paper.tables import Cell, Column, Latex, Row, Table
-from geomem.settings.jobs import CostsJob, CostsRow, MeasuredJob, RolloutJob
+from geomem.settings.jobs import CostsJob, MeasuredJob, MethodJob, RolloutJob
 
 HOUR = 3600.0
 TIMES = {"seconds": "s", "cpu_seconds": "cpu_time"}  # in Snakemake's words
@@ -47,7 +47,7 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def evaluations(row: CostsRow, job: RolloutJob) -> int | None:
+def evaluations(method: MethodJob, job: RolloutJob) -> int | None:
     """Return how often a network runs to make a clip; None where none does."""
     how = job.sampling
     if how is None:
@@ -60,8 +60,8 @@ def evaluations(row: CostsRow, job: RolloutJob) -> int | None:
     stages = [(window, how.keyframes) for window in plan.keyframe_windows]
     stages += [(window, how.interpolation) for batch in plan.interpolation for window in batch]
     return sum(
-        row.method.spec.evaluations(
-            row.method.settings,
+        method.spec.evaluations(
+            method.settings,
             generated=len(window.generated),
             steps=how.steps,
             branches=twice * guidance.branches,
@@ -110,7 +110,7 @@ def costs_table(settings: CostsJob, measured: Mapping[str, Any]) -> Table:
             if job.sampling:
                 beside = job.memory.most if job.memory and job.memory.spec.form == "frames" else 0
                 cells["frames"] = job.sampling.window + beside
-            if (count := evaluations(row, job)) is not None:
+            if (count := evaluations(row.method, job)) is not None:
                 cells[f"evaluations_{name}"] = count
         shown = {key: Cell(value=digits(value)) for key, value in cells.items()}
         rows.append(Row(label=row.label, cells=shown, rule_above=row.rule_above))

@@ -56,6 +56,12 @@ class Optimization(Strict):
         description="compile the method's blocks on a GPU: a minute at the start for faster steps; "
         "without effect on a CPU, where it brings nothing",
     )
+    checkpointing: bool = Field(
+        default=False,
+        exclude=True,
+        description="keep the inputs of a network's blocks alone and compute the blocks again in "
+        "the backward pass: a third more work for a fraction of the memory",
+    )
     deterministic: bool = Field(
         default=False,
         exclude=True,

@@ -39,6 +39,9 @@ class Download(Strict):
         description="files of it, in order, each with its SHA-256; empty where it is not known "
         "yet: the first download then records it, to be written here",
     )
+    bytes: Positive | None = Field(
+        default=None, exclude=True, description="size of all of them, for `geomem plan`"
+    )
 
 
 class NoOptions(Strict):

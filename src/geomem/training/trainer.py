@@ -19,6 +19,7 @@ from geomem.methods.training import pixels_last
 from geomem.settings.jobs import TrainingJob
 from geomem.settings.training import Optimization
 from geomem.training.build import OnlineImageTeacher, OnlineTeacher
+from geomem.training.checkpointing import checkpoint_blocks
 from geomem.training.draws import draw_step
 from geomem.training.objective import Objective
 from geomem.training.parallel import Team
@@ -105,6 +106,8 @@ class Trainer:
         self.model = copy.deepcopy(model) if team.shards else model
         for module in self.model.trained_modules().values():
             module.train()
+        if self.recipe.checkpointing:
+            checkpoint_blocks(self.model)
         blocks = self.model.method.blocks()
         if self.recipe.compile and team.device.type == "cuda":
             for block in blocks:  # in place; equal blocks share the code

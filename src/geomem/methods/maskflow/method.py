@@ -198,7 +198,15 @@ def build(settings: MaskFlowSettings, *, initial: Path | None) -> MaskFlowModel:
     """
     if initial is None:
         raise InputError("method maskflow needs `initial`, the variant that trains its tokenizer")
-    tokenizer = load_module(VQTokenizer, initial, TOKENIZER)
+    return _on(load_module(VQTokenizer, initial, TOKENIZER), settings)
+
+
+def build_on(start: Any, settings: MaskFlowSettings) -> MaskFlowModel:
+    """Return the untrained video model beside the tokenizer of an untrained `vq`."""
+    return _on(start.tokenizer, settings)
+
+
+def _on(tokenizer: VQTokenizer, settings: MaskFlowSettings) -> MaskFlowModel:
     sizes = settings.model_dump(exclude={"sampler", "steps", "constant_time"})
     codes = len(tokenizer.codebook.codes)
     backbone = MaskedUViT(codes=codes, **sizes)

@@ -79,6 +79,15 @@ class MaskFlow(Method):
 
         return build(settings, initial=initial)
 
+    def shell(
+        self, settings: MaskFlowSettings, *, memory: MemoryFace | None, start: TrainedMethod | None
+    ) -> TrainedMethod:
+        """Return the video model beside the tokenizer of `start`."""
+        from geomem.methods.maskflow.method import build_on
+
+        assert start is not None
+        return build_on(start, settings)
+
     def load(
         self,
         settings: MaskFlowSettings,

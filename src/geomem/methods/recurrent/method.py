@@ -71,6 +71,15 @@ def build(settings: RecurrentSettings, *, initial: Path | None) -> RecurrentMode
     if initial is None:
         raise InputError("recurrent starts from the backbone of a checkpoint: name `initial`")
     base = load_module(UViT3DPose, initial, "backbone")
+    return _on(base, settings)
+
+
+def build_on(start: Any, settings: RecurrentSettings) -> RecurrentModel:
+    """Return untrained states on the backbone of an untrained `dfot`."""
+    return _on(start.backbone, settings)
+
+
+def _on(base: UViT3DPose, settings: RecurrentSettings) -> RecurrentModel:
     return RecurrentModel(UViTRecurrent.from_base(base, **settings.model_dump()))
 
 

@@ -55,6 +55,15 @@ class Recurrent(Method):
 
         return build(settings, initial=initial)
 
+    def shell(
+        self, settings: RecurrentSettings, *, memory: MemoryFace | None, start: TrainedMethod | None
+    ) -> TrainedMethod:
+        """Return new states on the backbone of `start`."""
+        from geomem.methods.recurrent.method import build_on
+
+        assert start is not None
+        return build_on(start, settings)
+
     def load(
         self,
         settings: RecurrentSettings,

@@ -98,6 +98,15 @@ def build(settings: WorldMemSettings, *, initial: Path | None) -> WorldMemModel:
     if initial is None:
         raise InputError("worldmem starts from the backbone of a checkpoint: name `initial`")
     base = load_module(UViT3DPose, initial, "backbone")
+    return _on(base, settings)
+
+
+def build_on(start: Any, settings: WorldMemSettings) -> WorldMemModel:
+    """Return untrained readers on the backbone of an untrained `dfot`."""
+    return _on(start.backbone, settings)
+
+
+def _on(base: UViT3DPose, settings: WorldMemSettings) -> WorldMemModel:
     backbone = UViTWorldMem.from_base(base, pose_channels=settings.pose_channels)
     return WorldMemModel(backbone, level=settings.memory_level)
 

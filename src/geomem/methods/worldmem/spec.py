@@ -40,6 +40,15 @@ class WorldMem(Method):
 
         return build(settings, initial=initial)
 
+    def shell(
+        self, settings: WorldMemSettings, *, memory: MemoryFace | None, start: TrainedMethod | None
+    ) -> TrainedMethod:
+        """Return new readers on the backbone of `start`."""
+        from geomem.methods.worldmem.method import build_on
+
+        assert start is not None
+        return build_on(start, settings)
+
     def load(
         self,
         settings: WorldMemSettings,

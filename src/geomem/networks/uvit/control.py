@@ -120,7 +120,8 @@ class MemoryControl(UViTTrunk):
         own = branch.state_dict()
         own.update({name: source[name] for name in own if name in source})
         branch.load_state_dict(own)
-        return branch.to(base.device)
+        # fake tensors, which are counted and not computed, cannot be moved
+        return branch if branch.device == base.device else branch.to(base.device)
 
     def zero_initialised_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that start at zero; short trainings want them at a higher rate.
