@@ -62,7 +62,7 @@ def others() -> dict[str, tuple[str, Callable[[Tensor, Tensor], float]]]:
             )
             for x, y in frames
         ]
-        return float(sum(each) / len(each))  # type: ignore[arg-type]
+        return float(torch.as_tensor(each).mean())
 
     found = {"torchmetrics PSNR": ("PSNR", psnr), "torchmetrics SSIM, float32": ("SSIM", ssim)}
     try:

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,10 +45,10 @@ def scorer() -> PlaceScorer:
     return opened
 
 
-def scores(kind: TrajectoryKind, generated: Tensor, **changes: object) -> ClipScores:
+def scores(kind: TrajectoryKind, generated: Tensor, **changes: Any) -> ClipScores:
     truth, depth, cameras = room(kind)
     pairs = revisit_pairs(cameras, minimum_gap=GAP)
-    clip = {
+    clip: dict[str, Any] = {
         "generated": torch.cat([truth[:CONTEXT], generated[CONTEXT:]]),
         "truth": truth,
         "cameras": cameras,
@@ -57,7 +58,7 @@ def scores(kind: TrajectoryKind, generated: Tensor, **changes: object) -> ClipSc
         "partial": [],
         "depth": depth,
     }
-    return scorer().clip(ClipVideos(**{**clip, **changes}))  # type: ignore[arg-type]
+    return scorer().clip(ClipVideos(**clip | changes))
 
 
 def found(kind: TrajectoryKind, **options: int) -> dict[str, list[CovisiblePair]]:

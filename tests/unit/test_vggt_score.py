@@ -5,6 +5,7 @@ import json
 import math
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,9 +102,9 @@ def mean_of(kind: str) -> float:
     return float(np.mean([found.mean() for made, found in judged() if made.kind == kind]))
 
 
-def clip_of(generated: Tensor, clip: int = 0, **changes: object) -> ClipVideos:
+def clip_of(generated: Tensor, clip: int = 0, **changes: Any) -> ClipVideos:
     truth, depth, cameras = room(clip)
-    given = {
+    given: dict[str, Any] = {
         "generated": torch.cat([truth[:CONTEXT], generated[CONTEXT:]]),
         "truth": truth,
         "cameras": cameras,
@@ -113,7 +114,7 @@ def clip_of(generated: Tensor, clip: int = 0, **changes: object) -> ClipVideos:
         "partial": [],
         "depth": depth,
     }
-    return ClipVideos(**{**given, **changes})  # type: ignore[arg-type]
+    return ClipVideos(**given | changes)
 
 
 def test_fakes_are_caught() -> None:
@@ -139,7 +140,9 @@ def test_a_clip_is_scored_beside_its_truth() -> None:
     for name, values in found.items():
         assert values["truth_vggt_score"] == own["truth_vggt_score"]
         # another scene along a like path is the hardest: 0.45
-        assert values["vggt_score"] < 0.55 < 0.85 < own["vggt_score"], name  # type: ignore[operator]
+        score, true = values["vggt_score"], own["vggt_score"]
+        assert score is not None and true is not None
+        assert score < 0.55 < 0.85 < true, name
     # as a table asks before it shows the score
     fakes_of = {"truth": own, "shuffled": found["shuffled"], "noise": found["noise"]}
     told_apart = {"vggt_score": {name: of["vggt_score"] for name, of in fakes_of.items()}}
@@ -301,11 +304,11 @@ def test_calibrations_are_read_strictly(tmp_path: Path) -> None:
     weights = PLAIN.with_name("model.safetensors")
     path = tmp_path / "calibration.json"
 
-    def opens(content: object, *words: str, **settings: object) -> None:
+    def opens(content: object, *words: str, **settings: Any) -> None:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        chosen = {"calibration": str(path), "weights": str(weights)} | settings
+        chosen: dict[str, Any] = {"calibration": str(path), "weights": str(weights)} | settings
         told(
-            lambda: VggtScore().open(VggtScoreSettings(**chosen), torch.device("cpu")),  # type: ignore[arg-type]
+            lambda: VggtScore().open(VggtScoreSettings(**chosen), torch.device("cpu")),
             *words,
         )
 
