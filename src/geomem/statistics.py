@@ -89,20 +89,37 @@ def mean_interval(
     """
     table = _seeds_by_clips(values)
     seeds, clips = table.shape
-    tail = _tail(level)
-    value = float(table.mean())
-    if clips == 1:
-        return Interval(value=value, low=np.nan, high=np.nan, clips=1, seeds=seeds)
-    variance = np.array([_variance_of_mean(table.mean(axis)) for axis in (1, 0)])
-    if not np.ptp(table) or not variance.any():
-        return Interval(value=value, low=value, high=value, clips=clips, seeds=seeds)
-    freedom = np.array([max(seeds - 1, 1), clips - 1])
-    quantile = stdtrit(variance.sum() ** 2 / (variance**2 / freedom).sum(), 1 - tail)
-    stretch = _skewness_stretch(table.mean(0), tail, seed=seed, resamples=resamples)
-    below, above = quantile * np.sqrt(variance[0] + variance[1] * stretch**2)
-    return Interval(
-        value=value, low=value - float(below), high=value + float(above), clips=clips, seeds=seeds
+    [value], [low], [high] = mean_intervals(
+        table[None], seed=seed, resamples=resamples, level=level
     )
+    return Interval(value=float(value), low=float(low), high=float(high), clips=clips, seeds=seeds)
+
+
+def mean_intervals(
+    tables: Array, *, seed: int, resamples: int = 10_000, level: float = 0.95
+) -> tuple[Array, Array, Array]:
+    """Return the means (N,) of many tables (N, S, C) of finite values, and the lower and upper
+    bounds (N,) that `mean_interval` gives each.
+
+    Raises:
+        ValueError: If the level is wrong.
+    """
+    tail = _tail(level)
+    _, seeds, clips = tables.shape
+    value = tables.mean((1, 2))
+    if clips == 1:
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    variance = np.stack([_variance_of_mean(tables.mean(axis)) for axis in (2, 1)], -1)
+    freedom = np.array([max(seeds - 1, 1), clips - 1])
+    spread = (np.ptp(tables, axis=(1, 2)) > 0) & variance.any(-1)
+    below, above = np.zeros_like(value), np.zeros_like(value)
+    if spread.any():
+        of_seeds, of_clips = variance[spread].T
+        satterthwaite = (of_seeds + of_clips) ** 2 / (variance[spread] ** 2 / freedom).sum(-1)
+        quantile = stdtrit(satterthwaite, 1 - tail)
+        stretch = _skewness_stretch(tables[spread].mean(1), tail, seed=seed, resamples=resamples)
+        below[spread], above[spread] = quantile * np.sqrt(of_seeds + of_clips * stretch**2)
+    return value, value - below, value + above
 
 
 def interquartile_mean(values: Array) -> float:
@@ -263,25 +280,29 @@ def paired_differences(values: Array, reference: Array) -> Array:
 
 
 def _skewness_stretch(clip_means: Array, tail: float, *, seed: int, resamples: int) -> Array:
-    """Return by what factors (2,), at least 1, the bootstrap-t widens Student's interval.
+    """Return by what factors (2, N), at least 1, the bootstrap-t widens Student's intervals of the
+    means of (N, C).
 
     Below the mean, then above it: the upper quantile of t bounds the mean from below.
     """
-    clips = len(clip_means)
-    offsets = clip_means - clip_means.mean()
-    spread = np.sqrt((offsets**2).mean())
-    if not spread:
-        return np.ones(2)
-    offsets /= spread
+    clips = clip_means.shape[1]
+    offsets = clip_means - clip_means.mean(1, keepdims=True)
+    spread = np.sqrt((offsets**2).mean(1, keepdims=True))
+    offsets = np.divide(offsets, spread, out=np.zeros_like(offsets), where=spread > 0).T
     weights = _clip_weights(clips, seed=seed, resamples=resamples)
     means = weights @ offsets
     deviations = np.sqrt(np.maximum(weights @ offsets**2 - means**2, 0))
     known = deviations > ROUNDING
-    if not known.any():
-        return np.ones(2)
-    t = means[known] / deviations[known] * np.sqrt(clips - 1)
-    low, high = np.quantile(t, (tail, 1 - tail))
-    return np.maximum(np.array([high, -low]) / stdtrit(clips - 1, 1 - tail), 1.0)
+    t = np.full_like(means, np.nan)
+    np.divide(means * np.sqrt(clips - 1), deviations, out=t, where=known)
+    # columns without a t are those whose clips are all alike
+    widened = np.ones((2, len(clip_means)))
+    some = known.any(0)
+    if some.any():
+        find = np.quantile if known[:, some].all() else np.nanquantile
+        low, high = find(t[:, some], (tail, 1 - tail), axis=0)
+        widened[:, some] = np.stack([high, -low]) / stdtrit(clips - 1, 1 - tail)
+    return np.maximum(widened, 1.0)
 
 
 @lru_cache(maxsize=4)
@@ -293,9 +314,10 @@ def _clip_weights(clips: int, *, seed: int, resamples: int) -> Array:
     return weights
 
 
-def _variance_of_mean(values: Array) -> float:
-    """Return the estimated variance of the mean of values (n,); 0 of a single one."""
-    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
+def _variance_of_mean(values: Array) -> Array:
+    """Return the estimated variances (N,) of the means of values (N, n); 0 of single ones."""
+    count = values.shape[1]
+    return values.var(axis=1, ddof=1) / count if count > 1 else np.zeros(len(values))
 
 
 def _tail(level: float) -> float:

@@ -9,7 +9,6 @@ from geomem.paper import collect, coverage
 from geomem.paper.collect import ScoreFile, ScoreRun, clip_values, known_clips
 from geomem.paper.coverage import Law, coverage_record, law_of
 from geomem.paper.results import _coverage_note
-from geomem.statistics import Interval
 
 
 def test_the_law_of_a_column_is_that_of_its_rows() -> None:
@@ -53,11 +52,12 @@ def test_intervals_hold_what_they_say(law: Law) -> None:
 def test_intervals_that_are_too_short_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A normal interval of ten clips, as if their spread were known."""
 
-    def short(table: np.ndarray, **_: int) -> Interval:
-        value, half = table.mean(), norm.ppf(0.975) * table.std() / np.sqrt(table.size)
-        return Interval(value=value, low=value - half, high=value + half, clips=10, seeds=1)
+    def short(tables: np.ndarray, **_: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        value = tables.mean((1, 2))
+        half = norm.ppf(0.975) * tables.std((1, 2)) / np.sqrt(tables[0].size)
+        return value, value - half, value + half
 
-    monkeypatch.setattr(coverage, "mean_interval", short)
+    monkeypatch.setattr(coverage, "mean_intervals", short)
     law = Law(clips=10, seeds=1, skewness=0.001)  # of no other test
     assert coverage.coverage(law) < coverage.LEAST_COVERAGE
 

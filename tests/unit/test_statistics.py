@@ -11,6 +11,7 @@ from geomem.statistics import (
     holm,
     interquartile_mean,
     mean_interval,
+    mean_intervals,
     paired_differences,
     paired_tests,
     pseudovalues,
@@ -64,9 +65,9 @@ def stray(share: float, simulations: int) -> float:
 @pytest.mark.parametrize(("shape", "clips"), COVERAGE)
 def test_interval_covers_the_truth_as_often_as_it_says(shape: str, clips: int, seeds: int) -> None:
     generator = np.random.default_rng([5, clips, seeds])
-    tables = [crossed(shape, clips, seeds, generator) for _ in range(SIMULATIONS)]
-    intervals = [mean_interval(table, seed=0, resamples=500) for table in tables]
-    share = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    tables = np.stack([crossed(shape, clips, seeds, generator) for _ in range(SIMULATIONS)])
+    _, low, high = mean_intervals(tables, seed=0, resamples=500)
+    share = np.mean((low <= 0) & (high >= 0))
     told = COVERAGE[shape, clips][seeds - 1]
     # Both shares were simulated.
     assert abs(share - told) < stray(told, SIMULATIONS) + stray(told, 4000)
@@ -114,6 +115,18 @@ def test_bootstrap_t_equals_an_explicit_one() -> None:
     expected = values.mean() - np.quantile(t, 0.025) * values.std(ddof=1) / np.sqrt(8)
     interval = mean_interval(values, seed=0, resamples=40_000)
     assert interval.high == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize(("seeds", "clips"), [(1, 1), (1, 2), (1, 3), (2, 4), (3, 10)])
+def test_intervals_of_many_tables_are_those_of_each(seeds: int, clips: int) -> None:
+    """Beside tables without spread, and one whose resamples have none wherever a clip is absent."""
+    tables = np.random.default_rng(4).lognormal(size=(5, seeds, clips))
+    tables[1] = 0.5
+    tables[2, :, 1:] = 0.5
+    together = np.stack(mean_intervals(tables, seed=0, resamples=300), -1)
+    apart = [mean_interval(table, seed=0, resamples=300) for table in tables]
+    expected = [(one.value, one.low, one.high) for one in apart]
+    np.testing.assert_allclose(together, expected, rtol=1e-12, equal_nan=True)
 
 
 def test_interval_is_a_function_of_its_arguments() -> None:
