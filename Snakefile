@@ -22,16 +22,6 @@ rule all:
         MIRROR,
 
 
-# A pick may have changed in this run, which nothing could know when it was planned.
-onsuccess:
-    left = outdated(State(GRAPH))
-    if left:
-        print(
-            f"{left[0]}\n{len(left)} results are outdated by this run: start it again",
-            file=sys.stderr,
-        )
-
-
 include: "workflow/rules/clips.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/features.smk"
@@ -41,3 +31,21 @@ include: "workflow/rules/scores.smk"
 include: "workflow/rules/picks.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/tracking.smk"
+
+
+# Snakemake keeps one of each alone: the last that it reads.
+onstart:
+    if workflow.resource_settings.nodes is None:  # jobs run on this machine
+        forkserver.start(Path("logs/forkserver.log"))
+    follow_runs()
+
+
+onsuccess:
+    tell_pending()
+    # A pick may have changed in this run, which nothing could know when it was planned.
+    left = outdated(State(GRAPH))
+    if left:
+        print(
+            f"{left[0]}\n{len(left)} results are outdated by this run: start it again",
+            file=sys.stderr,
+        )

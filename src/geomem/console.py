@@ -22,6 +22,8 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from geomem.launch import benchmark_of
+
 # Of a record without an event, what is for people who run a workflow and not for its authors.
 TOLD = (
     "Nothing to be done",
@@ -46,7 +48,6 @@ class Job:
         rule: Its rule.
         what: Its wildcards, in words.
         logs: Its log files.
-        benchmark: Where its time is written, or None.
         threads: That it takes.
         since: When it started, of `time.monotonic`.
     """
@@ -54,7 +55,6 @@ class Job:
     rule: str
     what: str
     logs: tuple[str, ...]
-    benchmark: str | None
     threads: int
     since: float
 
@@ -78,7 +78,7 @@ def told_by(log: Path) -> str:
 
 
 def seconds_of(files: Iterable[Path]) -> float | None:
-    """Return the mean seconds in Snakemake's benchmark files, or None where there are none."""
+    """Return the mean seconds in the files of what jobs took, or None where there are none."""
     seconds = []
     for file in files:
         try:
@@ -103,9 +103,9 @@ class TimeLeft:
     def started(self, job: Job) -> None:
         """Note a job; the folder of its time has those of the rule's earlier jobs."""
         self.threads[job.rule] = job.threads
-        if job.rule not in self.before and job.benchmark:
+        if job.rule not in self.before and job.logs:
             # benchmarks/jobs/<rule>/<scale>/..., or <scale>.tsv where there is one job a scale
-            place = Path(*Path(job.benchmark).parts[:4])
+            place = Path(*benchmark_of(Path(job.logs[0])).parts[:4])
             self.before[job.rule] = seconds_of(
                 [place] if place.suffix == ".tsv" else place.rglob("*.tsv")
             )
@@ -208,7 +208,6 @@ class Console:
             rule=told["rule_name"],
             what=" ".join(map(str, words)),
             logs=tuple(map(str, told["log"])),
-            benchmark=told["benchmark"],
             threads=int(told["threads"]),
             since=time.monotonic(),
         )

@@ -35,13 +35,14 @@ class Run:
             jobid=number,
             rule_name=rule,
             wildcards=wildcards,
-            log=[str(self.log(number))],
-            benchmark=f"benchmarks/jobs/{rule}/tiny/{number}.tsv",
+            log=[str(self.log(rule, number))],
             threads=1,
         )
 
-    def log(self, number: int) -> Path:
-        return Path(f"{number}.log")  # below the working folder
+    def log(self, rule: str, number: int) -> Path:
+        path = Path(f"logs/{rule}/tiny/{number}.log")  # below the working folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def finish(self, number: int) -> list[str]:
         return self.tell(LogEvent.JOB_FINISHED, job_id=number)
@@ -52,7 +53,7 @@ class Run:
             jobid=number,
             rule_name=rule,
             rule_msg=message,
-            log=[str(self.log(number))],
+            log=[str(self.log(rule, number))],
         )
 
 
@@ -94,7 +95,7 @@ def test_nothing_is_said_of_the_time_left_while_most_is_unknown(run: Run) -> Non
 
 def test_a_failed_job_says_its_error_and_where_its_log_is(run: Run) -> None:
     run.start(1, "train_variant", variant="memory", seed="0")
-    run.log(1).write_text(
+    run.log("train_variant", 1).write_text(
         "a warning\npython -m geomem.training: error: clips/rooms is damaged: " + "x " * 40 + "\n"
     )
     raised = run.tell(LogEvent.ERROR, "CalledProcessError ...", exception="RuleException")
@@ -102,7 +103,7 @@ def test_a_failed_job_says_its_error_and_where_its_log_is(run: Run) -> None:
     lines = run.fail(1, "train_variant")
     assert lines[0] == "FAILED train_variant memory seed 0"
     assert lines[1].startswith("  error: clips/rooms is damaged: x")
-    assert lines[-1] == f"  log: {run.log(1)}"
+    assert lines[-1] == f"  log: {run.log('train_variant', 1)}"
     assert all(len(line) <= 80 for line in lines[:-1])  # paths are not cut
     assert not run.tell(None, "Exiting because a job execution failed. Look below for errors")
     ended = "WorkflowError:\nAt least one job did not complete"
@@ -111,7 +112,9 @@ def test_a_failed_job_says_its_error_and_where_its_log_is(run: Run) -> None:
 
 def test_of_a_job_that_left_no_error_the_last_line_and_what_a_cluster_says(run: Run) -> None:
     run.start(1, "train_variant", variant="memory", seed="0")
-    run.log(1).write_text("Traceback (most recent call last):\n  File\nKeyError: 'a'\n\n")
+    run.log("train_variant", 1).write_text(
+        "Traceback (most recent call last):\n  File\nKeyError: 'a'\n\n"
+    )
     lines = run.fail(1, "train_variant", "status is OUT_OF_MEMORY")
     assert lines[1:3] == ["  status is OUT_OF_MEMORY", "  KeyError: 'a'"]
     assert told_by(run.folder / "missing.log") == "it left no log"

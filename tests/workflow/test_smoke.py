@@ -89,6 +89,14 @@ class TestSmoke:
         assert videos == ["out_and_back_clips.mp4", "spin_clips.mp4"]
         run(finished, "geomem", "verify")
 
+    def test_jobs_were_forked_and_what_they_took_is_told(self, finished: Path) -> None:
+        started = (finished / "logs/forkserver.log").read_text().splitlines()
+        assert sum(" geomem.scores score " in line for line in started) > 40
+        times = run(finished, "geomem", "times").stdout.splitlines()
+        rules = {line.split("|")[1].strip(): int(line.split("|")[2]) for line in times[2:]}
+        # all but those that were asked for several threads, or are no stage's
+        assert len(started) == sum(rules.values()) - rules["mirror_runs"]
+
     def test_features_are_analysed_on_other_scenes(self, finished: Path) -> None:
         table = (finished / "results/feature_analysis.tex").read_text()
         for label in ("RGB patches", "VGGT, layer 3", "video model, fine-tuned, with 3D-REPA"):

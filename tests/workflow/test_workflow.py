@@ -8,6 +8,7 @@ import pytest
 
 from clones import copy_project, jobs_in, planned, run
 from conftest import ROOT, edit_yaml
+from geomem import forkserver
 from geomem.config import Config, load_config
 from geomem.dag import Dag
 
@@ -119,7 +120,8 @@ def test_what_downloads_runs_on_the_login_node_and_nothing_else_reaches_the_hub(
     reaching = {rule.split(":")[0] for rule in rules if "HF_HUB_OFFLINE=0" in rule}
     assert reaching == {rule.split(":")[0] for rule in rules if " download " in rule}
     assert reaching == {"download_archive", "download_weights"} <= local
-    assert any("export HF_HUB_OFFLINE=1" in text for text in files)
+    assert "HF_HUB_OFFLINE=1" in forkserver.OFFLINE
+    assert any(" export {forkserver.OFFLINE}; " in text for text in files)
 
 
 def test_lint_is_clean(tmp_path: Path) -> None:

@@ -20,8 +20,6 @@ rule make_clips:
         index=str(LAYOUT.shard("{dataset}", "{split}", "{number}") / "index.json"),
     log:
         f"logs/make_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.log",
-    benchmark:
-        f"benchmarks/jobs/make_clips/{SCALE}/{{dataset}}/{{split}}-{{number}}.tsv"
     wildcard_constraints:
         dataset=one_of(CONFIG.datasets),
     conda:
@@ -36,9 +34,10 @@ rule make_clips:
         folder=subpath(output.index, parent=True),
         inputs=job_options(clips_job),
     shell:
-        "python -m geomem.clips make {params.folder:q} {params.job} --threads {threads}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.clips make {params.folder:q} {params.job} --threads {threads}"
         " --expect {params.settings} --split {wildcards.split} --number {wildcards.number}"
-        " {params.inputs} > {log:q} 2>&1"
+        " {params.inputs}"
 
 
 rule download_archive:
@@ -46,8 +45,6 @@ rule download_archive:
         parts=directory(str(LAYOUT.archive("{dataset}"))),
     log:
         "logs/download_archive/{dataset}.log",
-    benchmark:
-        "benchmarks/jobs/download_archive/{dataset}.tsv"
     wildcard_constraints:
         dataset=one_of(DOWNLOADED),
     conda:
@@ -59,8 +56,9 @@ rule download_archive:
         job=JOB,
         version=stage_version("clips"),
     shell:
-        "HF_HUB_OFFLINE=0 python -m geomem.clips download {output.parts:q} {params.job}"
-        " --dataset {wildcards.dataset} > {log:q} 2>&1"
+        "HF_HUB_OFFLINE=0 python -m geomem.launch {log:q}"
+        " python -m geomem.clips download {output.parts:q} {params.job}"
+        " --dataset {wildcards.dataset}"
 
 
 rule unpack_archive:
@@ -70,8 +68,6 @@ rule unpack_archive:
         folder=directory(str(LAYOUT.unpacked("{dataset}"))),
     log:
         "logs/unpack_archive/{dataset}.log",
-    benchmark:
-        "benchmarks/jobs/unpack_archive/{dataset}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -81,8 +77,9 @@ rule unpack_archive:
         job=JOB,
         version=stage_version("clips"),
     shell:
-        "python -m geomem.clips unpack {output.folder:q} {params.job}"
-        " --dataset {wildcards.dataset} --archive {input.parts:q} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.clips unpack {output.folder:q} {params.job}"
+        " --dataset {wildcards.dataset} --archive {input.parts:q}"
 
 
 rule choose_clips:
@@ -92,8 +89,6 @@ rule choose_clips:
         choice=str(LAYOUT.chosen_clips("{split}")),
     log:
         f"logs/choose_clips/{SCALE}/{{split}}.log",
-    benchmark:
-        f"benchmarks/jobs/choose_clips/{SCALE}/{{split}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -104,8 +99,9 @@ rule choose_clips:
         settings=job_settings(choice_job),
         inputs=job_options(choice_job),
     shell:
-        "python -m geomem.clips choose {output.choice:q} {params.job}"
-        " --expect {params.settings} --split {wildcards.split} {params.inputs} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.clips choose {output.choice:q} {params.job}"
+        " --expect {params.settings} --split {wildcards.split} {params.inputs}"
 
 
 rule draw_plan:
@@ -115,8 +111,6 @@ rule draw_plan:
         plan=str(LAYOUT.plan("{plan}")),
     log:
         f"logs/draw_plan/{SCALE}/{{plan}}.log",
-    benchmark:
-        f"benchmarks/jobs/draw_plan/{SCALE}/{{plan}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -127,5 +121,6 @@ rule draw_plan:
         settings=job_settings(plan_job),
         inputs=job_options(plan_job),
     shell:
-        "python -m geomem.clips plan {output.plan:q} {params.job} --expect {params.settings}"
-        " --plan {wildcards.plan} {params.inputs} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.clips plan {output.plan:q} {params.job} --expect {params.settings}"
+        " --plan {wildcards.plan} {params.inputs}"

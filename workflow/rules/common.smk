@@ -14,7 +14,7 @@ from tempfile import mkstemp
 
 from snakemake.exceptions import WorkflowError
 
-from geomem import slurm
+from geomem import forkserver, slurm
 from geomem.commands.tracking import scores_there, store_uri
 from geomem.commands.verification import State
 from geomem.config import REQUESTED, Config, configured_scale, launcher, load_cluster, load_config
@@ -67,7 +67,7 @@ if workflow.is_main_process:
 
 # Nodes that compute have no way to the hub. With a trap, bash waits for the command that was told
 # to stop; without, it would end at once and Slurm kill the command while it saves its state.
-shell.prefix("set -euo pipefail; trap : TERM; export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1; ")
+shell.prefix(f"set -euo pipefail; trap : TERM; export {forkserver.OFFLINE}; ")
 
 
 def one_of(names):

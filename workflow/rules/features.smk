@@ -13,8 +13,6 @@ rule fit_basis:
         record=str(LAYOUT.basis_record(GRAPH.teacher)),
     log:
         f"logs/fit_basis/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/fit_basis/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("features").threads
@@ -26,8 +24,9 @@ rule fit_basis:
         settings=job_settings(basis_job),
         inputs=job_options(basis_job),
     shell:
-        "python -m geomem.features fit-basis {output.basis:q} {params.job} --threads {threads}"
-        " --expect {params.settings} {params.inputs} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.features fit-basis {output.basis:q} {params.job} --threads {threads}"
+        " --expect {params.settings} {params.inputs}"
 
 
 rule cache_features:
@@ -37,8 +36,6 @@ rule cache_features:
         part=str(LAYOUT.cache_part(GRAPH.teacher, "{plan}", "{kind}", "{number}")),
     log:
         f"logs/cache_features/{SCALE}/{{plan}}/{{kind}}-{{number}}.log",
-    benchmark:
-        f"benchmarks/jobs/cache_features/{SCALE}/{{plan}}/{{kind}}-{{number}}.tsv"
     priority: 2  # the longest training waits for it
     conda:
         ENVIRONMENT
@@ -51,6 +48,7 @@ rule cache_features:
         settings=job_settings(cache_job),
         inputs=job_options(cache_job),
     shell:
-        "python -m geomem.features cache {output.part:q} {params.job} --threads {threads}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.features cache {output.part:q} {params.job} --threads {threads}"
         " --expect {params.settings} --number {wildcards.number} --kind {wildcards.kind}"
-        " {params.inputs} > {log:q} 2>&1"
+        " {params.inputs}"

@@ -28,8 +28,6 @@ rule render_table:
         provenance=str(LAYOUT.provenance("{table}")),
     log:
         f"logs/render_table/{SCALE}/{{table}}.log",
-    benchmark:
-        f"benchmarks/jobs/render_table/{SCALE}/{{table}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -40,9 +38,10 @@ rule render_table:
         settings=job_settings(table_job),
         inputs=job_options(table_job),
     shell:
-        "python -m geomem.paper table {wildcards.table} {params.job} --expect {params.settings}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.paper table {wildcards.table} {params.job} --expect {params.settings}"
         " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
-        " --provenance {output.provenance:q} > {log:q} 2>&1"
+        " --provenance {output.provenance:q}"
 
 
 rule render_teacher_table:
@@ -59,8 +58,6 @@ rule render_teacher_table:
         provenance=str(LAYOUT.provenance("teacher_table")),
     log:
         f"logs/render_teacher_table/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/render_teacher_table/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -71,9 +68,10 @@ rule render_teacher_table:
         settings=job_settings(teacher_table_job),
         inputs=job_options(teacher_table_job),
     shell:
-        "python -m geomem.paper teacher-table {params.job} --expect {params.settings}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.paper teacher-table {params.job} --expect {params.settings}"
         " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
-        " --provenance {output.provenance:q} > {log:q} 2>&1"
+        " --provenance {output.provenance:q}"
 
 
 if CONFIG.costs:
@@ -88,8 +86,6 @@ if CONFIG.costs:
             record=str(LAYOUT.costs),
         log:
             f"logs/measure_costs/{SCALE}.log",
-        benchmark:
-            f"benchmarks/jobs/measure_costs/{SCALE}.tsv"
         conda:
             ENVIRONMENT
         params:
@@ -98,8 +94,9 @@ if CONFIG.costs:
             settings=job_settings(measured_job),
             inputs=job_options(measured_job),
         shell:
-            "python -m geomem.paper measure {output.record:q} {params.job}"
-            " --expect {params.settings} {params.inputs} > {log:q} 2>&1"
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.paper measure {output.record:q} {params.job}"
+            " --expect {params.settings} {params.inputs}"
 
     rule render_costs_table:
         input:
@@ -115,8 +112,6 @@ if CONFIG.costs:
             provenance=str(LAYOUT.provenance("costs_table")),
         log:
             f"logs/render_costs_table/{SCALE}.log",
-        benchmark:
-            f"benchmarks/jobs/render_costs_table/{SCALE}.tsv"
         conda:
             ENVIRONMENT
         resources:
@@ -127,9 +122,10 @@ if CONFIG.costs:
             settings=job_settings(costs_table_job),
             inputs=job_options(costs_table_job),
         shell:
-            "python -m geomem.paper costs {params.job} --expect {params.settings}"
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.paper costs {params.job} --expect {params.settings}"
             " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
-            " --provenance {output.provenance:q} > {log:q} 2>&1"
+            " --provenance {output.provenance:q}"
 
 
 if CONFIG.content_bias:
@@ -148,8 +144,6 @@ if CONFIG.content_bias:
             provenance=str(LAYOUT.provenance("content_bias")),
         log:
             f"logs/render_content_bias/{SCALE}.log",
-        benchmark:
-            f"benchmarks/jobs/render_content_bias/{SCALE}.tsv"
         conda:
             ENVIRONMENT
         resources:
@@ -160,9 +154,10 @@ if CONFIG.content_bias:
             settings=job_settings(content_bias_table_job),
             inputs=job_options(content_bias_table_job),
         shell:
-            "python -m geomem.paper content-bias {params.job} --expect {params.settings}"
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.paper content-bias {params.job} --expect {params.settings}"
             " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
-            " --provenance {output.provenance:q} > {log:q} 2>&1"
+            " --provenance {output.provenance:q}"
 
 
 if CONFIG.consistency:
@@ -187,8 +182,6 @@ if CONFIG.consistency:
             provenance=str(LAYOUT.provenance("consistency")),
         log:
             f"logs/render_consistency/{SCALE}.log",
-        benchmark:
-            f"benchmarks/jobs/render_consistency/{SCALE}.tsv"
         conda:
             ENVIRONMENT
         resources:
@@ -199,10 +192,10 @@ if CONFIG.consistency:
             settings=job_settings(consistency_table_job),
             inputs=job_options(consistency_table_job),
         shell:
-            "python -m geomem.paper consistency {params.job} --expect {params.settings}"
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.paper consistency {params.job} --expect {params.settings}"
             " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
             " --pdf {output.pdf:q} --png {output.png:q} --provenance {output.provenance:q}"
-            " > {log:q} 2>&1"
 
 
 # The main job does not know of the analysis: its tables are files there that an earlier run has left.
@@ -220,8 +213,6 @@ if CONFIG.analysis:
             provenance=str(LAYOUT.provenance("feature_analysis")),
         log:
             f"logs/render_analysis_tables/{SCALE}.log",
-        benchmark:
-            f"benchmarks/jobs/render_analysis_tables/{SCALE}.tsv"
         conda:
             ENVIRONMENT
         resources:
@@ -232,10 +223,11 @@ if CONFIG.analysis:
             settings=job_settings(analysis_tables_job),
             inputs=job_options(analysis_tables_job),
         shell:
-            "python -m geomem.paper analysis-tables {params.job} --expect {params.settings}"
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.paper analysis-tables {params.job} --expect {params.settings}"
             " {params.inputs} --csv {output.csv:q} --tex {output.tex:q}"
             " --decoding-csv {output.decoding_csv:q} --decoding-tex {output.decoding_tex:q}"
-            " --values {output.values:q} --provenance {output.provenance:q} > {log:q} 2>&1"
+            " --values {output.values:q} --provenance {output.provenance:q}"
 
 
 rule draw_figure:
@@ -251,8 +243,6 @@ rule draw_figure:
         provenance=str(LAYOUT.provenance("{figure}")),
     log:
         f"logs/draw_figure/{SCALE}/{{figure}}.log",
-    benchmark:
-        f"benchmarks/jobs/draw_figure/{SCALE}/{{figure}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -263,9 +253,10 @@ rule draw_figure:
         settings=job_settings(figure_job),
         inputs=job_options(figure_job),
     shell:
-        "python -m geomem.paper figure {wildcards.figure} {params.job} --expect {params.settings}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.paper figure {wildcards.figure} {params.job} --expect {params.settings}"
         " {params.inputs} --pdf {output.pdf:q} --png {output.png:q}"
-        " --provenance {output.provenance:q} > {log:q} 2>&1"
+        " --provenance {output.provenance:q}"
 
 
 rule encode_video:
@@ -276,8 +267,6 @@ rule encode_video:
         provenance=str(LAYOUT.provenance("{video}")),
     log:
         f"logs/encode_video/{SCALE}/{{video}}.log",
-    benchmark:
-        f"benchmarks/jobs/encode_video/{SCALE}/{{video}}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -288,8 +277,9 @@ rule encode_video:
         settings=job_settings(video_job),
         inputs=job_options(video_job),
     shell:
-        "python -m geomem.paper video {wildcards.video} {params.job} --expect {params.settings}"
-        " {params.inputs} --mp4 {output.mp4:q} --provenance {output.provenance:q} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.paper video {wildcards.video} {params.job} --expect {params.settings}"
+        " {params.inputs} --mp4 {output.mp4:q} --provenance {output.provenance:q}"
 
 
 rule state_facts:
@@ -300,8 +290,6 @@ rule state_facts:
         provenance=str(LAYOUT.provenance("facts")),
     log:
         f"logs/state_facts/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/state_facts/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     params:
@@ -309,8 +297,9 @@ rule state_facts:
         version=stage_version("paper"),
         settings=job_settings(facts_job),
     shell:
-        "python -m geomem.paper facts {output.facts:q} {params.job} --expect {params.settings}"
-        " --provenance {output.provenance:q} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.paper facts {output.facts:q} {params.job} --expect {params.settings}"
+        " --provenance {output.provenance:q}"
 
 
 rule build_paper:
@@ -321,8 +310,6 @@ rule build_paper:
         provenance=str(LAYOUT.provenance("paper")),
     log:
         f"logs/build_paper/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/build_paper/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -334,9 +321,9 @@ rule build_paper:
         results=lambda w, output: str(Path(output.pdf).parents[1]),
         inputs=job_options(paper_job),
     shell:
-        "python -m geomem.paper pdf {output.pdf:q} {params.job} --expect {params.settings}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.paper pdf {output.pdf:q} {params.job} --expect {params.settings}"
         " {params.inputs} --results {params.results:q} --provenance {output.provenance:q}"
-        " > {log:q} 2>&1"
 
 
 rule publish_table:
@@ -397,8 +384,6 @@ rule mirror_runs:
         runs=MIRROR,
     log:
         f"logs/mirror_runs/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/mirror_runs/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     resources:
@@ -408,4 +393,4 @@ rule mirror_runs:
         job=JOB + " --main-job" * MAIN_JOB,
         tracking=[STORE, CONFIG.tracking.experiment],
     shell:
-        "geomem mirror {output.runs:q} {params.job} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}" " geomem mirror {output.runs:q} {params.job}"

@@ -12,8 +12,6 @@ rule choose_variant:
         choice=str(LAYOUT.pick("{variant}")),
     log:
         f"logs/choose_variant/{SCALE}/{{variant}}.log",
-    benchmark:
-        f"benchmarks/jobs/choose_variant/{SCALE}/{{variant}}.tsv"
     wildcard_constraints:
         variant=one_of(PICKED),
     conda:
@@ -26,9 +24,9 @@ rule choose_variant:
         settings=job_settings(pick_job),
         inputs=job_options(pick_job),
     shell:
-        "python -m geomem.picks choose {output.choice:q} {params.job}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.picks choose {output.choice:q} {params.job}"
         " --expect {params.settings} --variant {wildcards.variant} {params.inputs}"
-        " > {log:q} 2>&1"
 
 
 rule adopt_checkpoint:
@@ -40,8 +38,6 @@ rule adopt_checkpoint:
         record=str(LAYOUT.checkpoint_record("{variant}", "{seed}")),
     log:
         f"logs/adopt_checkpoint/{SCALE}/{{variant}}/seed{{seed}}.log",
-    benchmark:
-        f"benchmarks/jobs/adopt_checkpoint/{SCALE}/{{variant}}/seed{{seed}}.tsv"
     wildcard_constraints:
         variant=one_of(PICKED),
     conda:
@@ -55,5 +51,6 @@ rule adopt_checkpoint:
         folder=subpath(output.record, parent=True),
         inputs=job_options(checkpoint_job),
     shell:
-        "python -m geomem.picks adopt {params.folder:q} {params.job} --expect {params.settings}"
-        " --variant {wildcards.variant} --seed {wildcards.seed} {params.inputs} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.picks adopt {params.folder:q} {params.job} --expect {params.settings}"
+        " --variant {wildcards.variant} --seed {wildcards.seed} {params.inputs}"

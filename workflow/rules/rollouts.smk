@@ -13,8 +13,6 @@ rule generate_videos:
         record=str(LAYOUT.rollout_record("{variant}", "{seed}", "{protocol}")),
     log:
         f"logs/generate_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.log",
-    benchmark:
-        f"benchmarks/jobs/generate_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("rollouts").threads
@@ -27,7 +25,8 @@ rule generate_videos:
         folder=subpath(output.record, parent=True),
         inputs=job_options(rollout_job),
     shell:
-        "python -m geomem.rollouts generate {params.folder:q} {params.job} --threads {threads}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.rollouts generate {params.folder:q} {params.job} --threads {threads}"
         " --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
         " --protocol {wildcards.protocol}"
-        " {params.inputs} > {log:q} 2>&1"
+        " {params.inputs}"

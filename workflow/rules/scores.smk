@@ -16,8 +16,6 @@ rule score_videos:
         scores=str(LAYOUT.scores("{variant}", "{seed}", "{protocol}", "{family}")),
     log:
         f"logs/score_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}/{{family}}.log",
-    benchmark:
-        f"benchmarks/jobs/score_videos/{SCALE}/{{variant}}/seed{{seed}}/{{protocol}}/{{family}}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("scores").threads
@@ -29,9 +27,10 @@ rule score_videos:
         settings=job_settings(scores_job),
         inputs=job_options(scores_job),
     shell:
-        "python -m geomem.scores score {output.scores:q} {params.job} --threads {threads}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.scores score {output.scores:q} {params.job} --threads {threads}"
         " --expect {params.settings} --protocol {wildcards.protocol} --family {wildcards.family}"
-        " {params.inputs} > {log:q} 2>&1"
+        " {params.inputs}"
 
 
 rule calibrate_vggt_score:
@@ -41,8 +40,6 @@ rule calibrate_vggt_score:
         record=str(LAYOUT.calibration),
     log:
         f"logs/calibrate_vggt_score/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/calibrate_vggt_score/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("scores", "calibrate").threads
@@ -54,8 +51,9 @@ rule calibrate_vggt_score:
         settings=job_settings(calibration_job),
         inputs=job_options(calibration_job),
     shell:
-        "python -m geomem.scores calibrate {output.record:q} {params.job} --threads {threads}"
-        " --expect {params.settings} {params.inputs} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.scores calibrate {output.record:q} {params.job} --threads {threads}"
+        " --expect {params.settings} {params.inputs}"
 
 
 rule analyse_teacher:
@@ -66,8 +64,6 @@ rule analyse_teacher:
         clouds=str(LAYOUT.clouds(None, 0)),
     log:
         f"logs/analyse_teacher/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/analyse_teacher/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("scores", "analyse").threads
@@ -79,8 +75,9 @@ rule analyse_teacher:
         settings=job_settings(analysis_job),
         inputs=job_options(analysis_job),
     shell:
-        "python -m geomem.scores analyse {output.record:q} {params.job} --threads {threads}"
-        " --expect {params.settings} --clouds {output.clouds:q} {params.inputs} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.scores analyse {output.record:q} {params.job} --threads {threads}"
+        " --expect {params.settings} --clouds {output.clouds:q} {params.inputs}"
 
 
 rule analyse_variant:
@@ -91,8 +88,6 @@ rule analyse_variant:
         clouds=str(LAYOUT.clouds("{variant}", "{seed}")),
     log:
         f"logs/analyse_variant/{SCALE}/{{variant}}/seed{{seed}}.log",
-    benchmark:
-        f"benchmarks/jobs/analyse_variant/{SCALE}/{{variant}}/seed{{seed}}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("scores", "analyse").threads
@@ -104,9 +99,10 @@ rule analyse_variant:
         settings=job_settings(analysis_job),
         inputs=job_options(analysis_job),
     shell:
-        "python -m geomem.scores analyse {output.record:q} {params.job} --threads {threads}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.scores analyse {output.record:q} {params.job} --threads {threads}"
         " --expect {params.settings} --clouds {output.clouds:q} --variant {wildcards.variant}"
-        " {params.inputs} > {log:q} 2>&1"
+        " {params.inputs}"
 
 
 if CONFIG.sanity:
@@ -118,8 +114,6 @@ if CONFIG.sanity:
             record=str(LAYOUT.sanity("{family}")),
         log:
             f"logs/check_sanity/{SCALE}/{{family}}.log",
-        benchmark:
-            f"benchmarks/jobs/check_sanity/{SCALE}/{{family}}.tsv"
         conda:
             ENVIRONMENT
         threads: asks("scores").threads
@@ -131,8 +125,9 @@ if CONFIG.sanity:
             settings=job_settings(sanity_job),
             inputs=job_options(sanity_job),
         shell:
-            "python -m geomem.scores sanity {output.record:q} {params.job} --threads {threads}"
-            " --expect {params.settings} --family {wildcards.family} {params.inputs} > {log:q} 2>&1"
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.scores sanity {output.record:q} {params.job} --threads {threads}"
+            " --expect {params.settings} --family {wildcards.family} {params.inputs}"
 
 
 if CONFIG.content_bias:
@@ -144,8 +139,6 @@ if CONFIG.content_bias:
             record=str(LAYOUT.content_bias),
         log:
             f"logs/measure_content_bias/{SCALE}.log",
-        benchmark:
-            f"benchmarks/jobs/measure_content_bias/{SCALE}.tsv"
         conda:
             ENVIRONMENT
         threads: asks("scores", "content_bias").threads
@@ -157,8 +150,9 @@ if CONFIG.content_bias:
             settings=job_settings(content_bias_job),
             inputs=job_options(content_bias_job),
         shell:
-            "python -m geomem.scores content-bias {output.record:q} {params.job}"
-            " --threads {threads} --expect {params.settings} {params.inputs} > {log:q} 2>&1"
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.scores content-bias {output.record:q} {params.job}"
+            " --threads {threads} --expect {params.settings} {params.inputs}"
 
 
 if CONFIG.consistency:
@@ -170,8 +164,6 @@ if CONFIG.consistency:
             record=str(LAYOUT.consistency),
         log:
             f"logs/measure_consistency/{SCALE}.log",
-        benchmark:
-            f"benchmarks/jobs/measure_consistency/{SCALE}.tsv"
         conda:
             ENVIRONMENT
         threads: asks("scores", "consistency").threads
@@ -183,5 +175,6 @@ if CONFIG.consistency:
             settings=job_settings(consistency_job),
             inputs=job_options(consistency_job),
         shell:
-            "python -m geomem.scores consistency {output.record:q} {params.job}"
-            " --threads {threads} --expect {params.settings} {params.inputs} > {log:q} 2>&1"
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.scores consistency {output.record:q} {params.job}"
+            " --threads {threads} --expect {params.settings} {params.inputs}"

@@ -13,8 +13,6 @@ rule train_teacher:
         training=str(LAYOUT.trained_teacher.with_name("training.json")),
     log:
         f"logs/train_teacher/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/train_teacher/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("teacher", "train").threads
@@ -27,9 +25,9 @@ rule train_teacher:
         clips=lambda w: str(GRAPH.folder(SETTINGS.teacher.train_split)),
         state=f"{LAYOUT.data}/training_state/teacher",
     shell:
-        "python -m geomem.teacher train {output.weights:q} {params.job} --threads {threads}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.teacher train {output.weights:q} {params.job} --threads {threads}"
         " --expect {params.settings} --clips {params.clips:q} --state {params.state:q}"
-        " > {log:q} 2>&1"
 
 
 rule evaluate_teacher:
@@ -39,8 +37,6 @@ rule evaluate_teacher:
         metrics=str(LAYOUT.teacher_metrics),
     log:
         f"logs/evaluate_teacher/{SCALE}.log",
-    benchmark:
-        f"benchmarks/jobs/evaluate_teacher/{SCALE}.tsv"
     conda:
         ENVIRONMENT
     threads: asks("teacher").threads
@@ -52,5 +48,6 @@ rule evaluate_teacher:
         settings=job_settings(teacher_job),
         inputs=job_options(teacher_job),
     shell:
-        "python -m geomem.teacher evaluate {output.metrics:q} {params.job} --threads {threads}"
-        " --expect {params.settings} {params.inputs} > {log:q} 2>&1"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.teacher evaluate {output.metrics:q} {params.job} --threads {threads}"
+        " --expect {params.settings} {params.inputs}"

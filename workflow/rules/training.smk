@@ -18,8 +18,6 @@ rule train_variant:
         record=str(LAYOUT.checkpoint_record("{variant}", "{seed}")),
     log:
         f"logs/train_variant/{SCALE}/{{variant}}/seed{{seed}}.log",
-    benchmark:
-        f"benchmarks/jobs/train_variant/{SCALE}/{{variant}}/seed{{seed}}.tsv"
     wildcard_constraints:
         variant=one_of(TRAINED),
     priority: 1  # most jobs wait for one
@@ -38,9 +36,10 @@ rule train_variant:
         state=lambda w: str(LAYOUT.state(w.variant, w.seed)),
         inputs=job_options(checkpoint_job),
     shell:
-        "{resources.launcher}python -m geomem.training train {params.folder:q} {params.job}"
+        "python -m geomem.launch {log:q}"
+        " {resources.launcher}python -m geomem.training train {params.folder:q} {params.job}"
         " --threads {resources.threads_each} --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
-        " {params.inputs} --state {params.state:q} > {log:q} 2>&1"
+        " {params.inputs} --state {params.state:q}"
 
 
 rule download_weights:
@@ -48,8 +47,6 @@ rule download_weights:
         weights="{path}",
     log:
         "logs/download_weights/{path}.log",
-    benchmark:
-        "benchmarks/jobs/download_weights/{path}.tsv"
     wildcard_constraints:
         path=one_of(map(re.escape, DOWNLOADS)),
     conda:
@@ -60,7 +57,8 @@ rule download_weights:
     params:
         source=lambda w: download_options(DOWNLOADS[w.path]),
     shell:
-        "HF_HUB_OFFLINE=0 geomem download {output.weights:q} {params.source} > {log:q} 2>&1"
+        "HF_HUB_OFFLINE=0 python -m geomem.launch {log:q}"
+        " geomem download {output.weights:q} {params.source}"
 
 
 rule import_weights:
@@ -72,8 +70,6 @@ rule import_weights:
         record=str(LAYOUT.checkpoint_record("{variant}", "{seed}")),
     log:
         f"logs/import_weights/{SCALE}/{{variant}}/seed{{seed}}.log",
-    benchmark:
-        f"benchmarks/jobs/import_weights/{SCALE}/{{variant}}/seed{{seed}}.tsv"
     wildcard_constraints:
         variant=one_of(IMPORTED),
     conda:
@@ -87,6 +83,7 @@ rule import_weights:
         folder=subpath(output.record, parent=True),
         inputs=job_options(checkpoint_job),
     shell:
-        "python -m geomem.training import {params.folder:q} {params.job}"
+        "python -m geomem.launch {log:q}"
+        " python -m geomem.training import {params.folder:q} {params.job}"
         " --expect {params.settings} --variant {wildcards.variant} --seed {wildcards.seed}"
-        " {params.inputs} > {log:q} 2>&1"
+        " {params.inputs}"

@@ -138,7 +138,7 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def _calibrate(workload: "Workload", root: Path) -> None:
-    """Fit the rates of this machine to Snakemake's benchmarks of the scale, and keep them."""
+    """Fit the rates of this machine to what jobs of the scale took, and keep them."""
     from geomem.planning.rates import calibrate, configured_rates, measured_here, write_calibration
 
     scale = workload.config.scale

@@ -1,4 +1,4 @@
-"""What every rule took, from Snakemake's benchmark files."""
+"""What every rule took, from the files that `geomem.launch` writes."""
 
 import argparse
 import csv

@@ -55,7 +55,7 @@ def teacher_table(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Collect what training took: parameters of checkpoints, seconds of Snakemake's benchmarks."""
+    """Collect what training took: parameters of checkpoints, and of jobs what was written."""
     settings = checked(job_settings(args).measured(), args)
     from geomem.paper.costs import measured_costs
 
@@ -258,7 +258,7 @@ def main() -> None:
     command.add_argument("output", type=Path, help="record to write")
     command.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="records")
     command.add_argument(
-        "--benchmarks", type=Path, default=Path("benchmarks/jobs"), help="Snakemake's, of all rules"
+        "--benchmarks", type=Path, default=Path("benchmarks/jobs"), help="what jobs took"
     )
     command.set_defaults(command=measure)
 

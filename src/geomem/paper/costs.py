@@ -13,7 +13,7 @@ from geomem.paper.tables import Cell, Column, Latex, Row, Table
 from geomem.settings.jobs import CostsJob, MeasuredJob, MethodJob, RolloutJob
 
 HOUR = 3600.0
-TIMES = {"seconds": "s", "cpu_seconds": "cpu_time"}  # in Snakemake's words
+TIMES = {"seconds": "s", "cpu_seconds": "cpu_time"}
 
 
 def measured_costs(
@@ -24,7 +24,7 @@ def measured_costs(
     Args:
         settings: Of the job.
         checkpoints: Records of the variants' checkpoints, in their order.
-        benchmarks: Folder of Snakemake's benchmarks, by rule. A training that was done elsewhere
+        benchmarks: What jobs took, by rule (`geomem.launch`). A training that was done elsewhere
             has none here; of one that was resumed they tell the last attempt.
     """
     found: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """How fast work gets done: configured rates, and those that this machine was measured at.
 
 A job takes `start + amount / rate` seconds of a core or of a GPU. `config/planning.yaml` has rates
-with their sources; `geomem plan --calibrate` fits them to Snakemake's benchmarks of a scale and
+with their sources; `geomem plan --calibrate` fits them to what jobs of a scale took and
 keeps them in `benchmarks/calibration.json`, which is this machine's and not tracked.
 """
 
@@ -116,7 +116,7 @@ def write_calibration(root: Path, rates: Rates) -> Path:
 
 
 def benchmark_of(job: Job, scale: str) -> str | None:
-    """Return where below `benchmarks/jobs` Snakemake puts what a job took; None of what is not
+    """Return where below `benchmarks/jobs` what a job took is written; None of what is not
     planned by itself."""
     path, kind = job.record, job.stage
     folder, name = path.parent, path.stem
