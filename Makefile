@@ -46,7 +46,7 @@ test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GP
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: .venv/ready latex ## damage and kills: every remedy is followed, every result compared
-	pytest -q -n 2 --dist loadfile -m fault tests/faults
+	pytest -q -n 2 --dist loadfile -m fault tests/faults tests/unit/test_training.py
 
 test-slurm: .venv/ready slurm-packages ## as root: a real Slurm on this machine, and faults injected on it
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slurm \

@@ -97,7 +97,7 @@ main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.fault  # of `make test-faults`, with its kin
 def test_training_killed_at_any_moment_ends_with_the_same_weights(prepared: Path) -> None:
     train_base(prepared, "whole")
     # states are written behind the steps: after these, one is whole, cut off, or about to come

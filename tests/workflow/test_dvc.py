@@ -11,7 +11,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from clones import ENVIRONMENT, commit, copy_project, run
+from clones import ENVIRONMENT, commit, copy_project, planned, run
 from conftest import edit_yaml
 
 KEPT = ("ablation_table2", "ablation_table2_replay", "ablation_table2_partial", "base_table")
@@ -24,10 +24,10 @@ def lighten(project: Path) -> None:
     """Leave one trained row in the main job, and one column a table that needs no network."""
     path = project / "config/experiments.yaml"
     content = yaml.safe_load(path.read_text())
-    rows = [{"variant": name, "label": name} for name in ("repeated_frame", "memory_empty")]
+    rows = [{"variant": name, "label": name} for name in ("repeated_frame", "best")]
     column = {"protocol": "spin", "metric": "psnr"}
     content["tables"] = {
-        name: {"caption": name, "reference": "memory_empty", "rows": rows, "columns": [column]}
+        name: {"caption": name, "reference": "best", "rows": rows, "columns": [column]}
         for name in KEPT
     }
     curves = {"kind": "curves", "protocols": ["spin"], "metrics": ["psnr"], "rows": rows}
@@ -95,12 +95,17 @@ class TestDvc:
         told = run(clone, "geomem", "doctor").stdout
         assert re.search(r"^ok +main job +verified", told, re.MULTILINE)
         assert re.search(r"^- +DVC remote +none", told, re.MULTILINE)
+        # a setting of a table alone: it is made again and nothing else, and what is current says so
         edit_yaml(clone / "config/experiments.yaml", tables__base_table__caption="Another.")
+        told = run(clone, "geomem", "verify", "--main-job", check=False).stderr
+        assert "tables/base_table.csv was made with other settings" in told
+        rendered = {"render_table": 1, "publish_table": 1}
+        assert planned(clone, "results/base_table.tex") == rendered
         told = run(clone, "dvc", "repro").stdout
         assert stages_run(clone) == {"render_table", "publish", "build_paper", "mirror_runs"}
         assert "Another." in (clone / "results/base_table.tex").read_text()
         # what is not here keeps the record of who has it
-        assert "checkpoints: 0 of 3 are here" in told
+        assert "checkpoints: 0 of 2 are here" in told
         assert run(clone, "git", "status", "--short", *LARGE).stdout == ""
         assert "base_table: all 12 cells are those of HEAD, digit for digit" in told
 
@@ -126,8 +131,8 @@ class TestDvc:
         run(clone, "dvc", "pull")
         assert "up to date" in run(clone, "dvc", "repro").stdout
         for record in (
-            "checkpoints/memory_empty/seed0/checkpoint",
-            "rollouts/memory_empty/seed0/spin/rollout",
+            "checkpoints/best/seed0/checkpoint",
+            "rollouts/best/seed0/spin/rollout",
         ):
             path = f"results/smoke/{record}.json"
             assert (clone / path).read_bytes() == (made / path).read_bytes()
@@ -142,7 +147,7 @@ class TestDvc:
         clone = clone_of(made, tmp_path / "clone")
         metrics = "results/smoke/metrics/base_table.json"
         shown = json.loads(run(clone, "dvc", "metrics", "show", "--json").stdout)
-        before = shown[""]["data"][metrics]["data"]["memory_empty"]["spin_psnr"]
+        before = shown[""]["data"][metrics]["data"]["best"]["spin_psnr"]
         changed = "config/scales/smoke.yaml:rollouts.sampling_steps=3"
         run(clone, "dvc", "exp", "run", "-n", "more-steps", "-S", changed)
         table = list(csv.DictReader(run(clone, "dvc", "exp", "show", "--csv").stdout.splitlines()))
@@ -150,7 +155,7 @@ class TestDvc:
         [setting] = [name for name in row if name.endswith("rollouts.sampling_steps")]
         assert row[setting] == "3"
         diff = json.loads(run(clone, "dvc", "metrics", "diff", "--json").stdout)
-        found = diff[metrics]["memory_empty.spin_psnr"]
+        found = diff[metrics]["best.spin_psnr"]
         assert found["old"] == before != found["new"]
         run(clone, "dvc", "plots", "show", "-o", "plots")
         assert "per_frame_psnr" in (clone / "plots/index.html").read_text()

@@ -283,36 +283,3 @@ class TestSmoke:
         assert {k: after[k] for k in before} == before
         status = run(finished, "dvc", "status")
         assert "up to date" in status.stdout
-
-    def test_a_second_clone_pulls_and_renders_without_training(
-        self, finished: Path, tmp_path: Path
-    ) -> None:
-        run(finished, "dvc", "remote", "add", "-q", "-d", "-f", "store", str(tmp_path / "store"))
-        run(finished, "dvc", "push")
-        run(finished, "git", "add", "-A")
-        commit(finished)
-        clone = tmp_path / "clone"
-        run(tmp_path, "git", "clone", "-q", str(finished), str(clone))
-        table = (finished / "results/ablation_table2.tex").read_bytes()
-        (clone / "results/ablation_table2.tex").unlink()
-        run(clone, "dvc", "pull")
-        run(clone, "dvc", "repro")
-        assert (clone / "results/ablation_table2.tex").read_bytes() == table
-        assert not (clone / "logs/train_variant").exists()
-        assert not (clone / "logs/generate_videos").exists()
-        assert "up to date" in run(clone, "dvc", "status").stdout
-        # a setting of a table alone: it is made again, nothing else, and what is current says so
-        edit_yaml(
-            clone / "config/experiments.yaml", tables__ablation_table2__caption="Another caption."
-        )
-        told = run(clone, "geomem", "verify", "--main-job", check=False)
-        assert "tables/ablation_table2.csv was made with other settings" in told.stderr
-        assert planned(clone, "results/ablation_table2.tex") == {
-            "render_table": 1,
-            "publish_table": 1,
-        }
-        run(clone, "dvc", "repro")
-        assert "Another caption." in (clone / "results/ablation_table2.tex").read_text()
-        made = {path.parent.name for path in (clone / "logs").rglob("*.log")}
-        assert not {"train_variant", "generate_videos", "score_videos"} & made
-        run(clone, "geomem", "verify", "--main-job")

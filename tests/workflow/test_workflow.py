@@ -31,7 +31,7 @@ def expected(config: Config) -> dict[str, int]:
     return {rule: count for rule, count in made.items() if count}
 
 
-@pytest.mark.parametrize("scale", ["smoke", "tiny", "small", "single", "paper"])
+@pytest.mark.parametrize("scale", ["tiny", "single", "paper"])
 def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
     project = copy_project(tmp_path, scale=scale)
     jobs, wanted = planned(project), expected(load_config(project))

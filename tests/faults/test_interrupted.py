@@ -56,7 +56,7 @@ def cache(folder: str) -> list[str]:
     return ["features", "cache", *part, "--basis", "basis.safetensors", *inputs()]
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_killed_cache_keeps_its_finished_shards(with_basis: Path) -> None:
     killed = with_basis / "killed"
     kept = kill_after_first(start(with_basis, *cache("killed")), killed, "shard-*.safetensors")
@@ -77,7 +77,7 @@ def rollout(folder: str) -> list[str]:
     return ["rollouts", "generate", folder, *protocol, *checkpoint]
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_killed_rollouts_keep_their_finished_clips(project: Path) -> None:
     scale = project / "config/scales/smoke.yaml"
     edit_yaml(scale, rollouts__batch=1, rollouts__sampling_steps=4)
