@@ -112,8 +112,11 @@ def unpack_parts(parts: Sequence[Path], folder: Path) -> None:
                     _unpack_tar(unzipped, temporary, names)
                     while unzipped.read(1 << 20):
                         pass
-            elif sum(part.stat().st_size for part in parts) <= _unpack_tar(stream, temporary, names):
-                raise EOFError("no end of the archive")
+            else:
+                # nor does it miss the block of zeros after the last member
+                end = _unpack_tar(stream, temporary, names) + tarfile.BLOCKSIZE
+                if sum(part.stat().st_size for part in parts) < end:
+                    raise EOFError("it has no end")
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(
                 f"{names} is truncated or no {_kind(names)} ({error}); delete the last part, "
@@ -122,7 +125,7 @@ def unpack_parts(parts: Sequence[Path], folder: Path) -> None:
 
 
 def _unpack_tar(stream: IO[bytes], folder: Path, names: str) -> int:
-    """Unpack an archive; return where its members end, after which come blocks of zeros."""
+    """Unpack an archive; return where its members end."""
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             _unpack_member(archive, member, folder, names)
