@@ -50,7 +50,9 @@ def film(seed: int, actions: np.ndarray) -> np.ndarray:
     cameras = torch.from_numpy(mc.integrate(actions, **HOW))
     pose = cameras[:, 4:].reshape(-1, 3, 4)
     moved = pose[:, :, 3] - pose[:, :, :3] @ torch.tensor([15.0, -1.6, 15.0])
-    cameras = torch.cat([cameras[:, :4], torch.cat([pose[..., :3], moved[..., None]], -1).flatten(1)], 1)
+    cameras = torch.cat(
+        [cameras[:, :4], torch.cat([pose[..., :3], moved[..., None]], -1).flatten(1)], 1
+    )
     return render(make_world("voxels", seed), cameras, resolution=SIZE)[0].numpy()
 
 
@@ -434,7 +436,9 @@ def test_methods_that_are_told_cameras_are_refused_where_clips_come_with_actions
     config = load_config(with_minecraft(project, "cameras"))
     assert config.conditions_of("train") == {"cameras"}
     with_minecraft(project, "actions")
-    with pytest.raises(InputError, match=r"method dfot is told \['cameras'\], which clips of train"):
+    with pytest.raises(
+        InputError, match=r"method dfot is told \['cameras'\], which clips of train"
+    ):
         load_config(project)
 
 

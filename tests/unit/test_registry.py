@@ -92,6 +92,7 @@ def test_what_is_built_in_is_found() -> None:
     assert METHODS.names() == [
         "ar_diffusion",
         "dfot",
+        "dfot_actions",
         "maskflow",
         "mean_colour",
         "recurrent",

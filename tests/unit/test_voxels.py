@@ -126,7 +126,8 @@ SKY = np.array([[153, 191, 242]], np.uint8)  # of shading.SKY in display values
 
 
 def test_frames_agree_under_warping() -> None:
-    """PSNR over covisible pixels four frames apart on walks; measured at 128 pixels, see below."""
+    """PSNR over covisible pixels four frames apart on walks, at 128 pixels: measured 36.2 dB
+    (least 34.2), and 34.6 dB at 64."""
     values = []
     for seed in SEEDS:
         world = make_world("voxels", seed)
@@ -140,7 +141,7 @@ def test_frames_agree_under_warping() -> None:
             assert covisible.float().mean() > 0.3
             error = (warped - image[i + 1]).square()[:, covisible].mean()
             values.append(float(-10 * torch.log10(error)))
-    assert np.mean(values) >= 27  # wrong cameras lose more than that leaves
+    assert np.mean(values) >= 34
 
 
 _BYTES = """
@@ -199,7 +200,7 @@ def test_smoke_builds_on_voxels_and_makes_a_shard(
     store = ClipStore(folder.parent)
     assert store.has_depth and len(store) == config.settings.splits["walk"].clips
     number = FIRST_SCENE["test"]
-    assert [clip.scene for clip in store.clips][0] == f"voxels-{number}"
+    assert store.clips[0].scene == f"voxels-{number}"
     world = make_world("voxels", number)
     again, _ = render(
         world,

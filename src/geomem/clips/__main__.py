@@ -48,9 +48,13 @@ def download(args: argparse.Namespace) -> None:
 
     archive = _archive(args)
     _check_terms(args)
-    fetch = fetch_file if archive.host == "internet_archive" else None
-    place = {"revision": archive.revision, "fetch": fetch}
-    download_parts(archive.repository, archive.files, args.folder, **place)
+    download_parts(
+        archive.repository,
+        archive.files,
+        args.folder,
+        revision=archive.revision,
+        fetch=fetch_file if archive.host == "internet_archive" else None,
+    )
     if unknown := [file for file, sha256 in archive.files.items() if not sha256]:
         print(
             f"the SHA-256 of {len(unknown)} files were not pinned; {args.folder}/archive.json has "

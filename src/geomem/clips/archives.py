@@ -124,7 +124,7 @@ def unpack_parts(parts: Sequence[Path], folder: Path) -> None:
             ) from None
 
 
-def _unpack_tar(stream: IO[bytes], folder: Path, names: str) -> int:
+def _unpack_tar(stream: Any, folder: Path, names: str) -> int:
     """Unpack an archive; return where its members end."""
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:

@@ -273,6 +273,11 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
             f"variants.{name}: method {variant.method} is told {sorted(missing)}, which clips of "
             f"{plan.split} do not have"
         )
+    if "actions" in METHODS[variant.method].conditions and (plan.reverse or {*plan.strides} != {1}):
+        raise ValueError(
+            f"variants.{name}: method {variant.method} is told what led from frame to frame; plan "
+            f"{plan_name} needs `strides: [1]` and `reverse: 0`"
+        )
     if variant.memory and not plan.memory:
         raise ValueError(f"variants.{name}: plan {plan_name} has no memory")
     if variant.memory:

@@ -17,6 +17,7 @@ from geomem.formats.files import atomic_directory, check_sha256, read_json, sha2
 
 CLIP_ARRAYS = {"rgb": "uint8", "cam": "float32", "depth": "float16", "actions": "uint8"}
 SUMS = "crc32.npy"
+ACTIONS = ("none", "forward", "left", "right")  # by their codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class ClipStore:
 
     Frames are uint8 (T, H, W, 3), cameras float32 (T, 16) (normalised fx fy cx cy, then the 3x4
     world-to-camera matrix, OpenCV axes, row-major), depth float16 (T, H, W) planar z in metres,
-    infinite where there is no surface, actions uint8 (T,), each the one that led to its frame.
+    infinite where there is no surface, actions uint8 (T,), codes of `ACTIONS`, each of what
+    led to its frame.
     """
 
     def __init__(self, directory: Path | str) -> None:
@@ -111,7 +113,7 @@ class ClipStore:
         return self._rows("depth", clip, frames).astype(np.float32)
 
     def actions(self, clip: int, frames: Sequence[int] | slice = slice(None)) -> np.ndarray:
-        """Return uint8 (T,), codes of the data set."""
+        """Return uint8 (T,), codes of `ACTIONS`."""
         return self._rows("actions", clip, frames)
 
 

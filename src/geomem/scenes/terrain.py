@@ -1,7 +1,7 @@
 """Block terrain in the open: meadows, hills, water and trees of unit cubes.
 
-World frame as in `worlds`: x right, y down, z forward; metres, and a block is one metre. Meadows are
-y = 0, a column of level L ends at y = -L. Cameras walk on meadows of 3 x 3 zones that take the
+World frame as in `worlds`: x right, y down, z forward; metres, and a block is one metre. Meadows
+are y = 0, a column of level L ends at y = -L. Cameras walk on meadows of 3 x 3 zones that take the
 place of rooms: what is higher or lower stands in their way, and the ways between the zones' middles
 are always free. Around the zones lies more terrain, which is only seen, and then water.
 """
@@ -185,9 +185,7 @@ def _add_columns(plan: FloorPlan, levels: np.ndarray, cover: np.ndarray) -> None
     _add_box(plan, (low, WATER, low), (high, _DEPTH, high), ("water",) * 3)
 
 
-def _add_trees(
-    plan: FloorPlan, levels: np.ndarray, places: np.ndarray, rng: Rng
-) -> np.ndarray:
+def _add_trees(plan: FloorPlan, levels: np.ndarray, places: np.ndarray, rng: Rng) -> np.ndarray:
     """Add some trees on the given columns, three blocks or more apart; return their columns."""
     trunks = np.zeros_like(places)
     wanted = int(rng.integers(16, 26))

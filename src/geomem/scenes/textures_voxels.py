@@ -1,4 +1,4 @@
-"""Textures of blocks: 16 x 16 pixels a block, four blocks by four to a texture, in dull marsh colours.
+"""Textures of blocks: 16 x 16 pixels a block, four by four blocks a texture, in marsh colours.
 
 Sides are laid out from the world's origin, so that a block's upper edge is a texture's row.
 """

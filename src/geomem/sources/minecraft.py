@@ -6,8 +6,8 @@ scripts/download/minecraft.sh):
     minecraft/<part>/<worker>/<number>.mp4     square frames, 128 pixels, 20 a second
     minecraft/<part>/<worker>/<number>.npz     `actions` (T,) integers, one a frame
 
-An action leads to its frame: 0 none (the first frame), 1 forward, 2 left by `turn` degrees, 3 right.
-Codes, 20 degrees and the time of an action, one tick of the game (1/20 s), are those of
+An action leads to its frame: 0 none (the first frame), 1 forward, 2 left by `turn` degrees, 3
+right. Codes, 20 degrees and the time of an action, one tick of the game (1/20 s), are those of
 wilson1yan/collect-minecraft, collect.py; DFoT (datasets/video/minecraft_video_dataset.py) has the
 same four codes. The archive itself was not seen when this was written. Neither is in it what the
 player really did: `forward` jumps as well, is stopped by blocks, and gathers speed over some ticks.
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from geomem.errors import InputError
+from geomem.formats.clips import ACTIONS
 from geomem.scenes.trajectories import look
 from geomem.sources.chosen import ClipArrays, choose_by_hash, import_chosen, of_role
 from geomem.sources.embedded import pinhole
@@ -35,7 +36,7 @@ from geomem.sources.registry import ClipsOfSplit, Shard
 from geomem.sources.videos import count_frames, read_frames, square
 
 PART_OF_ROLE = {"train": "train", "validation": "train", "test": "test"}
-NONE, FORWARD, LEFT, RIGHT = range(4)
+NONE, FORWARD, LEFT, RIGHT = range(len(ACTIONS))
 
 
 def read_actions(path: Path) -> np.ndarray:
