@@ -151,9 +151,7 @@ def test_a_rollout_heeds_the_actions_and_fills_every_frame_in_order(
     for file in path.iterdir():
         file.unlink()
     path.rmdir()
-    write_clip_shard(
-        path, rgb=rgb, cam=cam, depth=None, actions=changed, clips=info, provenance={}
-    )
+    write_clip_shard(path, rgb=rgb, cam=cam, depth=None, actions=changed, clips=info, provenance={})
     other = roll("c")
     # the last window sees the last action; the windows before it do not
     assert np.array_equal(first[:, :8], other[:, :8])
@@ -195,5 +193,7 @@ def test_a_variant_is_told_actions_of_neighbouring_frames_alone(project: Path) -
     assert config.conditions_of("game_train") == {"actions"}
     assert config.method_of("game") == "dfot_actions"
     with_actions(project, [1, 2])
-    with pytest.raises(InputError, match=r"variants\.game: .*dfot_actions.* needs `strides: \[1\]`"):
+    with pytest.raises(
+        InputError, match=r"variants\.game: .*dfot_actions.* needs `strides: \[1\]`"
+    ):
         load_config(project)

@@ -43,8 +43,7 @@ def plan(args: argparse.Namespace) -> None:
 
 def download(args: argparse.Namespace) -> None:
     """Fetch the archive of a downloaded data set; a stopped download goes on where it stopped."""
-    from geomem.clips.archives import download_parts
-    from geomem.clips.web import fetch_file
+    from geomem.clips.archives import download_parts, fetch_below
 
     archive = _archive(args)
     _check_terms(args)
@@ -53,7 +52,7 @@ def download(args: argparse.Namespace) -> None:
         archive.files,
         args.folder,
         revision=archive.revision,
-        fetch=fetch_file if archive.host == "internet_archive" else None,
+        fetch=fetch_below if archive.host == "internet_archive" else None,
     )
     if unknown := [file for file, sha256 in archive.files.items() if not sha256]:
         print(

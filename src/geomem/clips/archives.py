@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from geomem.errors import InputError
 from geomem.formats import atomic_directory, sha256_file, write_json
+from geomem.formats.addresses import fetch_address
 
 Fetch = Callable[..., str]
 GZIP = b"\x1f\x8b"  # how such a file begins
@@ -33,7 +34,7 @@ def download_parts(
         files: Paths inside it with their SHA-256, empty where it is not known.
         folder: Where they go, under the same paths.
         revision: Commit of the repository.
-        fetch: `huggingface_hub.hf_hub_download` by default; `web.fetch_file` of an address.
+        fetch: `huggingface_hub.hf_hub_download` by default; `fetch_below` of an address.
 
     Raises:
         InputError: If the host cannot be reached or refuses, or a file is not the pinned one.
@@ -64,6 +65,17 @@ def download_parts(
     record = {"repository": repository, "revision": revision, "files": checksums}
     write_json(folder / "archive.json", record)
     return paths
+
+
+def fetch_below(address: str, file: str, *, local_dir: Path, revision: str) -> str:
+    """Fetch `address`/`file` to `local_dir`/`file`, unless it is there, and return its path.
+
+    It stands in for the hub's function, whose `revision` means nothing at an address.
+    """
+    path = local_dir / file
+    if not path.is_file():
+        fetch_address(path, f"{address}/{file}", sha256="")
+    return str(path)
 
 
 class PartStream(io.RawIOBase):
