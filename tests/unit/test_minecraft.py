@@ -444,6 +444,8 @@ def test_the_commands_make_a_split_from_parts(
 ) -> None:
     config = load_config(with_minecraft(project, "cameras"))
     dag = Dag(config)
+    made = {job.record for jobs in dag.stages() for job in jobs}
+    assert made >= {*dag.shards("train"), *dag.shards("walk"), dag.choice("walk").record}
     job = dag.clips("walk", 0)
     assert dag.choice("walk").outputs[0] in job.inputs.values()
     common = ["--root", str(project), "--scale", "smoke"]

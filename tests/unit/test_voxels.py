@@ -188,7 +188,11 @@ def test_smoke_builds_on_voxels_and_makes_a_shard(
         edit_yaml(scale, **{f"splits__{split}__dataset": "voxels"})
     config = load_config(project)
     assert config.conditions_of("walk") == {"cameras", "depth"}
-    job = Dag(config).clips("walk", 0)
+    dag = Dag(config)
+    made = {str(job.record) for jobs in dag.stages() for job in jobs if job.stage == "clips"}
+    assert {str(path) for split in ("train", "walk") for path in dag.shards(split)} <= made
+    assert all("voxels" in str(path) for path in dag.shards("train"))
+    job = dag.clips("walk", 0)
     assert {path.name for path in job.outputs} > {"rgb.npy", "cam.npy", "depth.npy"}
     folder = project / job.record.parent
     monkeypatch.setattr(
