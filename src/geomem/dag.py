@@ -143,14 +143,15 @@ class Dag:
         source, inputs = self.config.source_of(split), dict[str, Files]()
         if source.downloads:
             inputs["choice"] = self.layout.chosen_clips(split)
-        depth = ("depth",) if "depth" in source.conditions else ()
+        given = self.config.conditions_of(split)
+        stored = [array for array in ("depth", "actions") if array in given]
         archive: dict[str, Files] = {"archive": self.layout.unpacked(self.dataset(split))}
         return Job(
             stage="clips",
             settings=self.settings.clips(split),
             record=folder / "index.json",
             outputs=(
-                *(folder / f"{array}.npy" for array in ("rgb", "cam", *depth, "crc32")),
+                *(folder / f"{array}.npy" for array in ("rgb", "cam", *stored, "crc32")),
                 folder / "index.json",
             ),
             inputs=inputs,

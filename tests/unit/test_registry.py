@@ -92,6 +92,7 @@ def test_what_is_built_in_is_found() -> None:
     assert METHODS.names() == [
         "ar_diffusion",
         "dfot",
+        "dfot_actions",
         "maskflow",
         "mean_colour",
         "recurrent",
@@ -114,7 +115,14 @@ def test_what_is_built_in_is_found() -> None:
         "video_sets",
         "videomae",
     ]
-    assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
+    assert SOURCES.names() == [
+        "minecraft",
+        "realestate10k",
+        "rooms",
+        "rooms_ood",
+        "rooms_plain",
+        "voxels",
+    ]
     named = [metric.name for family in FAMILIES for metric in family.metrics]
     assert len(named) == len(set(named)) == len(metrics())
 

@@ -43,11 +43,17 @@ def plan(args: argparse.Namespace) -> None:
 
 def download(args: argparse.Namespace) -> None:
     """Fetch the archive of a downloaded data set; a stopped download goes on where it stopped."""
-    from geomem.clips.archives import download_parts
+    from geomem.clips.archives import download_parts, fetch_below
 
     archive = _archive(args)
     _check_terms(args)
-    download_parts(archive.repository, archive.files, args.folder, revision=archive.revision)
+    download_parts(
+        archive.repository,
+        archive.files,
+        args.folder,
+        revision=archive.revision,
+        fetch=fetch_below if archive.host == "internet_archive" else None,
+    )
     if unknown := [file for file, sha256 in archive.files.items() if not sha256]:
         print(
             f"the SHA-256 of {len(unknown)} files were not pinned; {args.folder}/archive.json has "

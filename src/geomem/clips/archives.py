@@ -11,8 +11,10 @@ from typing import IO, Any
 
 from geomem.errors import InputError
 from geomem.formats import atomic_directory, sha256_file, write_json
+from geomem.formats.addresses import fetch_address
 
 Fetch = Callable[..., str]
+GZIP = b"\x1f\x8b"  # how such a file begins
 
 
 def download_parts(
@@ -23,19 +25,19 @@ def download_parts(
     revision: str,
     fetch: Fetch | None = None,
 ) -> list[Path]:
-    """Fetch files of a hub repository into `folder`; a stopped download goes on where it stopped.
+    """Fetch files of a repository into `folder`; a stopped download goes on where it stopped.
 
     What came is recorded in `folder`/archive.json: repository, revision and checksums.
 
     Args:
-        repository: `owner/name` on the Hugging Face hub.
+        repository: `owner/name` on the Hugging Face hub, or what else `fetch` takes.
         files: Paths inside it with their SHA-256, empty where it is not known.
         folder: Where they go, under the same paths.
         revision: Commit of the repository.
-        fetch: `huggingface_hub.hf_hub_download` or a stand-in.
+        fetch: `huggingface_hub.hf_hub_download` by default; `fetch_below` of an address.
 
     Raises:
-        InputError: If the hub cannot be reached or refuses, or a file is not the pinned one.
+        InputError: If the host cannot be reached or refuses, or a file is not the pinned one.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError, HTTPError, XetDownloadError
@@ -65,6 +67,17 @@ def download_parts(
     return paths
 
 
+def fetch_below(address: str, file: str, *, local_dir: Path, revision: str) -> str:
+    """Fetch `address`/`file` to `local_dir`/`file`, unless it is there, and return its path.
+
+    It stands in for the hub's function, whose `revision` means nothing at an address.
+    """
+    path = local_dir / file
+    if not path.is_file():
+        fetch_address(path, f"{address}/{file}", sha256="")
+    return str(path)
+
+
 class PartStream(io.RawIOBase):
     """Files read one after the other as if they were one."""
 
@@ -91,7 +104,7 @@ class PartStream(io.RawIOBase):
 
 
 def unpack_parts(parts: Sequence[Path], folder: Path) -> None:
-    """Unpack a .tar.gz that was cut into parts; `folder` appears when all is unpacked.
+    """Unpack a .tar or .tar.gz that was cut into parts; `folder` appears when all is unpacked.
 
     Raises:
         InputError: If a part is missing, the archive is truncated, or a member would leave
@@ -104,21 +117,35 @@ def unpack_parts(parts: Sequence[Path], folder: Path) -> None:
     stream = io.BufferedReader(PartStream(parts), buffer_size=1 << 20)
     with atomic_directory(folder) as temporary:
         try:
-            # tarfile takes a stream that ends early for a short archive; gzip does not, if it is
-            # read to its end
-            with (
-                gzip.open(stream) as unzipped,
-                tarfile.open(fileobj=unzipped, mode="r|") as archive,
-            ):
-                for member in archive:
-                    _unpack_member(archive, member, temporary, names)
-                while unzipped.read(1 << 20):
-                    pass
+            if stream.peek(2)[:2] == GZIP:
+                # tarfile takes a stream that ends early for a short archive; gzip does not, if it
+                # is read to its end
+                with gzip.open(stream) as unzipped:
+                    _unpack_tar(unzipped, temporary, names)
+                    while unzipped.read(1 << 20):
+                        pass
+            else:
+                # nor does it miss the block of zeros after the last member
+                end = _unpack_tar(stream, temporary, names) + tarfile.BLOCKSIZE
+                if sum(part.stat().st_size for part in parts) < end:
+                    raise EOFError("it has no end")
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(
-                f"{names} is truncated or no .tar.gz ({error}); delete the last part, "
+                f"{names} is truncated or no {_kind(names)} ({error}); delete the last part, "
                 "download again"
             ) from None
+
+
+def _unpack_tar(stream: Any, folder: Path, names: str) -> int:
+    """Unpack an archive; return where its members end."""
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            _unpack_member(archive, member, folder, names)
+        return archive.offset
+
+
+def _kind(names: str) -> str:
+    return ".tar.gz" if ".gz" in names else ".tar"
 
 
 def _unpack_member(

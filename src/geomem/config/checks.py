@@ -267,11 +267,16 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
             f"variants.{name}.initial: {variant.initial} is of method "
             f"{config.method_of(variant.initial)}, not {' or '.join(sorted(starts))}"
         )
-    missing = METHODS[variant.method].conditions - config.source_of(plan.split).conditions
+    missing = METHODS[variant.method].conditions - config.conditions_of(plan.split)
     if missing:
         raise ValueError(
             f"variants.{name}: method {variant.method} is told {sorted(missing)}, which clips of "
             f"{plan.split} do not have"
+        )
+    if "actions" in METHODS[variant.method].conditions and (plan.reverse or {*plan.strides} != {1}):
+        raise ValueError(
+            f"variants.{name}: method {variant.method} is told what led from frame to frame; plan "
+            f"{plan_name} needs `strides: [1]` and `reverse: 0`"
         )
     if variant.memory and not plan.memory:
         raise ValueError(f"variants.{name}: plan {plan_name} has no memory")
@@ -311,7 +316,7 @@ def _check_guidance(
 
 def _check_depth(config: Config, name: str, split: str) -> None:
     memory, source = config.variants[name].memory, config.source_of(split)
-    if memory is None or memory.geometry != "truth" or "depth" in source.conditions:
+    if memory is None or memory.geometry != "truth" or "depth" in config.conditions_of(split):
         return
     if name not in config.settings.leave_out:
         raise ValueError(
@@ -384,7 +389,7 @@ def _check_analysis(config: Config) -> None:
     ):
         _known("settings", "analysis", key, name, scale.splits)
         split = scale.splits[name]
-        if "depth" not in config.source_of(name).conditions:
+        if "depth" not in config.conditions_of(name):
             raise ValueError(f"analysis.{key}: clips of {name} have no true depth")
         if (split.role == "train") != trained:
             raise ValueError(f"analysis.{key}: {name} has role {split.role}")
@@ -437,7 +442,7 @@ def _check_calibration(config: Config) -> None:
     splits = config.settings.splits
     for name, split in (("fit_split", chosen.fit_split), ("test_split", chosen.test_split)):
         _known(job, name, "name", split, splits)
-        if "depth" not in config.source_of(split).conditions:
+        if "depth" not in config.conditions_of(split):
             raise ValueError(f"{job}.{name}: {split} has no true depth; take embedded rooms")
     if splits[chosen.fit_split].role == splits[chosen.test_split].role:
         raise ValueError(
@@ -452,7 +457,7 @@ def _check_rollout(config: Config, variant: str, protocol: str) -> None:
     if config.variants[variant].floor:
         return
     method, split = METHODS[config.method_of(variant)], rollouts.protocols[protocol].split
-    missing = method.conditions - config.source_of(split).conditions
+    missing = method.conditions - config.conditions_of(split)
     if missing:
         raise ValueError(
             f"rollouts.protocols.{protocol}: {variant} is told {sorted(missing)}, which clips of "

@@ -30,7 +30,7 @@ from geomem.settings.evaluation import (
 )
 from geomem.settings.memory import Features, ImageTeacher, Memory, Teacher
 from geomem.settings.training import Noise, Optimization, Variant, VariantMemory
-from geomem.sources.registry import SOURCES, Source
+from geomem.sources.registry import SOURCES, Condition, Source, SourceSettings
 
 
 class Tracking(Strict):
@@ -184,7 +184,15 @@ class Config(Strict):
 
     def source_of(self, split: str) -> Source:
         """Return the source of a split's clips."""
-        return SOURCES[self.datasets[self.settings.splits[split].dataset].source]
+        return SOURCES[self.dataset_of(split).source]
+
+    def dataset_of(self, split: str) -> SourceSettings:
+        """Return the settings of a split's data set."""
+        return self.datasets[self.settings.splits[split].dataset]
+
+    def conditions_of(self, split: str) -> frozenset[Condition]:
+        """Return what a split's clips come with beside their frames."""
+        return self.source_of(split).gives(self.dataset_of(split))
 
     def recipe_of(self, variant: str) -> tuple[str, str]:
         """Return the names of a trained variant's recipe and plan."""

@@ -15,8 +15,9 @@ from geomem.canonical import canonical_json
 from geomem.errors import InputError
 from geomem.formats.files import atomic_directory, check_sha256, read_json, sha256_file
 
-CLIP_ARRAYS = {"rgb": "uint8", "cam": "float32", "depth": "float16"}
+CLIP_ARRAYS = {"rgb": "uint8", "cam": "float32", "depth": "float16", "actions": "uint8"}
 SUMS = "crc32.npy"
+ACTIONS = ("none", "forward", "left", "right")  # by their codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,13 @@ class ClipInfo:
 
 
 class ClipStore:
-    """Clips of one split: `shard-*/rgb.npy, cam.npy[, depth.npy], crc32.npy, index.json`,
-    memory-mapped. What is read is compared with its checksum, frame by frame.
+    """Clips of one split: `shard-*/rgb.npy, cam.npy[, depth.npy][, actions.npy], crc32.npy,
+    index.json`, memory-mapped. What is read is compared with its checksum, frame by frame.
 
     Frames are uint8 (T, H, W, 3), cameras float32 (T, 16) (normalised fx fy cx cy, then the 3x4
     world-to-camera matrix, OpenCV axes, row-major), depth float16 (T, H, W) planar z in metres,
-    infinite where there is no surface.
+    infinite where there is no surface, actions uint8 (T,), codes of `ACTIONS`, each of what
+    led to its frame.
     """
 
     def __init__(self, directory: Path | str) -> None:
@@ -77,6 +79,11 @@ class ClipStore:
         """Whether every shard stores true depth."""
         return all("depth" in arrays for arrays in self._arrays)
 
+    @property
+    def has_actions(self) -> bool:
+        """Whether every shard stores actions."""
+        return all("actions" in arrays for arrays in self._arrays)
+
     def _rows(self, name: str, clip: int, frames: Sequence[int] | slice) -> np.ndarray:
         shard, row = self._place[clip]
         if name not in self._arrays[shard]:
@@ -104,6 +111,10 @@ class ClipStore:
     def depth(self, clip: int, frames: Sequence[int] | slice = slice(None)) -> np.ndarray:
         """Return float32 (T, H, W), metres."""
         return self._rows("depth", clip, frames).astype(np.float32)
+
+    def actions(self, clip: int, frames: Sequence[int] | slice = slice(None)) -> np.ndarray:
+        """Return uint8 (T,), codes of `ACTIONS`."""
+        return self._rows("actions", clip, frames)
 
 
 def _remedy(shard: Path) -> str:
@@ -136,6 +147,7 @@ def write_clip_shard(
     rgb: np.ndarray,
     cam: np.ndarray,
     depth: np.ndarray | None,
+    actions: np.ndarray | None = None,
     clips: Sequence[ClipInfo],
     provenance: Mapping[str, Any],
 ) -> None:
@@ -146,18 +158,22 @@ def write_clip_shard(
         rgb: uint8 (N, T, H, W, 3).
         cam: float32 (N, T, 16).
         depth: float16 (N, T, H, W) or None.
+        actions: uint8 (N, T) or None.
         clips: What each row is.
         provenance: Settings and version that made it.
 
     Raises:
         ValueError: If shapes or types disagree.
     """
-    arrays = {"rgb": rgb, "cam": cam} | ({} if depth is None else {"depth": depth})
+    optional = {"depth": depth, "actions": actions}
+    arrays = {"rgb": rgb, "cam": cam} | {k: v for k, v in optional.items() if v is not None}
     for name, array in arrays.items():
         if str(array.dtype) != CLIP_ARRAYS[name] or array.shape[:2] != (len(clips), rgb.shape[1]):
             raise ValueError(f"{name} is {array.dtype} {array.shape} for {len(clips)} clips")
-    sums = np.zeros((len(CLIP_ARRAYS), *rgb.shape[:2]), dtype=np.uint32)
-    for number, name in enumerate(CLIP_ARRAYS):
+    # Shards without actions have no row for them, as those had that were made before.
+    summed = [name for name in CLIP_ARRAYS if name in arrays or name != "actions"]
+    sums = np.zeros((len(summed), *rgb.shape[:2]), dtype=np.uint32)
+    for number, name in enumerate(summed):
         for place in np.ndindex(*rgb.shape[:2]) if name in arrays else ():
             sums[number][place] = crc32(np.ascontiguousarray(arrays[name][place]).data)
     with atomic_directory(shard) as temporary:

@@ -10,7 +10,7 @@ import numpy as np
 
 from geomem.canonical import canonical_json
 from geomem.errors import InputError
-from geomem.formats.clips import ClipStore
+from geomem.formats.clips import ACTIONS, ClipStore
 from geomem.formats.files import atomic_path, read_json
 
 
@@ -96,11 +96,13 @@ class Plan:
 
 
 class Frames(NamedTuple):
-    """Frames as read through a plan: rgb uint8 (T, H, W, 3), cameras (T, 16), depth or None."""
+    """Frames as read through a plan: rgb uint8 (T, H, W, 3), cameras (T, 16), depth (T, H, W) and
+    actions uint8 (T,) or None."""
 
     rgb: np.ndarray
     cameras: np.ndarray
     depth: np.ndarray | None
+    actions: np.ndarray | None = None
 
 
 def read_frames(
@@ -109,10 +111,20 @@ def read_frames(
     """Read frames of a clip in the given order, mirrored left-right where `flip`."""
     rgb, cameras = store.rgb(clip, frames), store.cameras(clip, frames)
     distances = store.depth(clip, frames) if depth else None
+    actions = store.actions(clip, frames) if store.has_actions else None
     if not flip:
-        return Frames(rgb, cameras, distances)
+        return Frames(rgb, cameras, distances, actions)
     mirrored = None if distances is None else np.ascontiguousarray(distances[:, :, ::-1])
-    return Frames(np.ascontiguousarray(rgb[:, :, ::-1]), mirror_cameras(cameras), mirrored)
+    turned = None if actions is None else mirror_actions(actions)
+    return Frames(np.ascontiguousarray(rgb[:, :, ::-1]), mirror_cameras(cameras), mirrored, turned)
+
+
+def mirror_actions(actions: np.ndarray) -> np.ndarray:
+    """Return the actions (T,) of the mirrored world: what led left leads right."""
+    swapped = np.arange(len(ACTIONS), dtype=actions.dtype)
+    left, right = ACTIONS.index("left"), ACTIONS.index("right")
+    swapped[[left, right]] = right, left
+    return swapped[actions]
 
 
 def mirror_cameras(cameras: np.ndarray) -> np.ndarray:

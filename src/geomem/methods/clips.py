@@ -27,6 +27,7 @@ class Clips:
         depth: True depth (B, T, S, S) for a memory that is given it, or None.
         coverage: Share of pixels that the memory covered when a frame was made, (B, T); NaN for
             given frames and without memory.
+        actions: Codes (B, T) of what led to each frame, where the clips have them, or None.
         truth: All true frames, as `video`, for a method that sees them; else None.
         context: Number of given frames, which a memory trusts more; None: all that it reads.
     """
@@ -36,6 +37,7 @@ class Clips:
     cameras: Tensor
     memory: LiveMemory | None = None
     depth: Tensor | None = None
+    actions: Tensor | None = None
     truth: Tensor | None = None
     context: int | None = None
     coverage: Tensor = field(init=False)

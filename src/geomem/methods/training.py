@@ -62,8 +62,9 @@ class TrainedMethod(nn.Module):
         """Return the loss of some windows.
 
         Args:
-            windows: `frames` (B, T, 3, S, S) in [-1, 1], `cameras` (B, T, 16), with a memory
-                `memory.<channel>` of each, and what `draw` drew for them.
+            windows: `frames` (B, T, 3, S, S) in [-1, 1], `cameras` (B, T, 16), `actions` (B, T)
+                where the clips have them, with a memory `memory.<channel>` of each, and what `draw`
+                drew for them.
         """
 
     def begin_step(self) -> None:  # most learn by gradients alone

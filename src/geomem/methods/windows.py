@@ -42,6 +42,10 @@ class WindowedGenerator(Generator):
             sampling: Precision, and the scale of the guidance on the memory.
         """
 
+    def conditions(self, clips: Clips, frames: list[int]) -> Tensor:
+        """Return what `bind` is told of the frames of a window: their cameras (B, L, 16)."""
+        return clips.cameras[:, frames]
+
     def remembered(self, clips: Clips, known: list[int], frames: list[int]) -> dict[str, Tensor]:
         """Return what the clips' memories tell of the frames of a window, (B, ...) by name.
 
@@ -97,7 +101,7 @@ class WindowedGenerator(Generator):
             frames = list(window.frames)
             told = self.remembered(clips, known, frames)
             made = self.sample(
-                self.bind(clips.cameras[:, frames], clips.video.shape[-1], told, how),
+                self.bind(self.conditions(clips, frames), clips.video.shape[-1], told, how),
                 clips.video[:, frames],
                 torch.tensor(window.context_mask, device=device).expand(len(clips.ids), -1),
                 how,

@@ -166,6 +166,10 @@ def _run_batch(
     if variant.memory is not None and variant.memory.truth:
         depth = torch.from_numpy(np.stack([store.depth(row, frames) for row in rows]))
         depth = depth.to(variant.device)
+    actions = None
+    if store.has_actions:
+        codes = np.stack([store.actions(row, frames) for row in rows]).astype(np.int64)
+        actions = torch.from_numpy(codes).to(variant.device)
     rgb, cameras = rgb.to(variant.device), cameras.to(variant.device)
     video = rearrange(rgb.float() / 127.5 - 1, "b t h w c -> b t c h w").contiguous()
     truth = video.clone() if settings.method.spec.sees_truth else None
@@ -177,6 +181,7 @@ def _run_batch(
         cameras=cameras,
         memory=variant.memory,
         depth=depth,
+        actions=actions,
         truth=truth,
         context=settings.context,
     )

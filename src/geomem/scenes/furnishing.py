@@ -46,7 +46,7 @@ def furnish_room(
     _add_lamp(plan, room, rng)
     _add_rug(plan, room, rng)
     if moving:
-        placed.append(_add_figure(plan, room, rng))
+        placed.append(add_figure(plan, room, rng))
     elif rng.random() < 0.55:
         spot = (rng.uniform(0.42, 0.58) * (x1 - x0) + x0, rng.uniform(0.42, 0.58) * (z1 - z0) + z0)
         piece = pieces["middle"][rng.integers(len(pieces["middle"]))](rng)
@@ -212,7 +212,7 @@ def _hang(
     _add_flat(plan, room, (x, y, z), (ex, float(size[1]), ez), role, number)
 
 
-def _add_figure(plan: FloorPlan, room: int, rng: Rng) -> Bounds:
+def add_figure(plan: FloorPlan, room: int, rng: Rng) -> Bounds:
     """Add a figure that moves on a small ellipse in the middle of a room; return its reach."""
     x0, x1, z0, z1 = plan.room_bounds(room)
     spot = ((x0 + x1) / 2, (z0 + z1) / 2)

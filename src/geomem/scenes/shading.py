@@ -108,7 +108,7 @@ def _light(world: World, rays: Rays, surface: Surface, centres: Tensor) -> Tripl
     way = [lamp - p for lamp, p in zip(lamps, surface.point, strict=True)]
     square = dot(way, way).clamp_min(1e-6)
     incidence = (dot(surface.normal, way) / square.sqrt()).clamp_min(0)
-    lamp = LAMP * incidence / (1 + 0.05 * square)
+    lamp = LAMP * incidence / (1 + world.falloff * square)
     lamp = lamp * (1 - shadow(world, rays, surface, way, lamp > 0, centres))
     nx, ny, nz = surface.normal
     ambient = _crevices(world, surface) * (AMBIENT + 0.05 * nx + 0.08 * ny + 0.02 * nz)

@@ -4,11 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from geomem.scenes import furniture, textures_ood, textures_plain, textures_rooms
+from geomem.scenes import (
+    furniture,
+    textures_ood,
+    textures_plain,
+    textures_rooms,
+    textures_voxels,
+)
 from geomem.scenes.furnishing import Furnishing
 from geomem.scenes.patterns import Family
 
-WorldKind = Literal["rooms", "rooms_ood", "rooms_plain"]
+WorldKind = Literal["rooms", "rooms_ood", "rooms_plain", "voxels"]
 
 _VARIANTS = {
     "wall": 5,
@@ -30,14 +36,14 @@ class Style:
     Attributes:
         family: Textures by role.
         variants: How many textures a role has in one world; one where none is named.
-        furnishing: How its rooms are furnished.
+        furnishing: How its rooms are furnished; None is block terrain under the open sky.
         spacious: Few large halls with high ceilings, instead of nine rooms.
         light: Colour of its lamps at their strongest, linear RGB.
     """
 
     family: Family
     variants: Mapping[str, int]
-    furnishing: Furnishing
+    furnishing: Furnishing | None
     spacious: bool = False
     light: tuple[float, float, float]
 
@@ -64,5 +70,11 @@ STYLES: Mapping[WorldKind, Style] = {
             pieces=furniture.ROOMS_PLAIN, wall_pieces=5, hangings=6, picture=(0.4, 0.75)
         ),
         light=(1.03, 1.0, 0.96),
+    ),
+    "voxels": Style(
+        family=textures_voxels.VOXELS,
+        variants={"log": 3, "leaves": 3},
+        furnishing=None,
+        light=(1.1, 1.04, 0.94),
     ),
 }

@@ -16,9 +16,12 @@ from geomem.scenes.atlas import Atlas, Texture, build_atlas
 from geomem.scenes.interiors import draw_plan
 from geomem.scenes.layout import FloorPlan, Item
 from geomem.scenes.styles import STYLES, Style, WorldKind
+from geomem.scenes.terrain import draw_terrain
 from geomem.scenes.textures import make_texture
 
 KINDS: tuple[WorldKind, ...] = tuple(STYLES)
+LAMP_FALLOFF = 0.05
+_FAR = 1e4  # metres; no wall of the open is nearer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +65,11 @@ class World:
         kind: Family of textures, furniture and layouts.
         primitives: The geometry.
         atlas: The textures.
-        lights: (R, 3) one lamp a room.
+        lights: (R, 3) one lamp a room; the open is one room, its lamp the sun.
         light_colours: (R, 3) linear, about 1.
         edges_x, edges_z: Positions of the walls' middles; room (i, j) has index i * nz + j.
         height: Metres from floor to ceiling.
+        falloff: Of the lamps' light, per square metre of distance; 0 of the sun.
         period: Frames after which moving primitives are back.
         plan: Rooms, doors and obstacles, for planning paths.
     """
@@ -79,6 +83,7 @@ class World:
     edges_x: Tensor
     edges_z: Tensor
     height: float
+    falloff: float
     period: float
     plan: FloorPlan
 
@@ -115,7 +120,8 @@ def make_world(kind: WorldKind, seed: int, *, moving_object: bool = False) -> Wo
 
     Args:
         kind: "rooms"; "rooms_ood" whose textures, palettes, furniture and layouts never occur in
-            "rooms"; or "rooms_plain", of flat colours and few large things.
+            "rooms"; "rooms_plain", of flat colours and few large things; or "voxels", block
+            terrain in the open.
         seed: Non-negative scene number.
         moving_object: Adds a figure that walks a small closed path in one room (regime c).
 
@@ -128,20 +134,27 @@ def make_world(kind: WorldKind, seed: int, *, moving_object: bool = False) -> Wo
         raise ValueError(f"seed must not be negative, got {seed}")
     rng = np.random.default_rng([KINDS.index(kind), seed])
     style = STYLES[kind]
-    plan = draw_plan(
-        rng, furnishing=style.furnishing, spacious=style.spacious, moving_object=moving_object
-    )
+    indoors = style.furnishing is not None
+    if style.furnishing is None:
+        plan = draw_terrain(rng, moving_object=moving_object)
+    else:
+        plan = draw_plan(
+            rng, furnishing=style.furnishing, spacious=style.spacious, moving_object=moving_object
+        )
+    lights = plan.lights if indoors else plan.lights[:1]
+    open_edges = np.array([-_FAR, _FAR])
     atlas, faces = _paint(plan, style, rng)
     return World(
         scene_id=f"{kind}-{seed:06d}" + ("-moving" if moving_object else ""),
         kind=kind,
         primitives=_stack(plan.items, faces),
         atlas=atlas,
-        lights=torch.from_numpy(plan.lights).float(),
-        light_colours=_light_colours(len(plan.lights), style, rng),
-        edges_x=torch.from_numpy(plan.edges_x).float(),
-        edges_z=torch.from_numpy(plan.edges_z).float(),
+        lights=torch.from_numpy(lights).float(),
+        light_colours=_light_colours(len(lights), style, rng),
+        edges_x=torch.from_numpy(plan.edges_x if indoors else open_edges).float(),
+        edges_z=torch.from_numpy(plan.edges_z if indoors else open_edges).float(),
         height=plan.height,
+        falloff=LAMP_FALLOFF if indoors else 0.0,
         period=float(rng.uniform(40, 64)),
         plan=plan,
     )

@@ -10,25 +10,22 @@ Poses may also be the published text files, `<part>_poses/<id>.txt`, and frames 
 Shape suffixes: T frames, H rows, W columns.
 """
 
-import hashlib
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from geomem.errors import InputError
-from geomem.formats import ClipInfo, read_json, write_clip_shard
 from geomem.geometry.cameras import check_cameras
+from geomem.sources.chosen import ClipArrays, choose_by_hash, import_chosen, of_role
 from geomem.sources.registry import ClipsOfSplit, Shard
+from geomem.sources.videos import count_frames, read_frames, square
 
 PART_OF_ROLE = {"train": "training", "validation": "training", "test": "test"}
-VALIDATION_SHARE = 20  # one in so many clips of the training part validates
 SOURCE_ASPECT = (16, 9)  # of the videos that the preprocessed frames were cut from
 POSE_SUFFIXES = (".pt", ".txt")
 
@@ -111,68 +108,6 @@ def crop_intrinsics(cameras: np.ndarray, *, width: int, height: int) -> np.ndarr
     return cropped
 
 
-# --- frames -----------------------------------------------------------------------------------
-
-
-def decode(path: Path) -> Iterator[np.ndarray]:
-    """Yield the frames uint8 (H, W, 3) of a video, or of a folder of images in order of name.
-
-    Raises:
-        InputError: If a file cannot be decoded.
-    """
-    import av
-
-    names = [path] if path.is_file() else sorted(path.iterdir(), key=lambda p: (len(p.name), p))
-    for name in names:
-        try:
-            with av.open(str(name)) as container:
-                for frame in container.decode(video=0):
-                    yield frame.to_ndarray(format="rgb24")
-        except av.FFmpegError as error:
-            raise InputError(f"{name} cannot be decoded ({error}); unpack it again") from None
-
-
-def count_frames(path: Path) -> int:
-    """Return the number of frames that a video's header, or a folder of images, promises."""
-    import av
-
-    if path.is_dir():
-        return len(list(path.iterdir()))
-    try:
-        with av.open(str(path)) as container:
-            return container.streams.video[0].frames
-    except (av.FFmpegError, IndexError) as error:
-        raise InputError(f"{path} cannot be opened ({error}); unpack it again") from None
-
-
-def read_frames(path: Path, *, start: int, frames: int) -> np.ndarray:
-    """Return frames uint8 (T, H, W, 3) `start` to `start + frames - 1` of a video or a folder.
-
-    Raises:
-        InputError: If there are fewer.
-    """
-    found = list(islice(decode(path), start, start + frames))
-    if len(found) < frames:
-        raise InputError(
-            f"{path} ends after {start + len(found)} frames, {start + frames} are needed; "
-            "unpack it again"
-        )
-    return np.stack(found)
-
-
-def square(rgb: np.ndarray, *, resolution: int) -> np.ndarray:
-    """Return the centre crop of frames uint8 (T, H, W, 3), resized with antialiasing."""
-    height, width = rgb.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    cropped = rgb[:, top : top + side, left : left + side]
-    if side == resolution:
-        return np.ascontiguousarray(cropped)
-    images = torch.from_numpy(np.ascontiguousarray(cropped)).permute(0, 3, 1, 2).float()
-    resized = F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
-    return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-
 # --- the tree ---------------------------------------------------------------------------------
 
 
@@ -194,15 +129,6 @@ def video_of(tree: Path, part: str, clip: str) -> Path | None:
     return next((p for p in (folder / f"{clip}.mp4", folder / clip) if p.exists()), None)
 
 
-def _draw(seed: int, clip: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{clip}".encode()).digest()[:8], "big")
-
-
-def is_validation(clip: str) -> bool:
-    """Whether a clip of the training part is kept for validation; the same on every machine."""
-    return _draw(-1, clip) % VALIDATION_SHARE == 0
-
-
 def candidates(tree: Path, role: str) -> dict[str, Path]:
     """Return the pose file of every clip that a role may use, by id."""
     part = PART_OF_ROLE[role]
@@ -210,8 +136,7 @@ def candidates(tree: Path, role: str) -> dict[str, Path]:
     files = {path.stem: path for path in paths if path.suffix in POSE_SUFFIXES}
     if part == "test":
         return files
-    wanted = role == "validation"
-    return {clip: path for clip, path in files.items() if is_validation(clip) == wanted}
+    return of_role(files, role)
 
 
 def choose_clips(folder: Path, split: ClipsOfSplit) -> dict[str, Any]:
@@ -231,33 +156,15 @@ def choose_clips(folder: Path, split: ClipsOfSplit) -> dict[str, Any]:
     Raises:
         InputError: If too few clips are long enough.
     """
-    seed, frames = split.settings.choice_seed, split.frames
     part = PART_OF_ROLE[split.role]
     tree = find_tree(folder, part)
     files = candidates(tree, split.role)
-    chosen: dict[str, int] = {}
-    left_out = {"without video": 0, "too short": 0}
-    for clip in sorted(files, key=lambda name: (_draw(seed, name), name)):
-        if len(chosen) == split.clips:
-            break
+
+    def measure(clip: str) -> int | None:
         video = video_of(tree, part, clip)
-        if video is None:
-            left_out["without video"] += 1
-            continue
-        spare = min(len(read_poses(files[clip])), count_frames(video)) - frames
-        if spare < 0:
-            left_out["too short"] += 1
-            continue
-        chosen[clip] = _draw(seed + 1, clip) % (spare + 1)
-    if len(chosen) < split.clips:
-        raise InputError(
-            f"{tree / part}: {len(chosen)} of {len(files)} clips have {frames} frames "
-            f"({left_out['too short']} are too short, {left_out['without video']} without video), "
-            f"{split.clips} are needed; lower `clips` or `frames` of the split"
-        )
-    clips = [{"id": clip, "start": chosen[clip]} for clip in sorted(chosen)]
-    request = {"role": split.role, "frames": frames, "seed": seed}
-    return {"clips": clips, "left_out": left_out, "request": request}
+        return None if video is None else min(len(read_poses(files[clip])), count_frames(video))
+
+    return choose_by_hash(files, measure, split, place=tree / part, without="video")
 
 
 # --- import -----------------------------------------------------------------------------------
@@ -318,33 +225,18 @@ def import_shard(split: ClipsOfSplit, shard: Shard, *, progress: Callable[..., A
     Raises:
         InputError: If the choice is for other settings, or a clip cannot be read.
     """
-    if shard.archive is None or shard.choice is None:
-        raise InputError("clips of an archive need --archive and --choice")
-    size, content = split.resolution, read_json(shard.choice)
-    request, clips = content["request"], content["clips"]
-    wanted = (split.role, split.frames, split.clips)
-    if (request["role"], request["frames"], len(clips)) != wanted:
-        raise InputError(
-            f"{shard.choice} holds {len(clips)} {request['role']} clips of {request['frames']} "
-            f"frames, the split asks for {split.clips} of {split.frames}; delete it, choose again"
-        )
-    rows = split.rows(shard.number)
-    rgb = np.empty((len(rows), split.frames, size, size, 3), np.uint8)
-    cam = np.empty((len(rows), split.frames, 16), np.float32)
-    infos = []
-    for row, position in enumerate(progress(rows)):
-        clip, start = clips[position]["id"], clips[position]["start"]
-        rgb[row], cam[row] = read_clip(
-            shard.archive,
+    mode = split.settings.intrinsics
+
+    def read(archive: Path, clip: str, start: int) -> ClipArrays:
+        rgb, cam = read_clip(
+            archive,
             split.role,
             clip,
             start=start,
             frames=split.frames,
-            resolution=size,
-            mode=split.settings.intrinsics,
+            resolution=split.resolution,
+            mode=mode,
         )
-        scene = f"realestate10k-{clip}"
-        infos.append(ClipInfo(clip_id=f"{scene}-{start}", scene=scene, trajectory="walk"))
-    write_clip_shard(
-        shard.folder, rgb=rgb, cam=cam, depth=None, clips=infos, provenance=shard.record
-    )
+        return ClipArrays(rgb=rgb, cam=cam)
+
+    import_chosen(split, shard, read, progress=progress)

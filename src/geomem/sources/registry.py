@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geomem.registry.core import Registry
 from geomem.registry.strict import Positive, Strict
@@ -28,11 +28,18 @@ class SourceSettings(Strict):
 
 
 class Download(Strict):
-    """An archive of a hub, pinned."""
+    """A published archive, pinned."""
 
     repository: str = Field(min_length=1, description="`owner/name` on the Hugging Face hub")
+    host: Literal["hub", "internet_archive"] = Field(
+        default="hub",
+        exclude_if=lambda host: host == "hub",
+        description="the Hugging Face hub, or archive.org, where `repository` is the address that "
+        "all files lie below",
+    )
     revision: str = Field(
-        min_length=1, description="commit of the repository; pinned, since its main branch may move"
+        default="",
+        description="commit of the hub's repository; pinned, since its main branch may move",
     )
     files: dict[str, str] = Field(
         min_length=1,
@@ -42,6 +49,14 @@ class Download(Strict):
     bytes: Positive | None = Field(
         default=None, exclude=True, description="size of all of them, for `geomem plan`"
     )
+
+    @model_validator(mode="after")
+    def _is_pinned(self) -> Self:
+        """Hold a hub's repository to a commit; archive.org has none."""
+        if (self.host == "hub") != bool(self.revision):
+            told = "the hub needs a commit" if self.host == "hub" else f"{self.host} has no commits"
+            raise ValueError(f"revision = {self.revision!r}: {told}")
+        return self
 
 
 class NoOptions(Strict):
@@ -106,7 +121,7 @@ class Source(ABC):
         name: By which `config/datasets/*.yaml` know it.
         summary: One line on what it gives.
         terms: Terms of use, in a line.
-        conditions: What its clips come with beside their frames.
+        conditions: What its clips come with beside their frames; `gives` may choose among it.
         version: Raised when its clips change; then they are made again.
         Settings: Model of a data set's file; of a downloaded one it has an `archive`.
         Options: Model of what a split may ask for.
@@ -124,6 +139,14 @@ class Source(ABC):
     def downloads(self) -> bool:
         """Whether its clips come from an archive."""
         return "archive" in self.Settings.model_fields
+
+    def gives(self, settings: Any) -> frozenset[Condition]:
+        """Return what clips of a data set come with: `conditions`, unless its settings choose.
+
+        Args:
+            settings: The data set's, of `Settings`.
+        """
+        return self.conditions
 
     @abstractmethod
     def make_shard(

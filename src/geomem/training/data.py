@@ -7,6 +7,7 @@ features, S pixels along a side of a frame, h and w cells of the teacher's grid.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -35,11 +36,11 @@ def to_model_range(rgb: Any) -> Tensor:
 class WindowDataset(Dataset[dict[str, Tensor]]):
     """Windows of a plan as tensors, in plan order.
 
-    Each item holds `frames` (T, 3, S, S) in [-1, 1] and `cameras` (T, 16); with a memory also what
-    it reads by name, `memory.<name>`: maps (T, M, S, S) in every target view; tokens (K, M, h, w),
-    padded with zeros to the largest number of frames; or frames and cameras, K of each, of which
-    the newest is repeated where the history is shorter, and is not `present` if the network reads
-    it from a bank; with alignment also `tokens` (T, D, h,
+    Each item holds `frames` (T, 3, S, S) in [-1, 1] and `cameras` (T, 16), and `actions` (T,) where
+    the clips have them; with a memory also what it reads by name, `memory.<name>`: maps (T, M, S,
+    S) in every target view; tokens (K, M, h, w), padded with zeros to the largest number of frames;
+    or frames and cameras, K of each, of which the newest is repeated where the history is shorter,
+    and is not `present` if the network reads it from a bank; with alignment also `tokens` (T, D, h,
     w), the teacher's dequantised features of the window.
     """
 
@@ -85,6 +86,8 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
             "frames": to_model_range(frames.rgb),
             "cameras": torch.from_numpy(frames.cameras),
         }
+        if frames.actions is not None:
+            item["actions"] = torch.from_numpy(frames.actions.astype(np.int64))
         if self.memory:
             item |= self._remembered(self.memory, index, item["cameras"])
         if self.window_cache:

@@ -1,4 +1,4 @@
-"""Embedded worlds: textured rooms, rendered with true cameras and depth."""
+"""Embedded worlds: textured rooms and block terrain, rendered with true cameras and depth."""
 
 from __future__ import annotations
 
@@ -70,6 +70,15 @@ class PlainRooms(Rooms):
     summary = "rooms of flat colours and few large things, for frames of 32 pixels"
 
 
+class Voxels(Rooms):
+    """Block terrain in the open, after Minecraft."""
+
+    name = "voxels"
+    world = "voxels"
+    summary = "block terrain with hills, water and trees, rendered with true cameras and depth"
+
+
 SOURCES.add(Rooms())
 SOURCES.add(OtherRooms())
 SOURCES.add(PlainRooms())
+SOURCES.add(Voxels())

@@ -1,0 +1,1 @@
+"""DFoT told actions instead of cameras."""
