@@ -114,7 +114,16 @@ def test_what_is_built_in_is_found() -> None:
         "video_sets",
         "videomae",
     ]
-    assert SOURCES.names() == ["realestate10k", "rooms", "rooms_ood", "rooms_plain"]
+    assert SOURCES.names() == [
+        "kinetics600",
+        "nuscenes",
+        "realestate10k",
+        "rooms",
+        "rooms_ood",
+        "rooms_plain",
+        "rooms_without_cameras",
+        "street",
+    ]
     named = [metric.name for family in FAMILIES for metric in family.metrics]
     assert len(named) == len(set(named)) == len(metrics())
 
