@@ -23,6 +23,7 @@ PARKED = 4.1  # to the middle of parked cars
 _PAVED = 6.0  # length of a piece of pavement
 _SUN = 2000.0  # metres away
 SIDES = (-1, 1)
+CASTERS = frozenset({"body", "cabin", "bark", "leaves"})  # what throws shadows; the rest is small
 # Beside those of `worlds.make_world`, which begin with the number of a kind.
 _SEED = 1000
 
@@ -131,7 +132,6 @@ class _Builder:
         right: float,
         *,
         footprint: tuple[float, float] | None = None,
-        casts_shadow: bool = True,
         tops: str = "",
     ) -> None:
         """Add the parts of one piece; their x is to the right of the road and z along it.
@@ -140,7 +140,6 @@ class _Builder:
             parts: In the frame of the place.
             along, right: The place, in the road's coordinates.
             footprint: Half width and half length of what stands in a camera's way.
-            casts_shadow: Whether it throws shadows.
             tops: Role of the upper faces, and `Part.front` that of the sides across the road.
         """
         x, z, yaw = (float(v) for v in self.road.at(np.array([along]), right)[0])
@@ -158,7 +157,7 @@ class _Builder:
                     shape=part.shape,
                     room=0,
                     piece=self.pieces,
-                    casts_shadow=casts_shadow,
+                    casts_shadow=part.role in CASTERS,
                 )
             )
         if footprint:
@@ -168,7 +167,7 @@ class _Builder:
     def _pave(self) -> None:
         """Add ground, pavements with kerbs, and the dashes in the middle of the road."""
         ground = block((-_GROUND, _GROUND), (-1, 0), (-_GROUND, _GROUND), "asphalt")
-        self.place([ground], LENGTH / 2, 0.0, casts_shadow=False)
+        self.place([ground], LENGTH / 2, 0.0)
         for number, along in enumerate(np.arange(0, LENGTH, _PAVED) + _PAVED / 2):
             rise = 0.004 * (number % 2)  # pieces overlap in curves; none may lie in another's plane
             for side in SIDES:
@@ -176,10 +175,10 @@ class _Builder:
                     _slab(side, (KERB, FRONT + 0.6), 0.13 + rise, "pavement"),
                     _slab(side, (KERB - 0.09, KERB + 0.09), 0.15 + rise, "kerb"),
                 ]
-                self.place(parts, along, 0.0, casts_shadow=False)
+                self.place(parts, along, 0.0)
         for along in np.arange(2, LENGTH, 9.0):
             dash = block((-0.07, 0.07), (-0.01, 0.01), (-1.6, 1.6), "paint")
-            self.place([dash], along, 0.0, casts_shadow=False)
+            self.place([dash], along, 0.0)
 
     def _houses(self, side: int) -> None:
         """Add a row of houses, with a gap here and there."""
@@ -193,15 +192,13 @@ class _Builder:
             middle = along + width / 2
             right, ends = side * (back + deep), (-width / 2, width / 2)
             walls = block((-deep, deep), (0, height), ends, "facade", "gable")
-            self.place(
-                [walls], middle, right, footprint=(deep, width / 2), casts_shadow=False, tops="roof"
-            )
+            self.place([walls], middle, right, footprint=(deep, width / 2), tops="roof")
             roof = block((-deep - 0.3, deep + 0.3), (height, height + 0.3), ends, "roof")
-            self.place([roof], middle, right, casts_shadow=False)
+            self.place([roof], middle, right)
             if rng.random() < 0.6:
                 ends = (0.2 - width / 2, width / 2 - 0.2)
                 shop = block((-0.06, 0.06), (0, 2.9), ends, "shop")
-                self.place([shop], middle, side * back, casts_shadow=False)
+                self.place([shop], middle, side * back)
             along += width
 
     def _cars(self, side: int) -> None:
@@ -244,9 +241,9 @@ def _car(half: np.ndarray, rng: Rng) -> list[Part]:
         block((-inner, inner), (roof, roof + 0.05), (ends[0] + 0.15, ends[1] - 0.15), "body"),
         block((-wide - 0.02, wide + 0.02), (0.28, 0.48), (-long - 0.08, long + 0.08), "rubber"),
     ]
+    for z in (-0.62 * long, 0.62 * long):
+        parts.append(block((-wide - 0.01, wide + 0.01), (0, 0.62), (z - 0.31, z + 0.31), "rubber"))
     for x in (-inner, inner):
-        for z in (-0.62 * long, 0.62 * long):
-            parts.append(block((x - 0.15, x + 0.15), (0, 0.62), (z - 0.31, z + 0.31), "rubber"))
         lamp = (bonnet - 0.3, bonnet - 0.12)
         parts.append(block((x - 0.1, x + 0.1), lamp, (-long - 0.03, -long + 0.03), "tail"))
     return parts

@@ -199,8 +199,8 @@ class Tables:
         intrinsics = np.array(camera["camera_intrinsic"], np.float64)
         if intrinsics.shape != (3, 3):
             raise InputError(
-                f"{self.folder / 'calibrated_sensor.json'}: {camera['token']} of {self.channel} has "
-                f"no 3x3 camera_intrinsic; name a camera as `channel`"
+                f"{self.folder / 'calibrated_sensor.json'}: {camera['token']} has no 3x3 "
+                "camera_intrinsic; unpack the metadata again"
             )
         return Frame(
             filename=row["filename"],

@@ -1,8 +1,8 @@
 """What a source of clips is, and the registry of all of them.
 
-A source brings clips to the form of the clip store (`geomem.formats.clips`): it renders them, or it
-converts files of others: an archive that is downloaded, or a folder that the user has. A data set is
-a source with its settings (`config/datasets/<name>.yaml`).
+A source brings clips to the form of the clip store (`geomem.formats.clips`): it renders them, or
+converts files of others: an archive that is downloaded, or a folder that the user has. A data set
+is a source with its settings (`config/datasets/<name>.yaml`).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class FolderSettings(SourceSettings):
         folder = project / Path(os.path.expandvars(self.root)).expanduser()
         if not folder.is_dir():
             raise InputError(
-                f"{folder} is no folder; {self.source} is not downloaded: get it from its publisher "
-                "(data/README.md) and name its folder as `root` in config/datasets/"
+                f"{folder} is no folder; {self.source} is not downloaded: get it from its "
+                "publisher (data/README.md) and name its folder as `root` in config/datasets/"
             )
         return folder
 
