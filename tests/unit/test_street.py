@@ -231,12 +231,13 @@ def untold_project(root: Path) -> Path:
     scale = yaml.safe_load(path.read_text())
     for split in scale["splits"].values():
         split["dataset"] = "rooms_without_cameras"
-    rooms = {"dataset": "rooms", "clips": 2, "frames": 16, "options": {"trajectories": {"walk": 1}}}
+    rooms = {"dataset": "rooms", "clips": 6, "frames": 16, "options": {"trajectories": {"walk": 1}}}
     scale["splits"] |= {
         "rooms_train": {**rooms, "role": "train"},
         "rooms_validation": {**rooms, "role": "validation"},
     }
     scale["teacher"] |= {"train_split": "rooms_train", "validation_split": "rooms_validation"}
+    scale["analysis"] |= {"fit_split": "rooms_train", "test_split": "rooms_validation"}
     scale["leave_out"] = []
     scale.pop("consistency", None)
     path.write_text(yaml.safe_dump(scale, sort_keys=False))
