@@ -1,7 +1,6 @@
 """Streets and clips without cameras: what stands in for driving sets and videos from the net."""
 
 import hashlib
-import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -24,8 +23,7 @@ from geomem.scenes.driving import KINDS, SPEED, drive
 from geomem.scenes.planning import clearance
 from geomem.scenes.render import render
 from geomem.scenes.street import FRONT, LENGTH, Street, make_street
-
-ROOT = Path(__file__).parents[2]
+from stand_ins import street_project, untold_project
 
 
 @pytest.fixture(scope="module")
@@ -201,57 +199,6 @@ def test_impossible_requests_are_refused(streets: list[Street]) -> None:
 
 
 # --- through the workflow ---------------------------------------------------------------------
-
-DRIVES = {"spin": "spin", "orbit": "pan", "out_and_back": "out_and_back", "loop": "out_and_back"}
-UNTOLD = ("repeated_frame", "mean_colour", "maskflow_tokenizer")
-
-
-def street_project(root: Path) -> Path:
-    """The smoke scale, every split of it on streets."""
-    shutil.copytree(ROOT / "config", root / "config")
-    path = root / "config/scales/smoke.yaml"
-    scale = yaml.safe_load(path.read_text())
-    for name, split in scale["splits"].items():
-        trajectories = {DRIVES.get(name, "forward"): 1}
-        split |= {"dataset": "street", "options": {"trajectories": trajectories}}
-    path.write_text(yaml.safe_dump(scale, sort_keys=False))
-    # options add up over files, and `{}` clears
-    base = root / "config/base.yaml"
-    shared = yaml.safe_load(base.read_text())
-    for split in shared["splits"].values():
-        split.pop("options", None)
-    base.write_text(yaml.safe_dump(shared, sort_keys=False))
-    return root
-
-
-def untold_project(root: Path) -> Path:
-    """The smoke scale on rooms without cameras, with what is told none; the teacher has its own."""
-    shutil.copytree(ROOT / "config", root / "config")
-    path = root / "config/scales/smoke.yaml"
-    scale = yaml.safe_load(path.read_text())
-    for split in scale["splits"].values():
-        split["dataset"] = "rooms_without_cameras"
-    rooms = {"dataset": "rooms", "clips": 6, "frames": 16, "options": {"trajectories": {"walk": 1}}}
-    scale["splits"] |= {
-        "rooms_train": {**rooms, "role": "train"},
-        "rooms_validation": {**rooms, "role": "validation"},
-    }
-    scale["teacher"] |= {"train_split": "rooms_train", "validation_split": "rooms_validation"}
-    scale["analysis"] |= {"fit_split": "rooms_train", "test_split": "rooms_validation"}
-    scale["leave_out"] = []
-    scale.pop("consistency", None)
-    path.write_text(yaml.safe_dump(scale, sort_keys=False))
-    study = root / "config/experiments.yaml"
-    variants = yaml.safe_load(study.read_text())["variants"]
-    rows = [{"variant": name, "label": name} for name in UNTOLD]
-    columns = [{"protocol": "walk_short", "metric": "psnr"}]
-    table = {"caption": "Without cameras.", "reference": "maskflow_tokenizer", "rows": rows}
-    content = {
-        "variants": {name: variants[name] for name in UNTOLD},
-        "tables": {"untold": {**table, "columns": columns}},
-    }
-    study.write_text(yaml.safe_dump(content, sort_keys=False))
-    return root
 
 
 def make_first_shard(root: Path, split: str, monkeypatch: pytest.MonkeyPatch) -> ClipStore:
