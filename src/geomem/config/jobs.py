@@ -367,7 +367,7 @@ class JobSettings:
             context=scale.rollouts.context,
             sampling_steps=scale.rollouts.sampling_steps,
             scale_from=scale.memory.geometry.scale_from,
-            embedded=not any(self.config.source_of(split).downloads for split in splits),
+            embedded=not any(self.config.source_of(split).imports for split in splits),
         )
 
     def paper(self) -> PaperJob:

@@ -28,6 +28,11 @@ def join_cameras(intrinsics: Tensor, w2c: Tensor) -> Tensor:
     return torch.cat([intrinsics, w2c.flatten(-2)], dim=-1)
 
 
+def identity_cameras(frames: int) -> Tensor:
+    """Return (frames, 16) cameras of clips that have none: focal length 1, identity pose."""
+    return torch.tensor([1.0, 1, 0.5, 0.5, *torch.eye(3, 4).flatten().tolist()]).repeat(frames, 1)
+
+
 def camera_centres(w2c: Tensor) -> Tensor:
     """Return the camera centres -R^T t in world coordinates, (..., 3, 4) -> (..., 3)."""
     rotation, translation = w2c[..., :3], w2c[..., 3]

@@ -210,7 +210,7 @@ class Workload:
         pixels = split.resolution**2
         depth = any(path.name == "depth.npy" for path in job.outputs)
         disk = frames * (pixels * (3 + 2 * depth) + 16 * FLOAT)
-        if self.config.source_of(split.name).downloads:
+        if self.config.source_of(split.name).imports:
             return "clips.converted", frames, disk
         return "clips", frames * (pixels * split.supersample**2 + RAYS_OF_A_FRAME), disk
 

@@ -6,6 +6,8 @@ do not depend on chunking or on the number of threads.
 Shape suffixes: F frames, N primitives, G tiles of all frames, Q pixels of a tile, P = G * Q.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -109,6 +111,9 @@ def _light(world: World, rays: Rays, surface: Surface, centres: Tensor) -> Tripl
     square = dot(way, way).clamp_min(1e-6)
     incidence = (dot(surface.normal, way) / square.sqrt()).clamp_min(0)
     lamp = LAMP * incidence / (1 + world.falloff * square)
+    if world.shadow_reach < math.inf:
+        near = (world.shadow_reach / square.sqrt()).clamp_max(1)
+        way = [w * near for w in way]
     lamp = lamp * (1 - shadow(world, rays, surface, way, lamp > 0, centres))
     nx, ny, nz = surface.normal
     ambient = _crevices(world, surface) * (AMBIENT + 0.05 * nx + 0.08 * ny + 0.02 * nz)

@@ -5,6 +5,7 @@ Shape suffixes: N primitives, R rooms, T frames, K textures.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from geomem.scenes import furniture
 from geomem.scenes.atlas import Atlas, Texture, build_atlas
 from geomem.scenes.interiors import draw_plan
 from geomem.scenes.layout import FloorPlan, Item
+from geomem.scenes.patterns import Family
 from geomem.scenes.styles import STYLES, Style, WorldKind
 from geomem.scenes.terrain import draw_terrain
 from geomem.scenes.textures import make_texture
@@ -62,7 +64,7 @@ class World:
 
     Attributes:
         scene_id: Unique name, e.g. "rooms-000012" or "rooms-000012-moving".
-        kind: Family of textures, furniture and layouts.
+        kind: Family of textures, furniture and layouts, or "street".
         primitives: The geometry.
         atlas: The textures.
         lights: (R, 3) one lamp a room; the open is one room, its lamp the sun.
@@ -72,10 +74,12 @@ class World:
         falloff: Of the lamps' light, per square metre of distance; 0 of the sun.
         period: Frames after which moving primitives are back.
         plan: Rooms, doors and obstacles, for planning paths.
+        shadow_reach: Metres before a surface in which things throw shadows on it, infinite for a
+            lamp's.
     """
 
     scene_id: str
-    kind: WorldKind
+    kind: str
     primitives: Primitives
     atlas: Atlas
     lights: Tensor
@@ -86,6 +90,7 @@ class World:
     falloff: float
     period: float
     plan: FloorPlan
+    shadow_reach: float = math.inf
 
     @property
     def moving(self) -> bool:
@@ -143,11 +148,11 @@ def make_world(kind: WorldKind, seed: int, *, moving_object: bool = False) -> Wo
         )
     lights = plan.lights if indoors else plan.lights[:1]
     open_edges = np.array([-_FAR, _FAR])
-    atlas, faces = _paint(plan, style, rng)
+    atlas, faces = paint(plan, rng, family=style.family, variants=style.variants)
     return World(
         scene_id=f"{kind}-{seed:06d}" + ("-moving" if moving_object else ""),
         kind=kind,
-        primitives=_stack(plan.items, faces),
+        primitives=stack(plan.items, faces),
         atlas=atlas,
         lights=torch.from_numpy(lights).float(),
         light_colours=_light_colours(len(lights), style, rng),
@@ -160,15 +165,24 @@ def make_world(kind: WorldKind, seed: int, *, moving_object: bool = False) -> Wo
     )
 
 
-def _paint(plan: FloorPlan, style: Style, rng: np.random.Generator) -> tuple[Atlas, np.ndarray]:
-    """Draw a few textures for every role; return the atlas and the faces' texture ids (N, 6)."""
+def paint(
+    plan: FloorPlan, rng: np.random.Generator, *, family: Family, variants: Mapping[str, int]
+) -> tuple[Atlas, np.ndarray]:
+    """Draw a few textures for every role; return the atlas and the faces' texture ids (N, 6).
+
+    Args:
+        plan: What is painted.
+        rng: Draws the textures and who gets which.
+        family: Textures by role.
+        variants: How many textures a role has; one where none is named.
+    """
     # The roles of one room look alike, those of different rooms may not.
     ids: dict[str, list[int]] = {}
     drawn: list[Texture] = []
     for role in sorted({role for item in plan.items for role in item.roles}):
-        ids[role] = list(range(len(drawn), len(drawn) + style.variants.get(role, 1)))
+        ids[role] = list(range(len(drawn), len(drawn) + variants.get(role, 1)))
         drawn += [
-            make_texture(role, rng, family=style.family, wall_height=plan.height) for _ in ids[role]
+            make_texture(role, rng, family=family, wall_height=plan.height) for _ in ids[role]
         ]
     rooms = len(plan.lights)
     by_room = {role: rng.permutation(np.resize(ids[role], rooms)) for role in sorted(ids)}
@@ -188,7 +202,9 @@ def _paint(plan: FloorPlan, style: Style, rng: np.random.Generator) -> tuple[Atl
     return build_atlas(drawn), faces
 
 
-def _stack(items: list[Item], faces: np.ndarray) -> Primitives:
+def stack(items: list[Item], faces: np.ndarray) -> Primitives:
+    """Return the primitives of a plan; `faces` (N, 6) are the texture ids of `paint`."""
+
     def real(values: list) -> Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32)
 

@@ -26,13 +26,14 @@ class ClipArrays(NamedTuple):
     actions: np.ndarray | None = None
 
 
-def _draw(seed: int, clip: str) -> int:
+def draw_by_hash(seed: int, clip: str) -> int:
+    """Return a number of 64 bits by which clips are ordered at random, the same everywhere."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{clip}".encode()).digest()[:8], "big")
 
 
 def is_validation(clip: str) -> bool:
     """Whether a clip of the training part is kept for validation; the same on every machine."""
-    return _draw(-1, clip) % VALIDATION_SHARE == 0
+    return draw_by_hash(-1, clip) % VALIDATION_SHARE == 0
 
 
 def of_role(clips: Mapping[str, T], role: str) -> dict[str, T]:
@@ -71,7 +72,7 @@ def choose_by_hash(
     seed, frames, lacking = split.settings.choice_seed, split.frames, f"without {without}"
     chosen: dict[str, int] = {}
     left_out = {lacking: 0, "too short": 0}
-    for clip in sorted(clips, key=lambda name: (_draw(seed, name), name)):
+    for clip in sorted(clips, key=lambda name: (draw_by_hash(seed, name), name)):
         if len(chosen) == split.clips:
             break
         length = measure(clip)
@@ -80,7 +81,7 @@ def choose_by_hash(
         elif length < frames:
             left_out["too short"] += 1
         else:
-            chosen[clip] = _draw(seed + 1, clip) % (length - frames + 1)
+            chosen[clip] = draw_by_hash(seed + 1, clip) % (length - frames + 1)
     if len(chosen) < split.clips:
         raise InputError(
             f"{place}: {len(chosen)} of {len(clips)} clips have {frames} frames "

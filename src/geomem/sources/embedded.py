@@ -1,18 +1,23 @@
 """Render clips of the embedded worlds into the clip store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import numpy as np
 import torch
 
 from geomem.formats import ClipInfo, write_clip_shard
-from geomem.geometry.cameras import check_cameras
+from geomem.geometry.cameras import check_cameras, identity_cameras
+from geomem.scenes.driving import drive
 from geomem.scenes.render import render
+from geomem.scenes.street import make_street
 from geomem.scenes.styles import WorldKind
-from geomem.scenes.trajectories import TrajectoryKind, make_trajectory
-from geomem.scenes.worlds import make_world
-from geomem.sources.registry import ClipsOfSplit, Shard
+from geomem.scenes.trajectories import make_trajectory
+from geomem.scenes.worlds import World, make_world
+from geomem.sources.registry import ClipsOfSplit, Condition, Shard
+
+Scene = tuple[World, torch.Tensor]
+DrawScene = Callable[[ClipsOfSplit, int, str, int], Scene]
 
 FIRST_SCENE = {"train": 0, "validation": 10_000_000, "test": 20_000_000}
 
@@ -23,21 +28,48 @@ def pinhole(horizontal_fov: float) -> tuple[float, float, float, float]:
     return (float(focal), float(focal), 0.5, 0.5)
 
 
-def trajectory_of(clip: int, shares: dict[TrajectoryKind, int]) -> TrajectoryKind:
+def trajectory_of(clip: int, shares: dict[Any, int]) -> Any:
     """Return the trajectory kind of a clip: kinds take turns by their shares."""
     turns = [kind for kind, share in sorted(shares.items()) for _ in range(share)]
     return turns[clip % len(turns)]
 
 
+def rooms(world: WorldKind) -> DrawScene:
+    """Return what draws the rooms and the cameras of a scene's number."""
+
+    def draw(split: ClipsOfSplit, scene: int, kind: Any, frames: int) -> Scene:
+        made = make_world(world, scene, moving_object=split.options.moving_object)
+        lens = pinhole(split.settings.horizontal_fov)
+        return made, make_trajectory(made, kind, frames=frames, seed=scene, intrinsics=lens)
+
+    return draw
+
+
+def street(split: ClipsOfSplit, scene: int, kind: Any, frames: int) -> Scene:
+    """Return the street and the cameras of a scene's number."""
+    made, lens = make_street(scene), pinhole(split.settings.horizontal_fov)
+    return made.world, drive(made, kind, frames=frames, seed=scene, intrinsics=lens)
+
+
 def render_shard(
-    split: ClipsOfSplit, shard: Shard, *, world: WorldKind, progress: Callable[..., Any]
+    split: ClipsOfSplit,
+    shard: Shard,
+    *,
+    name: str,
+    draw: DrawScene,
+    conditions: Set[Condition],
+    progress: Callable[..., Any],
 ) -> None:
     """Render one shard of a split.
 
     Args:
-        split: What is asked for; its options are of `WorldOptions`.
+        split: What is asked for; its options have `trajectories` and `stride`.
         shard: Where it goes.
-        world: Name of the embedded world.
+        name: Of the embedded world.
+        draw: Returns the world and the cameras (T, 16) of a scene: its number, the kind of
+            trajectory and the number of frames.
+        conditions: Those of the source. Without "cameras" these are stored as
+            `identity_cameras`, without "depth" none is.
         progress: Wraps the iteration over clips.
     """
     rows, options = split.rows(shard.number), split.options
@@ -49,22 +81,23 @@ def render_shard(
     for row, clip in enumerate(progress(rows)):
         scene = FIRST_SCENE[split.role] + clip
         kind = trajectory_of(clip, options.trajectories)
-        made = make_world(world, scene, moving_object=options.moving_object)
-        cameras = make_trajectory(
-            made,
-            kind,
-            frames=(frames - 1) * options.stride + 1,
-            seed=scene,
-            intrinsics=pinhole(split.settings.horizontal_fov),
-        )[:: options.stride]
+        made, cameras = draw(split, scene, kind, (frames - 1) * options.stride + 1)
+        cameras = cameras[:: options.stride]
         check_cameras(cameras)
-        times = options.stride * torch.arange(frames) if options.moving_object else None
+        times = options.stride * torch.arange(frames) if made.moving else None
         images, distances = render(
             made, cameras, resolution=size, supersample=split.supersample, times=times
         )
+        if "cameras" not in conditions:
+            cameras = identity_cameras(frames)
         rgb[row], cam[row], depth[row] = images.numpy(), cameras.numpy(), distances.numpy()
-        name = f"{world}-{scene}"
-        clips.append(ClipInfo(clip_id=f"{name}-{kind}", scene=name, trajectory=kind))
+        clip_id = f"{name}-{scene}-{kind}"
+        clips.append(ClipInfo(clip_id=clip_id, scene=f"{name}-{scene}", trajectory=kind))
     write_clip_shard(
-        shard.folder, rgb=rgb, cam=cam, depth=depth, clips=clips, provenance=shard.record
+        shard.folder,
+        rgb=rgb,
+        cam=cam,
+        depth=depth if "depth" in conditions else None,
+        clips=clips,
+        provenance=shard.record,
     )

@@ -1,12 +1,13 @@
 """What a source of clips is, and the registry of all of them.
 
-A source brings clips to the form of the clip store (`geomem.formats.clips`): it renders them, or it
-converts an archive that is downloaded. A data set is a source with its settings
-(`config/datasets/<name>.yaml`).
+A source brings clips to the form of the clip store (`geomem.formats.clips`): it renders them, or
+converts files of others: an archive that is downloaded, or a folder that the user has. A data set
+is a source with its settings (`config/datasets/<name>.yaml`).
 """
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +16,43 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from geomem.errors import InputError
 from geomem.registry.core import Registry
 from geomem.registry.strict import Positive, Strict
 
 Condition = Literal["cameras", "depth", "actions"]
+Role = Literal["train", "validation", "test"]
 
 
 class SourceSettings(Strict):
     """What every data set's file says."""
 
     source: str
+
+
+class FolderSettings(SourceSettings):
+    """Of a data set that the user has: its publisher gives it to those alone who ask there."""
+
+    root: str = Field(
+        min_length=1,
+        exclude=True,
+        description="folder of the data set; `~` and `$VARIABLES` are filled in, and it may be "
+        "moved without anything being made again",
+    )
+
+    def find_root(self, project: Path) -> Path:
+        """Return the folder, below the project's root where the path is a relative one.
+
+        Raises:
+            InputError: If it is not there.
+        """
+        folder = project / Path(os.path.expandvars(self.root)).expanduser()
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} is no folder; {self.source} is not downloaded: get it from its "
+                "publisher (data/README.md) and name its folder as `root` in config/datasets/"
+            )
+        return folder
 
 
 class Download(Strict):
@@ -80,7 +108,7 @@ class ClipsOfSplit(Strict):
     """
 
     name: str
-    role: Literal["train", "validation", "test"]
+    role: Role
     clips: Positive
     frames: Positive
     shards: Positive
@@ -103,8 +131,8 @@ class Shard:
         folder: Made whole or not at all.
         number: Which shard of the split.
         record: Provenance that goes into its index.
-        archive: The unpacked archive, for a source that downloads one.
-        choice: The split's clips as `Source.choose` has chosen them, for such a source.
+        archive: The unpacked archive of a source that downloads one, or the user's folder.
+        choice: The split's clips as `Source.choose` has chosen them, for a source of either.
     """
 
     folder: Path
@@ -123,7 +151,8 @@ class Source(ABC):
         terms: Terms of use, in a line.
         conditions: What its clips come with beside their frames; `gives` may choose among it.
         version: Raised when its clips change; then they are made again.
-        Settings: Model of a data set's file; of a downloaded one it has an `archive`.
+        Settings: Model of a data set's file; of a downloaded one it has an `archive`, of one that
+            the user has it is a `FolderSettings`.
         Options: Model of what a split may ask for.
     """
 
@@ -148,6 +177,11 @@ class Source(ABC):
         """
         return self.conditions
 
+    @property
+    def imports(self) -> bool:
+        """Whether its clips are chosen from files of others, downloaded or the user's."""
+        return self.downloads or issubclass(self.Settings, FolderSettings)
+
     @abstractmethod
     def make_shard(
         self, split: ClipsOfSplit, shard: Shard, *, progress: Callable[..., Any]
@@ -164,8 +198,11 @@ class Source(ABC):
         """
 
     def choose(self, split: ClipsOfSplit, archive: Path) -> dict[str, Any]:
-        """Return which clips of an archive a split has, plain values for a tracked file."""
-        raise NotImplementedError(f"{self.name} has no archive to choose from")
+        """Return which clips of an archive, or of the user's folder, a split has.
+
+        Plain values, for a tracked file.
+        """
+        raise NotImplementedError(f"{self.name} has nothing to choose from")
 
 
 SOURCES: Registry[Source] = Registry("source", "geomem.sources.kinds")

@@ -1,4 +1,4 @@
-"""Embedded worlds: textured rooms and block terrain, rendered with true cameras and depth."""
+"""Embedded rooms and block terrain, rendered with true cameras and depth, or rooms without."""
 
 from __future__ import annotations
 
@@ -49,9 +49,16 @@ class Rooms(Source):
         self, split: ClipsOfSplit, shard: Shard, *, progress: Callable[..., Any]
     ) -> None:
         """Render one shard."""
-        from geomem.sources.embedded import render_shard
+        from geomem.sources.embedded import render_shard, rooms
 
-        render_shard(split, shard, world=self.world, progress=progress)
+        render_shard(
+            split,
+            shard,
+            name=self.name,
+            draw=rooms(self.world),
+            conditions=self.conditions,
+            progress=progress,
+        )
 
 
 class OtherRooms(Rooms):
@@ -70,6 +77,14 @@ class PlainRooms(Rooms):
     summary = "rooms of flat colours and few large things, for frames of 32 pixels"
 
 
+class RoomsWithoutCameras(Rooms):
+    """Rooms whose cameras are not told, as those of videos from anywhere are not known."""
+
+    name = "rooms_without_cameras"
+    summary = "rooms as video alone, without cameras and depth; stands in for kinetics600"
+    conditions = frozenset()
+
+
 class Voxels(Rooms):
     """Block terrain in the open, after Minecraft."""
 
@@ -81,4 +96,5 @@ class Voxels(Rooms):
 SOURCES.add(Rooms())
 SOURCES.add(OtherRooms())
 SOURCES.add(PlainRooms())
+SOURCES.add(RoomsWithoutCameras())
 SOURCES.add(Voxels())
