@@ -15,7 +15,7 @@ LATEX := latexmk texlive-latex-base texlive-latex-recommended texlive-fonts-reco
 
 SLURM := munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core
 
-.PHONY: help setup latex reproduce test test-faults test-slurm slurm-packages test-servers postgresql tracking-server lint paper bench lock clean
+.PHONY: help setup latex reproduce test test-long test-faults test-slurm slurm-packages test-servers postgresql tracking-server lint paper bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ reproduce: setup ## the main job at the default scale: table 2, figures, PDF
 
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: .venv/ready latex ## whole studies on other data, with remotes, in several processes
+	pytest -q -n 2 --dist loadfile -m long tests/workflow tests/unit
 
 test-faults: .venv/ready latex ## damage and kills: every remedy is followed, every result compared
 	pytest -q -n 2 --dist loadfile -m fault tests/faults tests/unit/test_training.py

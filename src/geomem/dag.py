@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 from geomem.config import Config, JobSettings
+from geomem.config.study import VGGT_SCORE
 from geomem.formats.cache_kinds import CacheKind
 from geomem.layout import Layout
 from geomem.metrics.registry import FAMILIES, WeightFile, family_of, metric_of
 from geomem.registry.strict import Strict
 from geomem.settings.analysis import AnalysisFigure
-from geomem.settings.evaluation import CurvesFigure, Figure, Video
+from geomem.settings.evaluation import CurvesFigure, Figure, ReliabilityFigure, Video
 from geomem.sources.registry import Download
 
 Files = Path | list[Path]
@@ -385,6 +386,11 @@ class Dag:
             return {}
         return {"calibration": self.layout.calibration, "weights": self.weights}
 
+    def _calibration_shown(self) -> Path:
+        """Return the calibration of the VGGT score: the tracked one, or the scale's own."""
+        tracked = self.config.family_settings(VGGT_SCORE).calibration
+        return Path(tracked) if tracked else self.layout.calibration
+
     def _fetched(self, family: str) -> Mapping[str, WeightFile]:
         """Return by path the weights that are downloaded for a family of metrics."""
         settings = self.config.settings.scores.families.get(family)
@@ -639,6 +645,8 @@ class Dag:
             inputs = {"analyses": self.figure_analyses(figure)}
         elif isinstance(figure, CurvesFigure):
             inputs = {"scores": self.figure_scores(figure)}
+        elif isinstance(figure, ReliabilityFigure):
+            inputs = {"calibration": self._calibration_shown()}
         else:
             return self._shows_videos(name, figure, self.settings.figure(name), self._drawn(name))
         return self._shows(name, self.settings.figure(name), *self._drawn(name), **inputs)
@@ -735,8 +743,8 @@ class Dag:
         )
         parts = range(scale.features.shards)
         yield [] if scale.features.basis else [self.fitted_basis()]
-        asked = {family for families in scores.values() for family in families}
-        yield [self.calibration()] if any(map(self.config.calibrates, asked)) else []
+        calibrates = any(map(self.config.calibrates, self.config.asked_families()))
+        yield [self.calibration()] if calibrates else []
         yield [self.cache_part(plan, kind, number) for plan, kind in kinds for number in parts]
         for group in self._generations(list(runs)):
             yield [self.pick(name) for name in group if self.config.variants[name].best_of]

@@ -87,14 +87,16 @@ def start(log: Path) -> None:
     if sys.platform != "linux" or any(Path("/dev").glob("nvidia[0-9]*")):
         return
     global _server
-    address = str(Path(mkdtemp(prefix="geomem-jobs-")) / "socket")
-    os.environ[SOCKET] = address
+    address = Path(mkdtemp(prefix="geomem-jobs-")) / "socket"
+    os.environ[SOCKET] = str(address)
     variables = dict(given.split("=") for given in OFFLINE.split()) | dict.fromkeys(THREADS, "1")
     variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")  # as jobs set it
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as said:
+    # It listens from now on: jobs that come before the server runs wait for it.
+    with listen(address) as listener, log.open("w", encoding="utf-8") as said:
         _server = Popen(
-            [sys.executable, "-m", "geomem.forkserver", address],
+            [sys.executable, "-m", "geomem.forkserver", str(address), str(listener.fileno())],
+            pass_fds=[listener.fileno()],
             stdin=PIPE,  # never written: it closes when this process ends
             stdout=said,
             stderr=said,
@@ -102,17 +104,22 @@ def start(log: Path) -> None:
         )
 
 
-class Server:
-    """What listens for jobs and forks for each."""
+def listen(address: Path) -> socket.socket:
+    """Return a socket that listens at a path, in a folder of the user's own."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(address))
+    listener.listen(64)
+    return listener
 
-    def __init__(self, address: Path) -> None:
-        """Listen at a path, in a folder of the user's own."""
-        self.address = address
+
+class Server:
+    """What waits for jobs and forks for each."""
+
+    def __init__(self, address: Path, listener: socket.socket) -> None:
+        """Serve at an address by the socket that listens there."""
+        self.address, self.listener = address, listener
         self.running: dict[int, Running] = {}
         self.selector = selectors.DefaultSelector()
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(address))
-        self.listener.listen(64)
         self.selector.register(self.listener, selectors.EVENT_READ)
         self.selector.register(0, selectors.EVENT_READ)
 
@@ -260,11 +267,11 @@ def _become(request: Request) -> None:
 
 
 def main() -> None:
-    """Serve at the address of the argument until standard input closes."""
+    """Serve at the address, by the descriptor of its socket, until standard input closes."""
     # those that come from a terminal or a batch system reach the jobs themselves
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    request = Server(Path(sys.argv[1])).serve()
+    request = Server(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))).serve()
     if request is not None:
         _become(request)
 

@@ -74,14 +74,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def serve(folder: Path, address: Path) -> "subprocess.Popen[bytes]":
+    with forkserver.listen(address) as listener:
+        return subprocess.Popen(
+            [sys.executable, "-m", "geomem.forkserver", str(address), str(listener.fileno())],
+            cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE, pass_fds=[listener.fileno()],
+        )  # fmt: skip
+
+
 @pytest.fixture
 def server(folder: Path) -> Iterator[Path]:
     """A fork server in that folder, by the address where it listens."""
     address = folder / "sockets/jobs"
     address.parent.mkdir()
-    command = [sys.executable, "-m", "geomem.forkserver", str(address)]
-    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE) as process:
-        until(address.exists)
+    with serve(folder, address) as process:
         yield address
         assert process.stdin is not None
         process.stdin.close()
@@ -181,9 +187,7 @@ def test_a_job_dies_with_whoever_waits_for_it(folder: Path, server: Path) -> Non
 
 def test_jobs_die_with_the_server_and_those_after_it_start_by_themselves(folder: Path) -> None:
     address = folder / "jobs"
-    command = [sys.executable, "-m", "geomem.forkserver", str(address)]
-    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdin=subprocess.PIPE) as process:
-        until(address.exists)
+    with serve(folder, address) as process:
         waiting = begin(folder, *job("wait"), server=address)
         until(lambda: (folder / "ready").exists() and (folder / "ready").read_text())
         for ignored in (signal.SIGINT, signal.SIGTERM):

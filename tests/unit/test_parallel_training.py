@@ -14,6 +14,8 @@ from conftest import ROOT, edit_yaml, run_stage, write_fake_clips
 from geomem.formats import read_json
 from training_cases import STEPS, configure
 
+pytestmark = pytest.mark.long
+
 WHOLE = ("base-ddp-1", "memory-ddp-1", "aligned-ddp-1", "released-ddp-1", "tokenizer-ddp-1")
 MICRO = ("base-ddp-4", "released-ddp-2", "tokenizer-ddp-4")
 TWO = (
@@ -83,19 +85,16 @@ def compare(curves: Path, case: str, processes: int) -> None:
     assert max(change.abs().max() for change in changes.values()) > 2e-3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", TWO)
 def test_two_processes_have_the_loss_curve_of_one(curves: Path, case: str) -> None:
     compare(curves, case, 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", MICRO)
 def test_micro_batches_have_the_loss_curve_of_the_batch(curves: Path, case: str) -> None:
     compare(curves, case, 1)
 
 
-@pytest.mark.slow
 def test_only_the_main_process_writes(curves: Path) -> None:
     states = sorted(path.name for path in (curves / "2/state-base-fsdp2-1").iterdir())
     assert states == [

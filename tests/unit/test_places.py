@@ -127,6 +127,7 @@ def test_the_error_is_pooled_over_the_pixels_that_both_see() -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["orbit", "walk"])
 def test_truth_is_ahead_of_what_only_looks_consistent(kind: TrajectoryKind) -> None:
     """A repeated frame is its own perfect copy, and other rooms are consistent in another way."""

@@ -116,6 +116,7 @@ def test_a_frame_outside_the_window_changes_what_is_made(history: dict[str, Tens
     assert not torch.allclose(before[0], after[0], atol=1e-4) and before[1].equal(after[1])
 
 
+@pytest.mark.long
 def test_what_it_has_seen_is_found_again_by_where_it_was_seen() -> None:
     torch.manual_seed(0)
     made = RecurrentModel(UViTRecurrent.from_base(base(), block=2, pose_channels=16)).train()

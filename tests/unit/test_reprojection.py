@@ -217,6 +217,7 @@ def scorer() -> ReprojectionScorer:
     return made
 
 
+@pytest.mark.long
 def test_true_frames_are_one_scene_and_warped_ones_are_not() -> None:
     images, _, cameras = room()
     warps = 64 * smooth_warps(noise(FRAMES, 2, 5, 5).float(), 64, 64)
@@ -344,6 +345,7 @@ def installed(folder: Path) -> DroidInstallation:
     )
 
 
+@pytest.mark.long
 def test_repeats_of_droid_are_summed_up_and_failures_counted(tmp_path: Path) -> None:
     images, _, cameras = room()
     place = installed(tmp_path)
@@ -372,6 +374,7 @@ def test_droid_is_left_out_with_its_reason(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_clip_has_its_truth_beside_it() -> None:
     images, _, cameras = room()
     videos = ClipVideos(

@@ -85,7 +85,11 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "family", ["frames", "perceptual", "sets", "places", "matches", "reprojection"]
+    "family",
+    [
+        *("frames", "perceptual", "sets", "matches"),
+        *(pytest.param(slow, marks=pytest.mark.long) for slow in ("places", "reprojection")),
+    ],
 )
 def test_metrics_tell_truth_from_noise(rooms: Path, family: str) -> None:
     if family == "matches":

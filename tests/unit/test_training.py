@@ -429,6 +429,7 @@ def test_memory_frames_have_errors_in_training_where_the_scale_says_so(prepared:
     assert JobSettings(load_config(prepared)).training("base", 0).corruption is None
 
 
+@pytest.mark.long
 def test_a_branch_of_any_number_of_frames_is_trained_and_generates_with_a_fixed_one(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -564,6 +565,7 @@ def test_aligned_frames_are_a_part_of_the_window() -> None:
     assert aligned_frames(8, 1) == [0]
 
 
+@pytest.mark.long
 def test_the_teacher_at_work_gives_what_the_cache_holds(prepared: Path) -> None:
     edit_yaml(prepared / "config/scales/smoke.yaml", features__online=True, features__shards=1)
     (prepared / "weights").symlink_to(ROOT / "weights")

@@ -293,6 +293,7 @@ def test_pictures_are_shown_as_vbench_shows_them() -> None:
     assert filling(given, 8) == [1, 1, 2, 2] and filling(images(1, 64, 63), 8) == [0, 1, 0, 0]
 
 
+@pytest.mark.long
 def test_dimensions_join_network_and_formula(tmp_path: Path) -> None:
     given = images(3, 40, 56)
     path = save("dino", tmp_path / "dino.pth", drawn(meta(Dino), 0.1))

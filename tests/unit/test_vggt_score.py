@@ -19,7 +19,7 @@ from conftest import edit_yaml, run_stage, told, write_fake_clips
 from geomem.config.load import load_config
 from geomem.dag import Dag
 from geomem.errors import InputError
-from geomem.formats import ClipInfo, sha256_file
+from geomem.formats import ClipInfo, read_json, sha256_file
 from geomem.geometry.warp import warp_frame
 from geomem.metrics.calibration import fit_logistic, reliability
 from geomem.metrics.families.vggt_score import (
@@ -423,8 +423,12 @@ def test_calibration_and_diagram_are_made_by_the_stages(project: Path) -> None:
     assert (record.fit_clips, record.test_clips, record.settings.frames) == (2, 2, 4)
     assert record.teacher.sha256 == sha256_file(weights)
     assert "cut" in record.kinds
-    run_stage(project, "paper", "reliability", "made.pdf", "--calibration", str(output))
+    run_stage(
+        project, "paper", "figure", "reliability", "--calibration", str(output),
+        *("--pdf", "made.pdf", "--png", "made.png", "--provenance", "made.json"),
+    )  # fmt: skip
     assert (project / "made.pdf").read_bytes().startswith(b"%PDF")
+    assert read_json(project / "made.json")["error"] == record.error
     with pytest.raises(SystemExit, match="share fit-0; take splits of different roles"):
         run(folders["fit"])
 

@@ -308,6 +308,7 @@ def trained_on_views(steps: int) -> WorldMemModel:
     return made.eval()
 
 
+@pytest.mark.long
 def test_the_view_that_is_seen_again_is_taken_from_the_bank_and_no_other() -> None:
     made, windows = trained_on_views(180), views(64, torch.Generator().manual_seed(9))
     noisy = drawn(made, windows) | {"times": torch.full((64, 1), 0.8)}

@@ -78,7 +78,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestDvc:
     def test_what_is_large_is_recorded_beside_the_stage(self, made: Path) -> None:
         assert all((made / name).exists() for name in LARGE)

@@ -15,7 +15,7 @@ def table_of(project: Path, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader((project / path).open()))
 
 
-@pytest.mark.slow  # three minutes
+@pytest.mark.long
 def test_streets_are_learned_aligned_and_scored(tmp_path: Path) -> None:
     rows = table_of(street_project(copy_project(tmp_path)), "ablation_table1")
     assert len(rows) == 6
@@ -23,7 +23,7 @@ def test_streets_are_learned_aligned_and_scored(tmp_path: Path) -> None:
     assert len(set(values)) == 6 and all(0 < value < 40 for value in values)
 
 
-@pytest.mark.slow  # a minute
+@pytest.mark.long
 def test_what_is_told_no_cameras_runs_without_them(tmp_path: Path) -> None:
     rows = table_of(untold_project(copy_project(tmp_path)), "untold")
     values = {row["row"]: float(row["walk_short_psnr"]) for row in rows}

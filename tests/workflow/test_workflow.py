@@ -31,7 +31,7 @@ def expected(config: Config) -> dict[str, int]:
     return {rule: count for rule, count in made.items() if count}
 
 
-@pytest.mark.parametrize("scale", ["tiny", "single", "paper"])
+@pytest.mark.parametrize("scale", ["tiny", "single"])
 def test_every_scale_builds_its_dag(tmp_path: Path, scale: str) -> None:
     project = copy_project(tmp_path, scale=scale)
     jobs, wanted = planned(project), expected(load_config(project))
@@ -100,12 +100,12 @@ def test_the_slurm_profile_is_found_from_the_root_and_plans_what_is_configured(
     output = done.stdout + done.stderr
     jobs = jobs_in(output)
     assert sum(jobs.values()) < 3000
+    wanted = expected(load_config(project, scale="paper"))
+    assert {rule: jobs.get(rule) for rule in wanted} == wanted
     training = next(part for part in output.split("\nrule ") if part.startswith("train_variant"))
     asked = training.split("resources: ")[1].splitlines()[0]
     for words in ("slurm_partition=gpu", "gres=gpu:8", "cpus_per_task=64", "mem_mb=256000"):
         assert words in asked
-    # all clips of a protocol are scored by one job a family
-    assert jobs["score_videos"] == expected(load_config(project, scale="paper"))["score_videos"]
 
 
 def test_what_downloads_runs_on_the_login_node_and_nothing_else_reaches_the_hub() -> None:

@@ -34,7 +34,7 @@ def metrics(config: Config) -> Lines:
     """Yield every metric, by family."""
     for family in FAMILIES:
         yield f"[{family.name}]", family.summary
-        settings = config.settings.scores.families.get(family.name) or family.Settings()
+        settings = config.family_settings(family.name)
         missing = family.left_out(settings)
         for metric in family.metrics:
             label = metric.label or "headed by the network that is used"

@@ -13,7 +13,7 @@ from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
 from geomem.settings.analysis import AnalysisFigure
-from geomem.settings.evaluation import CurvesFigure, Figure, StripFigure, Video
+from geomem.settings.evaluation import CurvesFigure, Figure, ReliabilityFigure, StripFigure, Video
 from geomem.settings.training import BestOf, Variant, VariantMemory
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -357,7 +357,7 @@ def _check_figure(config: Config, name: str, figure: Figure) -> None:
         _known("figures", name, "rows.variant", row.variant, config.variants)
     for protocol in figure.shown_protocols:
         _known("figures", name, "protocol", protocol, scale.rollouts.protocols)
-    if isinstance(figure, AnalysisFigure | CurvesFigure):
+    if isinstance(figure, AnalysisFigure | CurvesFigure | ReliabilityFigure):
         return
     clips = scale.splits[scale.rollouts.protocols[figure.protocol].split].clips
     frames = config.frames_of(figure.protocol)
@@ -436,8 +436,7 @@ def _check_content_bias(config: Config) -> None:
 
 def _check_calibration(config: Config) -> None:
     chosen, job = config.settings.scores.calibration, "scores.calibration"
-    scored = {family for families in config.scores().values() for family in families}
-    if not any(map(config.calibrates, scored)):
+    if not any(map(config.calibrates, config.asked_families())):
         return
     splits = config.settings.splits
     for name, split in (("fit_split", chosen.fit_split), ("test_split", chosen.test_split)):

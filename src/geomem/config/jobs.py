@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from geomem.config.study import Config
+from geomem.config.study import VGGT_SCORE, Config
 from geomem.errors import InputError
 from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
@@ -238,7 +238,7 @@ class JobSettings:
         return ScoresJob(
             family=family,
             version=known.version,
-            settings=scores.families.get(family) or known.Settings(),
+            settings=self.config.family_settings(family),
             revisit_gap=scores.revisit_gap,
             partial=scores.partial,
             protocol=protocol,
@@ -281,7 +281,7 @@ class JobSettings:
         assert chosen is not None
         named: Any = scores.families.get("jedi")
         videomae: Any = scores.families.get("videomae")
-        sets: Any = scores.families.get("sets") or FAMILIES["sets"].Settings()
+        sets = self.config.family_settings("sets")
         return ContentBiasJob(
             content_bias=chosen,
             clips=self.clips(chosen.split),
@@ -320,8 +320,7 @@ class JobSettings:
 
     def calibration(self) -> CalibrationJob:
         """Of the job that calibrates the VGGT score of the scale's teacher."""
-        scores, known = self.config.settings.scores, FAMILIES["vggt_score"]
-        chosen: Any = scores.families.get(known.name) or known.Settings()
+        scores, chosen = self.config.settings.scores, self.config.family_settings(VGGT_SCORE)
         calibration = scores.calibration
         return CalibrationJob(
             teacher=self.teacher_model(),

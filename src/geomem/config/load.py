@@ -115,6 +115,8 @@ def _leave_out(config: Config) -> Config:
 
     def kept(shown: Any) -> Any:
         rows = tuple(row for row in shown.rows if row.variant not in gone)
+        if rows == shown.rows:
+            return shown
         return shown.model_copy(update={"rows": rows})
 
     return config.model_copy(

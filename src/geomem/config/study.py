@@ -21,6 +21,7 @@ from geomem.settings.evaluation import (
     CurvesFigure,
     Figure,
     FigureRow,
+    ReliabilityFigure,
     Rollouts,
     Sanity,
     Scores,
@@ -31,6 +32,8 @@ from geomem.settings.evaluation import (
 from geomem.settings.memory import Features, ImageTeacher, Memory, Teacher
 from geomem.settings.training import Noise, Optimization, Variant, VariantMemory
 from geomem.sources.registry import SOURCES, Condition, Source, SourceSettings
+
+VGGT_SCORE = "vggt_score"  # the family of metrics that has a calibration
 
 
 class Tracking(Strict):
@@ -345,9 +348,17 @@ class Config(Strict):
 
     def calibrates(self, family: str) -> bool:
         """Return whether jobs of a family of metrics read the scale's own calibration."""
-        known = FAMILIES[family]
-        chosen = self.settings.scores.families.get(family) or known.Settings()
-        return known.calibrated_by_scale(chosen)
+        return FAMILIES[family].calibrated_by_scale(self.family_settings(family))
+
+    def family_settings(self, family: str) -> Any:
+        """Return the settings of a family of metrics, given or by default."""
+        return self.settings.scores.families.get(family) or FAMILIES[family].Settings()
+
+    def asked_families(self) -> set[str]:
+        """Return the families of metrics that videos are scored by, or whose calibration shows."""
+        scored = {family for families in self.scores().values() for family in families}
+        shown = any(isinstance(figure, ReliabilityFigure) for figure in self.figures.values())
+        return scored | ({VGGT_SCORE} if shown else set())
 
     def scored(self) -> dict[tuple[str, str], list[str]]:
         """Return by variant and protocol the families of metrics that tables and figures show."""

@@ -145,6 +145,15 @@ def figure(args: argparse.Namespace) -> None:
         show = {"probes": probe_curves, "clouds": clouds}[kind]
         drawn, origin = show(settings, Analyses(args.analyses))
         inputs = {"analyses": args.analyses}
+    elif kind == "reliability":
+        if not args.calibration:
+            raise InputError(f"{args.name} shows a calibration: give --calibration")
+        from geomem.metrics.scene_calibration import read_calibration
+        from geomem.paper.reliability import reliability_figure
+
+        calibration = read_calibration(args.calibration)
+        drawn, origin = reliability_figure(calibration), {"error": calibration.error}
+        inputs = {"calibration": args.calibration}
     elif kind in ("strip", "revisits"):
         if not (args.rollouts and args.clips):
             raise InputError(f"{args.name} shows videos: give --rollouts and --clips")
@@ -159,17 +168,6 @@ def figure(args: argparse.Namespace) -> None:
     save_figure(drawn, args.pdf)
     save_figure(drawn, args.png)
     write_record(args.provenance, provenance("paper", VERSION, settings, inputs), origin)
-
-
-def reliability(args: argparse.Namespace) -> None:
-    """Draw the reliability diagram of a calibration of the VGGT score, as PDF or PNG."""
-    from geomem.metrics.scene_calibration import read_calibration
-    from geomem.paper.figures import save_figure
-    from geomem.paper.reliability import reliability_figure
-
-    if args.output.suffix not in (".pdf", ".png"):
-        raise InputError(f"{args.output}: a figure is a .pdf or a .png")
-    save_figure(reliability_figure(read_calibration(args.calibration)), args.output)
 
 
 def video(args: argparse.Namespace) -> None:
@@ -292,15 +290,11 @@ def main() -> None:
     command.add_argument("--rollouts", type=Path, nargs="+", help="folders of the shown videos")
     command.add_argument("--clips", type=Path, help="directory of their split")
     command.add_argument("--analyses", type=Path, nargs="+", help="records of the analysis")
+    command.add_argument("--calibration", type=Path, help="of the VGGT score")
     command.add_argument("--pdf", type=Path, required=True)
     command.add_argument("--png", type=Path, required=True)
     command.add_argument("--provenance", type=Path, required=True)
     command.set_defaults(command=figure)
-
-    command = commands.add_parser("reliability", help=reliability.__doc__)
-    command.add_argument("output", type=Path, help=".pdf or .png")
-    command.add_argument("--calibration", type=Path, required=True, help="of the VGGT score")
-    command.set_defaults(command=reliability)
 
     command = job_parser(commands.add_parser("video", help=video.__doc__))
     command.add_argument("name", help="a video of config/experiments.yaml")

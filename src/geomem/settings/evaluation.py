@@ -425,6 +425,23 @@ class CurvesFigure(Strict):
         return self.protocols
 
 
+class ReliabilityFigure(Strict):
+    """What the VGGT score's probabilities are worth, on held-out scenes of its calibration."""
+
+    kind: Literal["reliability"]
+
+    @property
+    def rows(self) -> tuple[FigureRow, ...]:
+        """None: it shows no variant."""
+        return ()
+
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """None: nothing is generated for it."""
+        return ()
+
+
 Figure = Annotated[
-    StripFigure | RevisitFigure | CurvesFigure | AnalysisFigure, Field(discriminator="kind")
+    StripFigure | RevisitFigure | CurvesFigure | AnalysisFigure | ReliabilityFigure,
+    Field(discriminator="kind"),
 ]
