@@ -86,8 +86,9 @@ lint: .venv/ready ## ruff, mypy, snakefmt, codespell, snakemake --lint
 paper: setup ## the PDF from the results that are there
 	snakemake -- paper/main.pdf
 
-bench: .venv/ready ## speed of the renderer and of the networks on this machine
+bench: .venv/ready ## speed of the renderer, of clips and of the networks on this machine
 	python benchmarks/render.py
+	python benchmarks/windows.py
 	python benchmarks/networks.py --scale tiny
 
 lock: .venv/ready ## renew requirements.lock.txt from pyproject.toml
