@@ -5,7 +5,8 @@
 Rooms are rendered, encoded as RealEstate10K's preprocessed archive is (H.264, 4:2:0, a key frame
 every 12 frames or every 250, the encoder's default), and written to the store. Windows are drawn
 once and read by all. `seek` decodes from the last key frame before the window, `start` from the
-clip's first frame. Everything is in the page cache; the store checks every frame's checksum. Prints the median of three rounds.
+clip's first frame. Everything is in the page cache; the store checks every frame's checksum. Prints
+the median of three rounds.
 """
 
 import argparse

@@ -75,14 +75,17 @@ def edit(tmp_path: Path) -> Edit:
 
 
 def edit_yaml(path: Path, **values: object) -> None:
-    """Set values in a YAML file; `a__b` names the key b below a."""
+    """Set values in a YAML file; `a__b` names the key b below a, and GONE takes it away."""
     content = yaml.safe_load(path.read_text())
     for name, value in values.items():
         *parents, key = name.split("__")
         target = content
         for parent in parents:
             target = target.setdefault(parent, {})
-        target[key] = value
+        if value is GONE:
+            del target[key]
+        else:
+            target[key] = value
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 

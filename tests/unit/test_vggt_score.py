@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import Tensor
 
-from conftest import edit_yaml, run_stage, told, write_fake_clips
+from conftest import GONE, edit_yaml, run_stage, told, write_fake_clips
 from geomem.config.load import load_config
 from geomem.dag import Dag
 from geomem.errors import InputError
@@ -346,6 +346,7 @@ def asked_for(project: Path, **values: object) -> Dag:
 
 
 def test_a_scale_makes_its_own_calibration_where_none_is_named(project: Path) -> None:
+    edit_yaml(project / "config/experiments.yaml", figures__reliability=GONE)
     without = Dag(load_config(project))
     digests = {job.record: job.settings.digest for jobs in without.stages() for job in jobs}
     assert without.layout.calibration not in digests
@@ -373,7 +374,10 @@ def test_a_calibration_that_is_named_is_used(project: Path) -> None:
     graph = asked_for(project, scores__families__vggt_score={"calibration": "weights/x.json"})
     jobs = [job for made in graph.stages() for job in made]
     assert graph.layout.calibration not in [job.record for job in jobs]
-    assert not any("calibration" in job.inputs for job in jobs)
+    # but for its diagram
+    shown = [job for job in jobs if "calibration" in job.inputs]
+    assert [job.inputs["calibration"] for job in shown] == [Path("weights/x.json")]
+    assert shown[0].record == graph.layout.provenance("reliability")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from geomem.commands import (
     compare,
+    deriving,
     doctor,
     download,
     export,
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         main_job,
         verification,
         compare,
+        deriving,
         doctor,
         listing,
         tracking,

@@ -42,20 +42,21 @@ class Plan:
 
     def write(self, path: Path | str) -> None:
         """Write the plan atomically; one window a line keeps differences readable."""
-        head = canonical_json(
-            {
-                "split": self.split,
-                "clip_ids": list(self.clip_ids),
-                "provenance": dict(self.provenance),
-                "columns": ["clip", "frames", "history", "flip"],
-            }
-        ).rstrip("}\n")
-        rows = ",\n".join(
-            json.dumps([w.clip, list(w.frames), w.history, int(w.flip)], separators=(",", ":"))
-            for w in self.windows
-        )
+        content = self.content() | {"provenance": dict(self.provenance)}
+        windows = content.pop("windows")
+        head = canonical_json(content).rstrip("}\n")
+        rows = ",\n".join(json.dumps(window, separators=(",", ":")) for window in windows)
         with atomic_path(path) as temporary:
             temporary.write_text(f'{head},\n "windows": [\n{rows}\n ]\n}}\n', encoding="utf-8")
+
+    def content(self) -> dict[str, Any]:
+        """Return what its file says, without its provenance."""
+        return {
+            "split": self.split,
+            "clip_ids": list(self.clip_ids),
+            "columns": ["clip", "frames", "history", "flip"],
+            "windows": [[w.clip, list(w.frames), w.history, int(w.flip)] for w in self.windows],
+        }
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
