@@ -85,14 +85,17 @@ def test_jobs_of_a_killed_snakemake_are_waited_for_and_used(
     slurm_cluster: SlurmCluster, faulty: Path, undisturbed: dict[str, bytes]
 ) -> None:
     killed = Run(slurm_cluster, faulty, *STUDY)
-    killed.wait_for_training()
+    job = killed.wait_for_training()
     killed.kill()
+    slurm_cluster.ask("scontrol", "suspend", job)  # on a busy machine it would be at its end
     refused = Run(slurm_cluster, faulty, *STUDY)
     assert refused.process.wait(timeout=60) != 0
     assert "--unlock" in refused.output() and "cannot be locked" in refused.output()
     unlock = ["snakemake", "--profile", "slurm", "--unlock"]
     subprocess.run(unlock, cwd=faulty, env=environment(slurm_cluster), check=True)
     again = Run(slurm_cluster, faulty, *STUDY)
+    told = "waiting for 1 jobs that an earlier run has left"
+    wait_for(lambda: told in again.output(), "a look at what is left", seconds=120)
+    slurm_cluster.ask("scontrol", "resume", job)
     survived("Snakemake killed", again, undisturbed, before=again.started - killed.started)
-    assert "waiting for 1 jobs that an earlier run has left" in again.output()
     assert len(trainings(slurm_cluster, faulty)) == 1
