@@ -148,10 +148,18 @@ class Server:
         if request is None:
             client.close()
             return None
-        for library in LIBRARIES[request.module]:
-            import_module(library)
-        gc.freeze()  # a collection in the child would touch, and so copy, all of their memory
-        process = os.fork()
+        try:
+            for library in LIBRARIES[request.module]:
+                import_module(library)
+            gc.freeze()  # a collection in the child would touch, and so copy, all of their memory
+            process = os.fork()
+        except (ImportError, OSError) as error:
+            # other jobs go on, and this one, started by itself, says what it lacks
+            print(f"no fork for {request.module}: {error}", flush=True)
+            for descriptor in request.descriptors:
+                os.close(descriptor)
+            client.close()
+            return None
         if process == 0:
             self._leave()
             client.close()
@@ -258,6 +266,7 @@ def _become(request: Request) -> None:
     except BaseException:
         traceback.print_exc()
         code = 1
+    # As `multiprocessing` ends its processes: executors are told to stop, threads are waited for.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

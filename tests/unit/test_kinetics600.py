@@ -1,7 +1,6 @@
 """Kinetics-600: lists of videos to clips without cameras, on small files of the true format."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from geomem.scenes.render import render
 from geomem.scenes.trajectories import make_trajectory
 from geomem.scenes.worlds import make_world
 from geomem.sources import kinetics600
-from geomem.sources.registry import SOURCES, ClipsOfSplit, Shard
+from geomem.sources.registry import ClipsOfSplit, Shard
+from imported import import_clips, plain, split_of
 
 av = pytest.importorskip("av")
 
@@ -67,32 +67,12 @@ def tree(footage: np.ndarray, tmp_path: Path) -> Path:
 
 
 def asked(clips: int = 3, frames: int = 8, role: str = "test", **settings: Any) -> ClipsOfSplit:
-    source = SOURCES["kinetics600"]
-    content = {"source": "kinetics600", "root": "x", "lists": {"test": "test.txt"}, **settings}
-    return ClipsOfSplit(
-        name="real",
-        role=role,
-        clips=clips,
-        frames=frames,
-        shards=1,
-        resolution=SIZE,
-        supersample=1,
-        settings=source.Settings.model_validate(content),
-        options=source.Options(),
-        version=source.version,
-    )
-
-
-def plain(items: Any) -> Iterator[Any]:
-    return iter(items)
+    content = {"root": "x", "lists": {"test": "test.txt"}, **settings}
+    return split_of("kinetics600", content, clips=clips, frames=frames, size=SIZE, role=role)
 
 
 def imported(root: Path, folder: Path, split: ClipsOfSplit) -> ClipStore:
-    write_record(folder / "choice.json", {}, kinetics600.choose_clips(root, split))
-    place = {"archive": root, "choice": folder / "choice.json"}
-    shard = Shard(folder=folder / "clips/shard-000", number=0, record={}, **place)
-    kinetics600.import_shard(split, shard, progress=plain)
-    return ClipStore(folder / "clips")
+    return import_clips(kinetics600, root, folder, split)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

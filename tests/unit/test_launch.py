@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,6 +211,24 @@ def test_a_job_with_what_an_interpreter_starts_with_is_not_the_servers(
 ) -> None:
     assert begin(folder, *job("tell"), server=server, **variables).wait() == 0
     assert not json.loads((folder / "told.json").read_text())["loaded"]
+
+
+def test_a_library_that_is_missing_stops_no_other_job(folder: Path) -> None:
+    path = folder / "geomem/forkserver.py"
+    libraries = path.read_text().replace(
+        '"geomem.clips": (', '"geomem.clips": ("no_such_library", '
+    )
+    path.write_text(libraries)
+    shutil.copytree(folder / "geomem/picks", folder / "geomem/clips")
+    address = folder / "jobs"
+    with serve(folder, address) as process:
+        waiting = begin(folder, *job("save"), server=address)
+        until((folder / "ready").exists)
+        lacking = begin(folder, "python", "-m", "geomem.clips", "tell", server=address)
+        assert lacking.wait() == 0 and not json.loads((folder / "told.json").read_text())["loaded"]
+        waiting.terminate()
+        assert waiting.wait() == 75
+        process.kill()
 
 
 def test_other_commands_are_run_too_and_one_that_is_not_there_is_told(

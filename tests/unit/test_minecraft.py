@@ -26,7 +26,8 @@ from geomem.scenes.worlds import make_world
 from geomem.sources import minecraft as mc
 from geomem.sources.chosen import is_validation
 from geomem.sources.kinds.minecraft import MinecraftSettings
-from geomem.sources.registry import SOURCES, ClipsOfSplit, Download, Shard
+from geomem.sources.registry import ClipsOfSplit, Download, Shard
+from imported import import_clips, split_of
 
 av = pytest.importorskip("av")
 
@@ -98,35 +99,13 @@ def parts(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def settings(clips: int = 2, frames: int = 8, role: str = "test", **dataset: Any) -> ClipsOfSplit:
-    source = SOURCES["minecraft"]
     archive = {"host": "internet_archive", "repository": "http://a", "files": {"b": ""}}
-    return ClipsOfSplit(
-        name="real",
-        role=role,
-        clips=clips,
-        frames=frames,
-        shards=1,
-        resolution=SIZE,
-        supersample=1,
-        settings=source.Settings.model_validate(
-            {"source": source.name, "archive": archive, **dataset}
-        ),
-        options=source.Options(),
-        version=source.version,
-    )
+    content = {"archive": archive, **dataset}
+    return split_of("minecraft", content, clips=clips, frames=frames, size=SIZE, role=role)
 
 
 def imported(tree: Path, folder: Path, chosen: ClipsOfSplit) -> ClipStore:
-    write_record(folder / "choice.json", {}, mc.choose_clips(tree, chosen))
-    shard = Shard(
-        folder=folder / "clips" / "shard-000",
-        number=0,
-        record={},
-        archive=tree,
-        choice=folder / "choice.json",
-    )
-    mc.import_shard(chosen, shard, progress=iter)
-    return ClipStore(folder / "clips")
+    return import_clips(mc, tree, folder, chosen)
 
 
 # --- cameras ---

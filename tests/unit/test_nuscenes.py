@@ -5,7 +5,7 @@ Its images are rendered, so that depth and cameras are known.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from geomem.scenes.render import render
 from geomem.scenes.street import make_street
 from geomem.sources import nuscenes
 from geomem.sources.nuscenes_tables import Tables, rows_of
-from geomem.sources.registry import SOURCES, ClipsOfSplit, Shard
+from geomem.sources.registry import ClipsOfSplit, Shard
+from imported import import_clips, plain, split_of
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -137,33 +138,13 @@ def tree(made: tuple[Path, Truth], tmp_path: Path) -> Path:
 
 
 def asked(clips: int = 1, frames: int = 8, role: str = "test", **settings: Any) -> ClipsOfSplit:
-    source = SOURCES["nuscenes"]
     lists = {role: f"{role}.txt" for role in ("train", "validation", "test")}
-    content = {"source": "nuscenes", "root": "x", "version": VERSION, "lists": lists, **settings}
-    return ClipsOfSplit(
-        name="real",
-        role=role,
-        clips=clips,
-        frames=frames,
-        shards=1,
-        resolution=HEIGHT,
-        supersample=1,
-        settings=source.Settings.model_validate(content),
-        options=source.Options(),
-        version=source.version,
-    )
-
-
-def plain(items: Any) -> Iterator[Any]:
-    return iter(items)
+    content = {"root": "x", "version": VERSION, "lists": lists, **settings}
+    return split_of("nuscenes", content, clips=clips, frames=frames, size=HEIGHT, role=role)
 
 
 def imported(root: Path, folder: Path, split: ClipsOfSplit) -> ClipStore:
-    write_record(folder / "choice.json", {}, nuscenes.choose_clips(root, split))
-    place = {"archive": root, "choice": folder / "choice.json"}
-    shard = Shard(folder=folder / "clips/shard-000", number=0, record={}, **place)
-    nuscenes.import_shard(split, shard, progress=plain)
-    return ClipStore(folder / "clips")
+    return import_clips(nuscenes, root, folder, split)
 
 
 def edit(root: Path, name: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:

@@ -5,7 +5,6 @@ import io
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from geomem.clips.archives import PartStream, download_parts, unpack_parts
 from geomem.config import load_config
 from geomem.errors import InputError
 from geomem.formats import ClipStore, read_json
-from geomem.formats.records import write_record
 from geomem.sources import realestate10k as re10k
 from geomem.sources.kinds.realestate10k import RealEstate10KSettings
-from geomem.sources.registry import SOURCES, ClipsOfSplit, Shard
+from geomem.sources.registry import ClipsOfSplit, Shard
+from imported import chosen_shard, import_clips, plain, split_of
 
 av = pytest.importorskip("av")
 
@@ -88,36 +87,17 @@ def parts(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def settings(clips: int = 3, frames: int = 8, **dataset: Any) -> ClipsOfSplit:
-    source, archive = SOURCES["realestate10k"], {"repository": "a/b", "revision": "c"}
-    content = {"source": source.name, "archive": {**archive, "files": {"d": ""}}, **dataset}
-    return ClipsOfSplit(
-        name="real",
-        role="test",
-        clips=clips,
-        frames=frames,
-        shards=1,
-        resolution=SIZE,
-        supersample=1,
-        settings=source.Settings.model_validate(content),
-        options=source.Options(),
-        version=source.version,
-    )
-
-
-def plain(items: Any) -> Iterator[Any]:
-    return iter(items)
+    archive = {"repository": "a/b", "revision": "c", "files": {"d": ""}}
+    content = {"archive": archive, **dataset}
+    return split_of("realestate10k", content, clips=clips, frames=frames, size=SIZE)
 
 
 def shard(folder: Path, tree: Path, chosen: ClipsOfSplit) -> Shard:
-    """The first shard of a split whose clips are chosen first."""
-    write_record(folder / "choice.json", {}, re10k.choose_clips(tree, chosen))
-    place = {"archive": tree, "choice": folder / "choice.json"}
-    return Shard(folder=folder / "clips" / "shard-000", number=0, record={}, **place)
+    return chosen_shard(re10k, tree, folder, chosen)
 
 
 def imported(tree: Path, folder: Path, chosen: ClipsOfSplit) -> ClipStore:
-    re10k.import_shard(chosen, shard(folder, tree, chosen), progress=plain)
-    return ClipStore(folder / "clips")
+    return import_clips(re10k, tree, folder, chosen)
 
 
 def test_parts_unpack_to_the_tree_they_were_cut_from(
