@@ -55,6 +55,8 @@ JOB = f"--scale {SCALE}"
 ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
 PACKAGE = Path(workflow.basedir) / "src/geomem"
 
+RUNS_HERE = workflow.is_main_process and workflow.resource_settings.nodes is None
+READ_HERE = ("mem_mb", "devices")  # which `--resources` may limit
 PLANS_ONLY = workflow.output_settings.dryrun or "--lint" in sys.argv
 STATE, LOOKED_AT = State(GRAPH), {}
 if workflow.is_main_process:
@@ -96,7 +98,11 @@ def asks(stage, detail=""):
 
 
 def request(stage, detail=""):
-    """The same for Slurm: a rule's resources; `detail` may be a function of the wildcards."""
+    """The same as a rule's resources; `detail` may be a function of the wildcards.
+
+    Where jobs run on this machine, what is for Slurm alone is left out: to ask for all of it job by
+    job takes a good part of the time that a run is planned in.
+    """
 
     def resource(name):
         def asked(wildcards, attempt):
@@ -105,7 +111,8 @@ def request(stage, detail=""):
 
         return asked
 
-    return {name: resource(name) for name in REQUESTED}
+    asked = READ_HERE if RUNS_HERE else REQUESTED
+    return {name: resource(name) for name in asked}
 
 
 def stage_version(stage):
