@@ -481,6 +481,12 @@ class Dag:
                 repository=teacher.download,
                 revision=teacher.revision,
                 files={"model.safetensors": teacher.sha256},
+                terms=teacher.terms,
+            )
+        image = self.config.settings.image_teacher
+        if image.weights and image.fetch:
+            found[image.weights] = WeightFile(
+                path=image.weights, sha256=image.sha256, url=image.url
             )
         for variant in self.config.variants.values():
             if variant.checkpoint and variant.checkpoint.repository:

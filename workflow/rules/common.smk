@@ -9,6 +9,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from shutil import which
 from tempfile import mkstemp
 
@@ -233,11 +234,13 @@ def analysis_job(wildcards):
 
 def download_options(source):
     """The options that name a file of a hub, or at an address."""
+    terms = f" --terms {quote(source.terms)}" if source.terms else ""
     if hasattr(source, "url"):
-        return f"--url {source.url} --sha256 '{source.sha256}'"
+        return f"--url {quote(source.url)} --sha256 '{source.sha256}'{terms}"
     [(file, sha256)] = source.files.items()
     pinned = f" --sha256 {sha256}" if sha256 else ""
-    return f"--repository {source.repository} --file {file} --revision {source.revision}{pinned}"
+    place = f"--repository {source.repository} --file {file} --revision {source.revision}"
+    return f"{place}{pinned}{terms}"
 
 
 def recipe_name(wildcards):
