@@ -227,3 +227,14 @@ def test_a_calibration_is_kept_and_used_by_this_machine(project: Path) -> None:
     path.write_text("{}")
     with pytest.raises(InputError, match="is no calibration; delete it"):
         rates_here(project)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scale", ["smoke", "paper"])
+def test_every_job_of_a_scale_is_counted(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "--scale", scale])
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    config = load_config(ROOT, scale=scale)
+    trained = [name for name in config.runs() if config.variants[name].trained]
+    assert int(rows["training"][1]) >= len(trained) * len(config.settings.seeds)
+    assert float(rows["total"][4].replace(",", "")) > 0

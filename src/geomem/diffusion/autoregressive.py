@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -21,7 +22,7 @@ TRAINING_LEVELS = 1000
 
 
 @lru_cache(maxsize=4)
-def sequence_counts(frames: int, levels: int) -> Tensor:
+def sequence_counts(frames: int, levels: int) -> np.ndarray:
     """Count non-decreasing sequences: entry (n, t) is C(t + n, n), that many of n levels in 0..t.
 
     Args:
@@ -30,12 +31,12 @@ def sequence_counts(frames: int, levels: int) -> Tensor:
 
     Returns:
         float64 (frames + 1, levels), from e[t, f] = e[t - 1, f] + e[t, f - 1] with ones at the
-        edges (the paper's recurrence).
+        edges (the paper's recurrence). No tensor: one that is kept may be a fake one of a dry run.
     """
-    rows = [torch.ones(levels, dtype=torch.float64)]
+    rows = [np.ones(levels)]
     for _ in range(frames):
-        rows.append(rows[-1].cumsum(0))
-    return torch.stack(rows)
+        rows.append(rows[-1].cumsum())
+    return np.stack(rows)
 
 
 def draw_non_decreasing(
@@ -56,7 +57,7 @@ def draw_non_decreasing(
         int64 (B, T).
     """
     windows, frames = shape_BT
-    counts = sequence_counts(frames, levels).to(device)
+    counts = torch.tensor(sequence_counts(frames, levels), device=device)
     pivot = torch.randint(frames, (windows,), device=device)
     level = torch.randint(levels, (windows,), device=device)
     drawn = torch.zeros(shape_BT, dtype=torch.long, device=device)
