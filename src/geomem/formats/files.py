@@ -94,18 +94,20 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path | str, *, part: str = "") -> Iterator[None]:
+def exclusive(directory: Path | str, *, part: str = "", wait: bool = False) -> Iterator[None]:
     """Hold `directory`, or the part of that name in it, for this process alone.
 
+    With `wait` it waits for another process that works in it.
+
     Raises:
-        InputError: If another process works in it.
+        InputError: If another process works in it, and it is not to wait.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     name = f".lock-{part}" if part else ".lock"
     with (directory / name).open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise InputError(
                 f"{directory / part} is in use by another run; wait for it to end or stop it first"

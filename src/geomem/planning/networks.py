@@ -340,7 +340,7 @@ class Counter:
             dinov2 = alignment.image_teacher.dinov2
             grid = size // dinov2.patch_size if dinov2 else grid
         else:
-            width = self.scale.features.channels
+            width = self.scale.features.aligned_channels
         with FakeTensorMode(), Unread(), CPU:
             projector = build_projector(settings)
             assert projector is not None
