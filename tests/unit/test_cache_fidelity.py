@@ -121,16 +121,15 @@ def test_bytes_are_those_that_are_written(
 ) -> None:
     made = quantise(torch.randn(2, frames, channels, side, side), stored)
     size = sum(tensor.nbytes for tensor in made.values()) / (2 * frames)
-    assert size == bytes_per_frame(side * side, channels, stored=stored, frames=frames)
+    told = bytes_per_frame(side * side, channels, stored=stored, frames=frames)
+    assert size == pytest.approx(told, rel=1e-12)
 
 
 def test_shares_of_the_published_teacher() -> None:
     raw = raw_bytes_per_frame(24, 1374, 2048)
     assert raw == 135_069_696
     features = load_config(ROOT, scale="paper").settings.features
-    kept = bytes_per_frame(
-        37 * 37, features.aligned_channels, stored=features.stored, frames=16
-    )
+    kept = bytes_per_frame(37 * 37, features.aligned_channels, stored=features.stored, frames=16)
     assert kept == 64 * (1369 + 4 / 16) == 87_632
     assert kept / raw == pytest.approx(0.000649, abs=1e-6)
 
@@ -258,7 +257,11 @@ def test_record_and_table_are_made_by_the_stages_and_by_name_alone(project: Path
     content = json.loads(record.read_text())
     assert content["raw"] == {"bytes_per_frame": 4 * 69 * 192 * 2, "layers": 4, "tokens": 69}
     assert content["windows"] == ["validation-0", "validation-1"]
-    assert [run["setting"] for run in content["aligned"]] == [None, None, "layer 3, 4 channels, int8"]
+    assert [run["setting"] for run in content["aligned"]] == [
+        None,
+        None,
+        "layer 3, 4 channels, int8",
+    ]
     raw, again, cached = (run["cosine"] for run in content["aligned"])
     assert raw != again and raw != cached and len(raw) == 2
     assert all(-1 <= value <= 1 for value in raw + again + cached)

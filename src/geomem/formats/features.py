@@ -94,7 +94,8 @@ def write_feature_part(
             if not _is_complete(path, wanted):
                 write_tensors(path, compute(rows), wanted)
         shards.append({"file": path.name, "sha256": sha256_file(path), **wanted})
-    write_record(part, key, {"shards": shards})
+    with exclusive(part.parent, part=part.name, wait=True):  # not the lock that a whole job holds
+        write_record(part, key, {"shards": shards})
 
 
 def _remedy(part: Path) -> str:
@@ -111,8 +112,8 @@ def _is_complete(path: Path, wanted: dict[str, Any]) -> bool:
         return False
     if found != wanted and found.get("key") == wanted["key"]:
         raise InputError(
-            f"{path} holds windows {found['start']} to {found['stop']} of the same cache, this part "
-            f"has {wanted['start']} to {wanted['stop']} there: parts overlap; delete "
+            f"{path} holds windows {found['start']} to {found['stop']} of the same cache, this "
+            f"part has {wanted['start']} to {wanted['stop']} there: parts overlap; delete "
             f"{path.parent} and run the workflow again"
         )
     return bool(found == wanted)

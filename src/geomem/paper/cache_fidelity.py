@@ -76,10 +76,10 @@ def _notes(settings: CacheFidelityTableJob, measured: Measured) -> list[str]:
     ]
     if measured["aligned"]:
         notes.append(
-            f"Aligned: {chosen.steps} steps of {chosen.batch} windows from random weights, the same "
-            "for all; cosine of what is projected with the raw features of held-out windows on the "
-            "student's grid, centred, and its paired difference to the run with raw features, with "
-            "a 95 % interval over windows. What another seed changes is chance."
+            f"Aligned: {chosen.steps} steps of {chosen.batch} windows from random weights, the "
+            "same for all; cosine of what is projected with the raw features of held-out windows "
+            "on the student's grid, centred, and its paired difference to the run with raw "
+            "features, with a 95 % interval over windows. What another seed changes is chance."
         )
     return notes
 
@@ -105,5 +105,6 @@ def _aligned(
         return cells
     pairs = (np.array(one["cosine"]) for one in (run, reference))
     found = mean_interval(paired_differences(*pairs), seed=0, resamples=settings.bootstrap)
-    known = {} if np.isnan(found.low) else {"low": found.low, "high": found.high}
-    return cells | {"difference": Cell(value=found.value, **known)}
+    if np.isnan(found.low):  # of one window
+        return cells | {"difference": Cell(value=found.value)}
+    return cells | {"difference": Cell(value=found.value, low=found.low, high=found.high)}

@@ -141,8 +141,16 @@ def basis_of(fit: Layers, setting: CacheSetting) -> FeatureBasis:
     for layer in setting.layers:
         tokens = resampled(fit[layer].float(), setting.grid).flatten(0, -2)
         mean, components, unit = fit_basis(tokens, setting.channels)
-        told = {"layer": layer, "mean": mean, "components": components, "unit": float(unit)}
-        bases.append(FeatureBasis(**told, scale_prior=1.0, grid=setting.grid))
+        bases.append(
+            FeatureBasis(
+                layer=layer,
+                mean=mean,
+                components=components,
+                unit=float(unit),
+                scale_prior=1.0,
+                grid=setting.grid,
+            )
+        )
     return replace(bases[0], more=tuple(bases[1:]))
 
 

@@ -96,8 +96,8 @@ class Features(Strict):
     more_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(),
         exclude_if=lambda layers: not layers,
-        description="further layers that alignment compares beside `layer`, with as many components "
-        "each of their own basis; memories know `layer` alone",
+        description="further layers that alignment compares beside `layer`, with as many "
+        "components each, of their own basis; memories know `layer` alone",
     )
     grid: Positive | None = Field(
         default=None,
