@@ -44,9 +44,11 @@ class CacheFidelity(Strict):
     variant: str = Field(
         default="repa", description="aligned variant whose method and objective the runs have"
     )
-    windows: Positive = Field(description="windows of the alignment runs, seen again and again")
-    steps: Positive = Field(description="of each alignment run, from random weights")
-    batch: Positive = Field(description="windows a step")
+    windows: Positive = Field(
+        default=128, description="windows of the alignment runs, seen again and again"
+    )
+    steps: Positive = Field(default=64, description="of each alignment run, from random weights")
+    batch: Positive = Field(default=4, description="windows a step")
     learning_rate: float = Field(default=1e-3, gt=0)
     seed: int = Field(default=0, ge=0)
     rows: tuple[CacheSetting, ...] = Field(min_length=1)
