@@ -234,6 +234,28 @@ def test_several_layers_on_a_grid_are_cached_aligned_and_the_same_online(
     assert all(-1 <= entry["cosine"] <= 1 for entry in log)
 
 
+def test_memories_have_the_grid_and_the_first_layer_alone(
+    made: tuple[Path, list[str], list[str]],
+) -> None:
+    project, windows, _ = made
+    run_stage(project, "clips", "plan", "memory.json", "--plan", "memory", "--clips", "clips")
+    edit_yaml(project / SMOKE, features__more_layers=[1], features__grid=4)
+    words = ["--plan", "memory.json", *windows[2:]]
+    run_stage(project, "features", "fit-basis", "basis.safetensors", *words)
+    part = ["--number", "0", "--kind", "memory4", "--basis", "basis.safetensors"]
+    run_stage(project, "features", "cache", "memory4/part-000.json", *part, *words)
+    settings = JobSettings(load_config(project)).training("memory_4_implicit", 0)
+    plan, cache = project / "memory.json", project / "memory4"
+    dataset = open_dataset(project / "clips", plan, settings, memory_cache=cache)
+    stored = read_tensors(next(cache.glob("shard-*")))[0]
+    assert stored["features"].shape[1:] == (4, 4, 4, 4) and stored["fidelity"].min() > 0.99
+    window = max(range(8), key=lambda i: dataset.plan.windows[i].history)
+    item = dataset[window]
+    assert item["memory.features"].shape == (4, 4, 4, 4)
+    log = learn(objective_of(settings), dataset, settings, project / "state")
+    assert len(log) == settings.recipe.steps
+
+
 def test_a_basis_for_other_settings_is_refused(
     made: tuple[Path, list[str], list[str]],
 ) -> None:

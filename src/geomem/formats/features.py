@@ -94,7 +94,7 @@ def write_feature_part(
             if not _is_complete(path, wanted):
                 write_tensors(path, compute(rows), wanted)
         shards.append({"file": path.name, "sha256": sha256_file(path), **wanted})
-    with exclusive(part.parent, part=part.name, wait=True):  # not the lock that a whole job holds
+    with exclusive(part.parent, part=f"{part.stem}-index", wait=True):  # a job holds the part's
         write_record(part, key, {"shards": shards})
 
 

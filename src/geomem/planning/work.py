@@ -224,9 +224,8 @@ class Workload:
         share = settings.plan.windows / chosen.shards
         frames = settings.plan.frames if kind.of_window else (kind.fewest + kind.most + 1) // 2
         channels = chosen.aligned_channels if kind.of_window else chosen.channels
-        cells = self.counter.grid**2 if chosen.grid is None else chosen.grid**2
         # of remembered frames float16 depth and confidence too
-        kept = bytes_per_frame(cells, channels, stored=chosen.stored, frames=frames)
+        kept = bytes_per_frame(self.counter.grid**2, channels, stored=chosen.stored, frames=frames)
         disk = share * frames * kept
         if not kind.of_window:
             disk += share * frames * 2 * 2 * settings.resolution**2
