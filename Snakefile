@@ -35,7 +35,7 @@ include: "workflow/rules/tracking.smk"
 
 # Snakemake keeps one of each alone: the last that it reads.
 onstart:
-    if workflow.resource_settings.nodes is None:  # jobs run on this machine
+    if RUNS_HERE:
         forkserver.start(Path("logs/forkserver.log"))
     follow_runs()
 

@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT, edit_yaml
 
 DRIVES = {"spin": "spin", "orbit": "pan", "out_and_back": "out_and_back", "loop": "out_and_back"}
-UNTOLD = ("repeated_frame", "mean_colour", "maskflow_tokenizer")
+UNTOLD = ("repeated_frame", "mean_colour", "maskflow_tokenizer", "frames")
 
 
 def street_project(root: Path) -> Path:
@@ -44,12 +44,14 @@ def untold_project(root: Path) -> Path:
     }
     scale["teacher"] |= {"train_split": "rooms_train", "validation_split": "rooms_validation"}
     scale["analysis"] |= {"fit_split": "rooms_train", "test_split": "rooms_validation"}
+    scale["methods"]["dfot_frames"] = scale["methods"]["dfot"]
     scale["leave_out"] = []
     scale.pop("consistency", None)
     path.write_text(yaml.safe_dump(scale, sort_keys=False))
     study = root / "config/experiments.yaml"
     variants = yaml.safe_load(study.read_text())["variants"]
     rows = [{"variant": name, "label": name} for name in UNTOLD]
+    variants["frames"] = {"method": "dfot_frames", "plan": "train", "recipe": "base"}
     columns = [{"protocol": "walk_short", "metric": "psnr"}]
     table = {"caption": "Without cameras.", "reference": "maskflow_tokenizer", "rows": rows}
     content = {

@@ -499,6 +499,12 @@ class Dag:
                 repository=teacher.download,
                 revision=teacher.revision,
                 files={"model.safetensors": teacher.sha256},
+                terms=teacher.terms,
+            )
+        image = self.config.settings.image_teacher
+        if image.weights and image.fetch:
+            found[image.weights] = WeightFile(
+                path=image.weights, sha256=image.sha256, url=image.url
             )
         for variant in self.config.variants.values():
             if variant.checkpoint and variant.checkpoint.repository:
@@ -515,12 +521,9 @@ class Dag:
     def table_scores(self, table: str) -> list[Path]:
         """Return the score files that a table shows."""
         shown = self.config.tables[table]
-        runs = {
-            (row.variant, column.protocol): families
-            for row in shown.rows
-            for column in shown.columns
-            for families in [self.config.families_of(shown, column.protocol)]
-        }
+        protocols = dict.fromkeys(column.protocol for column in shown.columns)
+        families = {p: self.config.families_of(shown, p) for p in protocols}
+        runs = {(row.variant, p): asked for row in shown.rows for p, asked in families.items()}
         return self.scores_of(runs)
 
     def figure_scores(self, figure: CurvesFigure) -> list[Path]:

@@ -16,6 +16,7 @@ from geomem.formats import ClipInfo, ClipStore, Plan, Window, read_frames, write
 from geomem.formats.checkpoints import write_checkpoint
 from geomem.formats.clips import ACTIONS
 from geomem.methods.dfot_actions.method import ActionModel, ActionSampler, action_maps, build
+from geomem.methods.dfot_frames.method import FrameModel
 from geomem.methods.registry import METHODS, Weights
 from geomem.networks.uvit.model import UViT3DPose
 from geomem.rollouts.protocols import LoadedVariant, run_protocol
@@ -78,7 +79,7 @@ def test_windows_hold_the_actions_of_their_frames_and_mirrors_swap_left_and_righ
 
 
 def test_maps_are_one_hot() -> None:
-    maps = action_maps(torch.tensor([[0, 3, 2]]), 4)
+    maps = action_maps(torch.tensor([[0, 3, 2]]), 4, len(ACTIONS))
     assert maps.shape == (1, 3, 4, 4, 4)
     assert torch.equal(maps.argmax(2)[..., 0, 0], torch.tensor([[0, 3, 2]]))
     assert (maps.sum(2) == 1).all()
@@ -197,3 +198,18 @@ def test_a_variant_is_told_actions_of_neighbouring_frames_alone(project: Path) -
         InputError, match=r"variants\.game: .*dfot_actions.* needs `strides: \[1\]`"
     ):
         load_config(project)
+
+
+def test_what_is_told_nothing_learns_from_frames_alone(clips: Path) -> None:
+    settings = load_config(ROOT, scale="smoke").method_settings("dfot")
+    spec = METHODS["dfot_frames"]
+    assert spec.conditions == set() and spec.reads == set() and spec.interpolates
+    model = spec.build(settings, memory=None, initial=None)
+    assert isinstance(model, FrameModel) and model.backbone.config["camera_channels"] == 1
+    given = batch(clips)
+    loss = loss_of(model, given, 0)
+    del given["actions"]
+    other = {**given, "cameras": torch.randn_like(given["cameras"])}
+    assert loss_of(model, other, 0) == loss  # neither is looked at
+    loss.backward()
+    assert sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None) > 0

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import told
+from conftest import ROOT, edit_yaml, told
 from geomem.commands.main import main
-from geomem.formats import read_json
+from geomem.config import load_config
+from geomem.dag import Dag
+from geomem.formats import read_json, write_json
 from geomem.formats.addresses import TRIES, fetch_address
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
@@ -128,6 +130,49 @@ def test_as_a_user_types_it(server: Server, path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("sys.argv", typed)
     main()
     assert path.read_bytes() == CONTENT
+
+
+def test_what_nobody_knows_is_held_to_what_came_first(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = ["download", "data/a.pth", "--url", server.url]
+    main(typed)
+    assert read_json("weights/downloads.json") == {server.url: KNOWN}
+    write_json("weights/downloads.json", {server.url: "0" * 64, "elsewhere": "1" * 64})
+    with pytest.raises(SystemExit, match="is not the pinned file"):
+        main(typed)
+    assert read_json("weights/downloads.json")[server.url] == "0" * 64
+    main([*typed, "--sha256", KNOWN])  # who knows better says so
+    assert Path("data/a.pth").read_bytes() == CONTENT
+
+
+def test_terms_are_accepted_before_anything_is_asked_for(
+    server: Server, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    typed = ["download", "data/a.pth", "--url", server.url, "--terms", "A is not free"]
+    with pytest.raises(SystemExit, match="If you accept that") as stopped:
+        main(typed)
+    said = str(stopped.value)
+    assert "A is not free. If" in said and "accepted_terms: [data/a.pth]" in said
+    assert server.asked == []
+    edit_yaml(project / "config/config.yaml", accepted_terms=["data/a.pth"])
+    main(typed)
+    assert (project / "data/a.pth").read_bytes() == CONTENT
+
+
+def test_what_the_published_study_needs_is_fetched_by_rule() -> None:
+    found = Dag(load_config(ROOT, scale="paper")).downloads()
+    names = {Path(path).name: source for path, source in found.items()}
+    assert names.keys() == {
+        "model.safetensors",
+        "dinov2_vitl14_reg4_pretrain.pth",
+        "alexnet-owt-7be5be79.pth",
+        "i3d_torchscript.pt",
+        "DFoT_RE10K.ckpt",
+    }
+    assert {name for name, source in names.items() if source.terms} == {"model.safetensors"}
 
 
 def test_cut_connections_go_on_from_where_they_were(server: Server, path: Path) -> None:

@@ -57,6 +57,7 @@ def works() -> dict[str, list[tuple[Work, float]]]:
     return {scale: measured_work(scale) for scale in ("smoke", "tiny")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("at", "of"), [("smoke", "tiny"), ("tiny", "smoke")])
 def test_a_scale_is_foreseen_from_the_other(works: Any, at: str, of: str) -> None:
     known = configured_rates(ROOT)

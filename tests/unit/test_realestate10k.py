@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import edit_yaml
+from conftest import ROOT, edit_yaml
 from geomem.clips.__main__ import main
 from geomem.clips.archives import PartStream, download_parts, unpack_parts
 from geomem.config import load_config
@@ -84,6 +84,19 @@ def parts(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for path, start, stop in zip(paths, cuts, cuts[1:], strict=False):
         path.write_bytes(content[start:stop])
     return paths
+
+
+def test_a_small_archive_is_one_file_of_test_clips(tree: Path, tmp_path: Path) -> None:
+    file = tmp_path / "RealEstate10K_Mini.tar.gz"
+    with tarfile.open(file, mode="w:gz") as archive:
+        archive.add(tree, arcname="real-estate-10k-mini")
+    unpack_parts([file], tmp_path / "out")
+    found = re10k.find_tree(tmp_path / "out", "test")
+    assert re10k.candidates(found, "test").keys() == re10k.candidates(tree, "test").keys()
+    with pytest.raises(InputError, match="its small archives have test clips alone"):
+        re10k.find_tree(tmp_path / "out", "training")
+    for size in ("mini", "tiny"):
+        assert len(load_config(ROOT).datasets[f"realestate10k_{size}"].archive.files) == 1
 
 
 def settings(clips: int = 3, frames: int = 8, **dataset: Any) -> ClipsOfSplit:

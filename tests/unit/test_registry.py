@@ -93,6 +93,7 @@ def test_what_is_built_in_is_found() -> None:
         "ar_diffusion",
         "dfot",
         "dfot_actions",
+        "dfot_frames",
         "maskflow",
         "mean_colour",
         "recurrent",

@@ -1,5 +1,7 @@
 """Trajectories: speed, clearance and exact returns."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,11 @@ from geomem.scenes.styles import STYLES
 from geomem.scenes.trajectories import KINDS, MAX_STEP, MAX_TURN, look, make_trajectory, spin
 from geomem.scenes.worlds import World, make_world
 
-WORLDS = [make_world(style, seed) for style in STYLES for seed in (0, 1, 2)]
+
+@cache
+def worlds() -> list[World]:
+    """Three of each style; made when the first test asks."""
+    return [make_world(style, seed) for style in STYLES for seed in (0, 1, 2)]
 
 
 def _poses(cameras: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +44,7 @@ def _distance_to_things(world: World, points: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("frames", [16, 64, 256])
 def test_cameras_keep_clear_and_are_rigid(kind: str, frames: int) -> None:
-    for seed, world in enumerate(WORLDS):
+    for seed, world in enumerate(worlds()):
         cameras = make_trajectory(world, kind, frames=frames, seed=seed)
         assert cameras.shape == (frames, 16)
         rotation, centre = _poses(cameras)
@@ -52,7 +58,7 @@ def test_cameras_keep_clear_and_are_rigid(kind: str, frames: int) -> None:
 @pytest.mark.parametrize("frames", [16, 64, 256])
 def test_cameras_move_slowly(kind: str, frames: int) -> None:
     distances = []
-    for seed, world in enumerate(WORLDS):
+    for seed, world in enumerate(worlds()):
         rotation, centre = _poses(make_trajectory(world, kind, frames=frames, seed=seed))
         step = np.linalg.norm(np.diff(centre, axis=0), axis=1)
         between = rotation[1:] @ rotation[:-1].transpose(0, 2, 1)
@@ -65,7 +71,7 @@ def test_cameras_move_slowly(kind: str, frames: int) -> None:
 
 
 def test_forward_is_straight_and_looks_ahead() -> None:
-    for seed, world in enumerate(WORLDS):
+    for seed, world in enumerate(worlds()):
         rotation, centre = _poses(make_trajectory(world, "forward", frames=32, seed=seed))
         ahead = centre[-1] - centre[0]
         assert np.linalg.norm(ahead) > 1
@@ -89,7 +95,7 @@ def test_spin_follows_the_formula_and_returns_exactly() -> None:
 
 @pytest.mark.parametrize("frames", [16, 33])
 def test_returns_are_exact(frames: int) -> None:
-    world = WORLDS[0]
+    world = worlds()[0]
     for kind in ("spin", "orbit", "loop"):
         cameras = make_trajectory(world, kind, frames=frames, seed=1)
         assert torch.equal(cameras[0], cameras[-1])
@@ -102,7 +108,7 @@ def test_returns_are_exact(frames: int) -> None:
 
 
 def test_orbit_looks_at_one_point() -> None:
-    rotation, centre = _poses(make_trajectory(WORLDS[1], "orbit", frames=24, seed=0))
+    rotation, centre = _poses(make_trajectory(worlds()[1], "orbit", frames=24, seed=0))
     middle = centre[:-1].mean(0)
     inward = (middle - centre)[:, [0, 2]]
     view = rotation[:, 2][:, [0, 2]]
@@ -111,7 +117,7 @@ def test_orbit_looks_at_one_point() -> None:
 
 
 def test_a_loop_looks_ahead_and_comes_by_other_places() -> None:
-    for world in WORLDS:
+    for world in worlds():
         rotation, centre = _poses(make_trajectory(world, "loop", frames=64, seed=0))
         step = np.diff(centre, axis=0)[:, [0, 2]]
         view = (rotation[:-1, 2] + rotation[1:, 2])[:, [0, 2]]
@@ -133,21 +139,21 @@ def test_static_camera_watches_the_moving_figure() -> None:
 
 
 def test_seeds_and_intrinsics_are_honoured() -> None:
-    world = WORLDS[0]
+    world = worlds()[0]
     first = make_trajectory(world, "walk", frames=16, seed=0, intrinsics=(0.5, 0.7, 0.5, 0.4))
     assert torch.allclose(first[:, :4], torch.tensor([0.5, 0.7, 0.5, 0.4]))
     again = make_trajectory(world, "walk", frames=16, seed=0)
     assert torch.equal(first[:, 4:], again[:, 4:])
     assert not torch.equal(again, make_trajectory(world, "walk", frames=16, seed=1))
-    assert not torch.equal(again, make_trajectory(WORLDS[1], "walk", frames=16, seed=0))
+    assert not torch.equal(again, make_trajectory(worlds()[1], "walk", frames=16, seed=0))
 
 
 @pytest.mark.parametrize(("kind", "frames"), [("fly", 8), ("walk", 0)])
 def test_impossible_trajectories_are_refused(kind: str, frames: int) -> None:
     with pytest.raises(ValueError, match=kind if kind == "fly" else str(frames)):
-        make_trajectory(WORLDS[0], kind, frames=frames, seed=0)
+        make_trajectory(worlds()[0], kind, frames=frames, seed=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_single_frame_is_enough(kind: str) -> None:
-    assert torch.isfinite(make_trajectory(WORLDS[0], kind, frames=1, seed=0)).all()
+    assert torch.isfinite(make_trajectory(worlds()[0], kind, frames=1, seed=0)).all()

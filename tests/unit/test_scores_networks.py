@@ -2,13 +2,16 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from geomem.formats import sha256_file
 from geomem.metrics import networks
+from geomem.metrics.lpips_weights import BACKBONES
 from geomem.metrics.networks import (
     I3D,
     EfficientNetDistance,
@@ -18,6 +21,7 @@ from geomem.metrics.networks import (
     load_perceptual,
     load_video_features,
 )
+from geomem.metrics.registry import FAMILIES
 
 
 def _images(count: int = 2, size: int = 32) -> Tensor:
@@ -104,7 +108,7 @@ def test_batches_do_not_change_a_distance(
 def test_a_stand_in_never_bears_the_real_name(
     stand_in: EfficientNetDistance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     label = available_perceptual()
     assert label == stand_in.label == load_perceptual(label).label == "efficientnet_lite0_distance"
     assert stand_in.details["network"] == "efficientnet_lite0"
@@ -119,12 +123,66 @@ def test_a_stand_in_never_bears_the_real_name(
 def test_lpips_is_chosen_where_package_and_weights_are_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(networks, "installed", lambda package: True)
     assert available_perceptual() == "efficientnet_lite0_distance"
-    networks.lpips_backbone().parent.mkdir()
-    networks.lpips_backbone().touch()
+    path = Path(BACKBONES["lpips"].path)
+    path.parent.mkdir(parents=True)
+    path.touch()
     assert available_perceptual() == "lpips"
+    told = FAMILIES["perceptual"]
+    settings = told.Settings.model_validate({"network": "lpips", "fetch": True})
+    assert told.weights(settings) == {str(path): BACKBONES["lpips"]}
+    assert not told.weights(settings.model_copy(update={"fetch": False}))
+    assert "fetch" not in settings.model_dump()  # the same job, wherever its file comes from
+
+
+class Sliced(nn.Module):
+    """A network cut into slices as the package `lpips` cuts AlexNet, and much smaller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slice1, self.slice2 = nn.Sequential(), nn.Sequential()
+        self.slice1.add_module("0", nn.Conv2d(3, 4, 3))
+        self.slice2.add_module("3", nn.Conv2d(4, 5, 3))
+
+
+def test_the_backbone_of_lpips_is_taken_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    class Package:
+        @staticmethod
+        def LPIPS(**told: Any) -> nn.Module:  # noqa: N802
+            assert told == {"net": "alex", "version": "0.1", "pnet_rand": True, "verbose": False}
+            made = nn.Module()
+            made.net = Sliced()
+            return made
+
+    monkeypatch.setattr(networks, "import_lpips", lambda: Package)
+    monkeypatch.setattr(networks, "version", lambda package: "0.1.4")
+    file, path = BACKBONES["lpips"], Path(BACKBONES["lpips"].path)
+    path.parent.mkdir(parents=True)
+    published = Sliced()
+    tensors = {
+        f"features.{name.split('.', 1)[1]}": tensor
+        for name, tensor in published.state_dict().items()
+    } | {"classifier.1.weight": torch.ones(2)}
+    torch.save(tensors, path)
+    with pytest.raises(ValueError, match="fails its checksum"):
+        load_perceptual("lpips")
+    known = file.model_copy(update={"sha256": sha256_file(path)[:8]})
+    monkeypatch.setitem(networks.BACKBONES, "lpips", known)
+    loaded = load_perceptual("lpips")
+    assert loaded.details["sha256"] == sha256_file(path)
+    for name, tensor in loaded._network.net.state_dict().items():
+        assert torch.equal(tensor, published.state_dict()[name])
+    torch.save({"features.0.weight": tensors["features.0.weight"], "features.9.bias": tensor}, path)
+    known = file.model_copy(update={"sha256": sha256_file(path)[:8]})
+    monkeypatch.setitem(networks.BACKBONES, "lpips", known)
+    with pytest.raises(ValueError, match=r"3 missing \(.*1 unexpected \(9\.bias"):
+        load_perceptual("lpips")
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,6 +113,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.long
 def test_bytes_are_equal_on_one_and_two_threads() -> None:
     digests = [
         subprocess.run(

@@ -62,6 +62,7 @@ def nobody_listens() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
+@pytest.mark.long
 def test_64_runs_lose_no_metric_and_a_second_upload_doubles_none(
     project: Path, sqlite: str
 ) -> None:

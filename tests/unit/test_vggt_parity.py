@@ -8,7 +8,7 @@ from geomem.networks.vggt.model import VGGT
 
 official_vggt = pytest.importorskip(
     "vggt.models.vggt",
-    reason="the official vggt package is on no index; install it from its repository to compare",
+    reason="the official vggt is on no index: pip install --no-deps -r requirements-vggt.txt",
 )
 
 

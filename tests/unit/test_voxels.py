@@ -159,6 +159,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.long
 def test_bytes_are_equal_between_runs_and_thread_counts() -> None:
     digests = {
         subprocess.run(

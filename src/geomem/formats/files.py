@@ -97,10 +97,13 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 def exclusive(directory: Path | str, *, part: str = "", wait: bool = False) -> Iterator[None]:
     """Hold `directory`, or the part of that name in it, for this process alone.
 
-    With `wait` it waits for another process that works in it.
+    Args:
+        directory: Is made where it is missing.
+        part: Name of what is held in it; empty for all.
+        wait: Whether to wait until another process that holds it is done, however long that takes.
 
     Raises:
-        InputError: If another process works in it, and it is not to wait.
+        InputError: If another process works in it, and it is not waited for.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

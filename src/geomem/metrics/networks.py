@@ -11,7 +11,7 @@ Images and videos are float in [0, 1], channels before height.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,13 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LPIPS = "lpips"
-LPIPS_VGG = "lpips_vgg"
-# Torchvision's file of the backbone of each, by which net of the package it is.
-LPIPS_BACKBONES = {
-    LPIPS: ("alex", "alexnet-owt-7be5be79.pth"),
-    LPIPS_VGG: ("vgg", "vgg16-397923af.pth"),
-}
+from geomem.metrics.lpips_weights import BACKBONES, LPIPS, NETS
+from geomem.networks.published import fill, read_tensors
+
 EFFICIENTNET_DISTANCE = "efficientnet_lite0_distance"
 FVD = "fvd"
 KVD = "kvd"
@@ -73,7 +69,7 @@ def available_perceptual() -> str:
     Raises:
         ModuleNotFoundError: If neither LPIPS nor the stand-in is installed.
     """
-    if installed("lpips") and installed("torchvision") and lpips_backbone().is_file():
+    if installed("lpips") and installed("torchvision") and Path(BACKBONES[LPIPS].path).is_file():
         return LPIPS
     _require_efficientnet()
     return EFFICIENTNET_DISTANCE
@@ -85,9 +81,10 @@ def load_perceptual(name: str, *, device: torch.device | str = "cpu") -> Percept
     Raises:
         ValueError: On another name.
         ModuleNotFoundError: If its packages are missing.
-        FileNotFoundError: If LPIPS's backbone weights are not in torch's hub folder.
+        FileNotFoundError: If LPIPS's backbone weights are not there.
+        ValueError: If they are not the published ones.
     """
-    if name in LPIPS_BACKBONES:
+    if name in BACKBONES:
         return LpipsDistance(name, device=device)
     if name in ("efficientnet_lite0", EFFICIENTNET_DISTANCE):
         return EfficientNetDistance(device=device)
@@ -114,17 +111,24 @@ class LpipsDistance:
     """LPIPS 0.1 (Zhang et al. 2018) on AlexNet or VGG-16, by the `lpips` package."""
 
     def __init__(self, label: str = LPIPS, *, device: torch.device | str = "cpu") -> None:
-        net, file = LPIPS_BACKBONES[label]
-        backbone = lpips_backbone(label)
-        if not backbone.is_file():
+        net, file = NETS[label], BACKBONES[label]
+        path = Path(file.path)
+        if not path.is_file():
             raise FileNotFoundError(
-                f"LPIPS needs torchvision's {net} weights at {backbone}; fetch "
-                f"https://download.pytorch.org/models/{file} where there is a network"
+                f"LPIPS needs torchvision's {net} weights at {path}; fetch {file.url} where there "
+                "is a network"
             )
+        package, sha256 = import_lpips(), file.checked()
+        # without `pnet_rand` it would go to the network, or unpickle what lies in torch's folder
+        network = package.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
+        found = features_of(read_tensors(path), network.net.state_dict())
+        fill(network.net, found, path=path, name=f"torchvision's {net} network")
         self.label = label
-        self.details = {"net": net, "version": "0.1", "package": version("lpips")}
-        package = import_lpips()
-        self._network = package.LPIPS(net=net, version="0.1", verbose=False).eval().to(device)
+        self.details = {
+            **{"net": net, "version": "0.1", "package": version("lpips")},
+            "sha256": sha256,
+        }
+        self._network = network.eval().requires_grad_(False).to(device)
         self._device = device
 
     @torch.no_grad()
@@ -247,9 +251,16 @@ def open_torchscript(
     return torch.jit.load(str(path), map_location=device).eval(), details
 
 
-def lpips_backbone(label: str = LPIPS) -> Path:
-    """Return where torchvision looks for the weights that LPIPS stands on."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONES[label][1]
+def features_of(found: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the convolutions of a torchvision network by LPIPS's names of them.
+
+    Args:
+        found: The whole network's tensors; its classifier has no part in LPIPS.
+        names: LPIPS's: the network is cut into slices, `slice2.3.weight` is `features.3.weight`.
+    """
+    sliced = {name.split(".", 1)[1]: name for name in names}
+    kept = {n.removeprefix("features."): x for n, x in found.items() if n.startswith("features.")}
+    return {sliced.get(name, name): tensor for name, tensor in kept.items()}
 
 
 def import_lpips() -> Any:

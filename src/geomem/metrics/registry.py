@@ -91,6 +91,11 @@ class WeightFile(Strict):
         description="of the file, or its first digits; compared before use, and recorded whole",
     )
     url: str = Field(default="", pattern="^(https://.*)?$", description="from where it comes")
+    terms: str = Field(
+        default="",
+        exclude=True,
+        description="what has to be accepted before it is downloaded; empty: nothing",
+    )
 
     def checked(self) -> str:
         """Return the SHA-256 of the file; ValueError if it is not the one that is named."""

@@ -34,6 +34,9 @@ class Teacher(Strict):
     sha256: str = Field(default="", description="checked before use where given")
     download: str = Field(default="", description="hub repository that has model.safetensors")
     revision: str = Field(default="", description="commit of that repository; pinned")
+    terms: str = Field(
+        default="", exclude=True, description="what has to be accepted before the download"
+    )
     training: TeacherTraining | None = None
     train_split: str = "train"
     validation_split: str = "validation"
@@ -76,6 +79,15 @@ class ImageTeacher(Strict):
         "encoder inside the 3D teacher stands in for DINOv2, with that one's sizes",
     )
     sha256: str = Field(default="", description="checked before use where given")
+    url: str = Field(
+        default="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/"
+        "dinov2_vitl14_reg4_pretrain.pth",
+        exclude=True,
+        description="where `weights` is downloaded from, if it is",
+    )
+    fetch: bool = Field(
+        default=False, exclude=True, description="the workflow downloads `weights` from `url`"
+    )
     embed_dim: Positive = 1024
     depth: Positive = 24
     num_heads: Positive = 16

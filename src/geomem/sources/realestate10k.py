@@ -120,7 +120,10 @@ def find_tree(folder: Path, part: str) -> Path:
     for tree in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
         if (tree / f"{part}_poses").is_dir():
             return tree
-    raise InputError(f"{folder} holds no {part}_poses; unpack the RealEstate10K archive there")
+    raise InputError(
+        f"{folder} holds no {part}_poses; unpack the whole RealEstate10K there (its small archives "
+        "have test clips alone)"
+    )
 
 
 def video_of(tree: Path, part: str, clip: str) -> Path | None:

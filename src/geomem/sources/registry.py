@@ -77,6 +77,12 @@ class Download(Strict):
     bytes: Positive | None = Field(
         default=None, exclude=True, description="size of all of them, for `geomem plan`"
     )
+    terms: str = Field(
+        default="",
+        exclude=True,
+        description="what has to be accepted before weights are downloaded; a data set's are those "
+        "of its source",
+    )
 
     @model_validator(mode="after")
     def _is_pinned(self) -> Self:

@@ -8,7 +8,7 @@ Shape suffixes: B clips, T frames, L frames of a window, A kinds of actions, S p
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,14 +25,16 @@ from geomem.methods.training import Loss
 from geomem.networks.uvit.model import UViT3DPose
 
 
-def action_maps(actions_BT: Tensor, size: int) -> Tensor:
-    """Return actions as one-hot maps (B, T, A, S, S), the same at every pixel."""
-    one_hot = F.one_hot(actions_BT, len(ACTIONS)).float()
+def action_maps(actions_BT: Tensor, size: int, kinds: int) -> Tensor:
+    """Return actions of some kinds as one-hot maps (B, T, A, S, S), the same at every pixel."""
+    one_hot = F.one_hot(actions_BT, kinds).float()
     return one_hot[..., None, None].expand(*one_hot.shape, size, size)
 
 
 class ActionModel(VideoModel):
     """The backbone under diffusion forcing."""
+
+    kinds: ClassVar[int] = len(ACTIONS)
 
     def loss(self, windows: dict[str, Tensor]) -> Loss:
         """Return the loss of diffusion forcing, with `actions` (B, T) told for cameras."""
@@ -48,7 +50,7 @@ class ActionModel(VideoModel):
         memory_mask: Tensor | None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return v (B, T, 3, S, S) and the hidden states; `cameras` are actions (B, T)."""
-        maps = action_maps(cameras, x_t.shape[-1])
+        maps = action_maps(cameras, x_t.shape[-1], self.kinds)
         v, states = self.backbone(x_t, noise_levels, maps, camera_mask, return_states=True)
         return v, states
 
@@ -56,6 +58,8 @@ class ActionModel(VideoModel):
 @dataclass(frozen=True, kw_only=True)
 class ActionSampler(Sampler):
     """The trained network at work."""
+
+    kinds: ClassVar[int] = len(ACTIONS)
 
     def conditions(self, clips: Clips, frames: list[int]) -> Tensor:
         """Return the actions (B, L) of a window."""
@@ -69,7 +73,7 @@ class ActionSampler(Sampler):
         device, half = cameras_BL16.device.type, sampling.precision == "bf16"
         autocast = torch.autocast(device, torch.bfloat16, enabled=half)
         with autocast:
-            own = self.backbone.camera_embedding(action_maps(cameras_BL16, size))
+            own = self.backbone.camera_embedding(action_maps(cameras_BL16, size, self.kinds))
 
         @autocast
         def predict_v(x: Tensor, levels: Tensor, unconditional: Tensor, clip: Tensor) -> Tensor:
@@ -83,7 +87,7 @@ def build(settings: UViTSettings, *, initial: Path | None) -> ActionModel:
     """Return the untrained model; see `Method.build`."""
     if initial is not None:
         return ActionModel(load_module(UViT3DPose, initial, "backbone"))
-    return ActionModel(UViT3DPose(**settings.model_dump(), camera_channels=len(ACTIONS)))
+    return ActionModel(UViT3DPose(**settings.model_dump(), camera_channels=ActionModel.kinds))
 
 
 def load(weights: Weights, *, device: torch.device) -> ActionSampler:

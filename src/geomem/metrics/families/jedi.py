@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from geomem.metrics.networks import VideoFeatures
 
 FOLDER, ADDRESS = "data/weights/vjepa", "https://dl.fbaipublicfiles.com/jepa/vith16"
+TERMS = "V-JEPA is under CC BY-NC 4.0: not for commercial use"
 
 
 class JediSettings(Strict):
     """Where V-JEPA's weights lie, and which frames it sees."""
 
     encoder: WeightFile = WeightFile(
-        path=f"{FOLDER}/vith16.pth.tar", url=f"{ADDRESS}/vith16.pth.tar"
+        path=f"{FOLDER}/vith16.pth.tar", url=f"{ADDRESS}/vith16.pth.tar", terms=TERMS
     )
     probe: WeightFile = WeightFile(
-        path=f"{FOLDER}/ssv2-probe.pth.tar", url=f"{ADDRESS}/ssv2-probe.pth.tar"
+        path=f"{FOLDER}/ssv2-probe.pth.tar", url=f"{ADDRESS}/ssv2-probe.pth.tar", terms=TERMS
     )
     stride: Positive = Field(default=1, description="every n-th frame is seen")
     fetch: bool = Field(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from geomem.metrics.lpips_weights import BACKBONES
 from geomem.metrics.registry import (
     FAMILIES,
     ClipScores,
@@ -14,6 +16,7 @@ from geomem.metrics.registry import (
     MetricFamily,
     NetworkName,
     Scorer,
+    WeightFile,
 )
 from geomem.registry.strict import Positive, Strict
 
@@ -42,6 +45,11 @@ class PerceptualSettings(Strict):
     )
     stride: Positive = Field(
         default=1, description="every n-th generated frame gets a perceptual distance"
+    )
+    fetch: bool = Field(
+        default=False,
+        exclude=True,
+        description="the workflow downloads the weights that the network of LPIPS stands on",
     )
 
 
@@ -127,20 +135,23 @@ class PerceptualDistances(MetricFamily):
     )
     Settings = PerceptualSettings
 
+    def weights(self, settings: PerceptualSettings) -> Mapping[str, WeightFile]:
+        """Return by path where LPIPS's backbone comes from, if it is to be downloaded."""
+        file = BACKBONES.get(settings.network) if settings.fetch else None
+        return {file.path: file} if file else {}
+
     def open(self, settings: PerceptualSettings, device: device) -> Scorer:
         """Load the network."""
         from geomem.errors import InputError
-        from geomem.metrics.networks import (
-            LPIPS_BACKBONES,
-            available_perceptual,
-            load_perceptual,
-        )
+        from geomem.metrics.networks import available_perceptual, load_perceptual
 
         try:
             name = available_perceptual() if settings.network == "auto" else settings.network
             return PerceptualScorer(load_perceptual(name, device=device), settings.stride)
+        except ValueError as error:
+            raise InputError(f"perceptual: {error}") from None
         except (ModuleNotFoundError, FileNotFoundError) as error:
-            extra = "perceptual" if settings.network in LPIPS_BACKBONES else "scores"
+            extra = "perceptual" if settings.network in BACKBONES else "scores"
             raise InputError(f"{error} (pip install geomem[{extra}])") from None
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from geomem.metrics.registry import FAMILIES, ClipScores, ClipVideos, Metric, MetricFamily, Scorer
+from geomem.metrics.registry import (
+    FAMILIES,
+    ClipScores,
+    ClipVideos,
+    Metric,
+    MetricFamily,
+    Scorer,
+    WeightFile,
+)
 from geomem.registry.strict import Positive, Strict
 
 if TYPE_CHECKING:
@@ -18,6 +27,11 @@ if TYPE_CHECKING:
 
 # Depth as it would be where a clip's cameras do not move: a metre a unit of the teacher.
 SCALE_PRIOR, PRIOR_WEIGHT = 1.0, 0.01
+# Of its authors, as their README names it; on Google's servers, which tell no checksum.
+DROID_URL = (
+    "https://drive.usercontent.google.com/download?id=1PpqVt1H4maBa_GbPJp4NwxRsd9jk-elh"
+    "&export=download&confirm=t"
+)
 METRICS = (
     Metric(
         name="reprojection_error",
@@ -123,6 +137,9 @@ class DroidSettings(Strict):
     python: str = Field(description="interpreter of its environment")
     repository: str = Field(description="folder of its source")
     weights: str = Field(description="its droid.pth")
+    fetch: bool = Field(
+        default=False, exclude=True, description="the workflow downloads `weights` from its authors"
+    )
     repeats: Positive = Field(default=5, description="runs of a clip; it is not deterministic")
     timeout: float = Field(default=600.0, gt=0, description="seconds of a run")
 
@@ -254,6 +271,13 @@ class ReprojectionErrors(MetricFamily):
         *DROID,
     )
     Settings = ReprojectionSettings
+
+    def weights(self, settings: ReprojectionSettings) -> Mapping[str, WeightFile]:
+        """Return by path where DROID-SLAM's weights come from, if they are to be downloaded."""
+        chosen = settings.droid
+        if chosen is None or not chosen.fetch:
+            return {}
+        return {chosen.weights: WeightFile(path=chosen.weights, url=DROID_URL)}
 
     def open(self, settings: ReprojectionSettings, device: device) -> Scorer:
         """Load the teacher, and look for DROID-SLAM."""

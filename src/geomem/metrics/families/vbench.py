@@ -75,6 +75,7 @@ class VBenchWeights(Strict):
     amt: WeightFile = WeightFile(
         path=f"{FOLDER}/amt-s.pth",
         url="https://huggingface.co/lalala125/AMT/resolve/main/amt-s.pth",
+        terms="AMT is under CC BY-NC 4.0: not for commercial use",
     )
     raft: WeightFile = WeightFile(
         path=f"{FOLDER}/raft_large_C_T_V1-22a6c225.pth",

@@ -1,0 +1,1 @@
+"""DFoT told nothing of its frames."""
