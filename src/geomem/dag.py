@@ -26,6 +26,7 @@ PAPER = Path("paper")  # where its text lies
 COSTS_TABLE = "costs_table"
 CONTENT_BIAS = "content_bias"
 CONSISTENCY = "consistency"
+CACHE_FIDELITY = "cache_fidelity"
 ANALYSIS_TABLES = ("feature_analysis", "feature_decoding")
 
 
@@ -456,6 +457,23 @@ class Dag:
             options={"weights": weights},
         )
 
+    def cache_fidelity(self) -> Job:
+        """Return the job that weighs settings of the feature cache."""
+        settings, record = self.settings.cache_fidelity(), self.layout.cache_fidelity
+        chosen = settings.cache_fidelity
+        inputs: dict[str, Files] = {"weights": self.weights}
+        options = dict(inputs)
+        for name, split in (("fit_clips", chosen.fit_split), ("test_clips", chosen.test_split)):
+            inputs[name], options[name] = self.shards(split), self.folder(split)
+        return Job(
+            stage="scores",
+            settings=settings,
+            record=record,
+            outputs=(record,),
+            inputs=inputs,
+            options=options,
+        )
+
     def sanity(self, family: str) -> Job:
         """Return the job that asks whether a family's metrics tell truth from noise."""
         chosen, record = self.config.sanity, self.layout.sanity(family)
@@ -626,6 +644,17 @@ class Dag:
             template=TEMPLATE,
         )
 
+    def cache_fidelity_table(self) -> Job:
+        """Return the job that renders what those settings take and lose."""
+        return self._shows(
+            CACHE_FIDELITY,
+            self.settings.cache_fidelity_table(),
+            *self._table_files(CACHE_FIDELITY),
+            self.layout.metrics(CACHE_FIDELITY),
+            measured=self.layout.cache_fidelity,
+            template=TEMPLATE,
+        )
+
     def analysis_tables(self) -> Job:
         """Return the job that renders the tables of what features know."""
         shown, first = self.config.analysis, ANALYSIS_TABLES[0]
@@ -697,6 +726,7 @@ class Dag:
         ]
         shown = [self.layout.table("*", "tex"), self.layout.figure("*", "pdf")]
         names = {path.stem for pattern in shown for path in root.glob(str(pattern))}
+        names.discard(CACHE_FIDELITY)  # the text has no part of it
         records = {self.layout.provenance(name) for name in names}
         text = {
             path.relative_to(root)
@@ -717,6 +747,7 @@ class Dag:
         names += [COSTS_TABLE] if self.config.costs else []
         names += [CONTENT_BIAS] if self.config.content_bias else []
         names += [CONSISTENCY] if self.config.consistency else []
+        names += [CACHE_FIDELITY] if self.config.settings.cache_fidelity else []
         made = [path for name in names for path in self._table_files(name)]
         found = {Path("results") / path.name: path for path in made}
         figures = [*self.config.figures, *([CONSISTENCY] if self.config.consistency else [])]
@@ -777,6 +808,12 @@ class Dag:
         shown = {family_of(c.metric) for t in self.config.tables.values() for c in t.columns}
         yield [self.sanity(family) for family in sorted(shown)] if self.config.sanity else []
         yield self.shown()
+
+    def by_name(self) -> list[Job]:
+        """Return the jobs that are done when they are asked for by name alone, in order."""
+        if self.config.settings.cache_fidelity is None:
+            return []
+        return [self.cache_fidelity(), self.cache_fidelity_table()]
 
     def below(self, folder: Path) -> list[Job]:
         """Return the jobs that leave their record in a folder."""

@@ -68,6 +68,11 @@ class Layout:
         return self.results / "consistency.json"
 
     @property
+    def cache_fidelity(self) -> Path:
+        """Return what settings of the feature cache take and lose."""
+        return self.results / "cache_fidelity.json"
+
+    @property
     def calibration(self) -> Path:
         """Return the calibration of the VGGT score that the scale makes of its teacher."""
         return self.results / "calibration.json"

@@ -277,7 +277,7 @@ def cache(tmp_path: Path, plan_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def test_features_read_back_by_window(cache: Path, plan_path: Path) -> None:
     opened = FeatureCache(cache, plan_path=plan_path)
-    assert sorted(path.name for path in cache.iterdir()) == [
+    assert sorted(path.name for path in cache.glob("[!.]*")) == [
         "part-000.json",
         "shard-0000000.safetensors",
         "shard-0000002.safetensors",

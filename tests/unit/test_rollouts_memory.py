@@ -71,7 +71,7 @@ def small_base() -> UViT3DPose:
 def reconstructor() -> Reconstructor:
     torch.manual_seed(0)
     teacher = VGGT(teacher_config(TEACHER)).eval().requires_grad_(False)
-    mean, components = fit_basis(torch.randn(200, 32), CHANNELS)
+    mean, components, _ = fit_basis(torch.randn(200, 32), CHANNELS)
     basis = FeatureBasis(layer=1, mean=mean, components=components, unit=1.0, scale_prior=1.0)
     return Reconstructor(
         teacher=teacher, basis=basis, scale_from="cameras", scale_prior_weight=0.01

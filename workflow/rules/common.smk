@@ -318,6 +318,16 @@ def consistency_table_job(wildcards):
     return GRAPH.consistency_table()
 
 
+def cache_fidelity_job(wildcards):
+    """The job that weighs settings of the feature cache."""
+    return GRAPH.cache_fidelity()
+
+
+def cache_fidelity_table_job(wildcards):
+    """The job that renders what they take and lose."""
+    return GRAPH.cache_fidelity_table()
+
+
 def analysis_tables_job(wildcards):
     """The job that renders the tables of the analysis."""
     return GRAPH.analysis_tables()

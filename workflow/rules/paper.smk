@@ -198,6 +198,34 @@ if CONFIG.consistency:
             " --pdf {output.pdf:q} --png {output.png:q} --provenance {output.provenance:q}"
 
 
+if SETTINGS.cache_fidelity:
+
+    rule render_cache_fidelity:
+        input:
+            unpack(job_inputs(cache_fidelity_table_job)),
+        output:
+            csv=str(LAYOUT.table("cache_fidelity", "csv")),
+            tex=str(LAYOUT.table("cache_fidelity", "tex")),
+            values=str(LAYOUT.metrics("cache_fidelity")),
+            provenance=str(LAYOUT.provenance("cache_fidelity")),
+        log:
+            f"logs/render_cache_fidelity/{SCALE}.log",
+        conda:
+            ENVIRONMENT
+        resources:
+            **request("paper"),
+        params:
+            job=JOB,
+            version=stage_version("paper"),
+            settings=job_settings(cache_fidelity_table_job),
+            inputs=job_options(cache_fidelity_table_job),
+        shell:
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.paper cache-fidelity {params.job} --expect {params.settings}"
+            " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+            " --provenance {output.provenance:q}"
+
+
 # The main job does not know of the analysis: its tables are files there that an earlier run has left.
 if CONFIG.analysis:
 

@@ -4,7 +4,7 @@ in:  results/<scale>/rollouts/, checkpoints/, data/<scale>/clips/ (the truth), t
 out: results/<scale>/scores/<variant>/seed<k>/<protocol>/<family>.json
      results/<scale>/sanity/<family>.json: what a table's metrics say of truth and of noise
      results/<scale>/calibration.json: what the VGGT score's evidence is worth, by clips with depth
-     results/<scale>/content_bias.json, consistency.json
+     results/<scale>/content_bias.json, consistency.json; by name alone cache_fidelity.json
      results/<scale>/analysis/teacher.{json,safetensors}, <variant>/seed<k>.{json,safetensors}
 """
 
@@ -177,4 +177,29 @@ if CONFIG.consistency:
         shell:
             "python -m geomem.launch {log:q}"
             " python -m geomem.scores consistency {output.record:q} {params.job}"
+            " --threads {threads} --expect {params.settings} {params.inputs}"
+
+
+if SETTINGS.cache_fidelity:
+
+    rule measure_cache_fidelity:
+        input:
+            unpack(job_inputs(cache_fidelity_job)),
+        output:
+            record=str(LAYOUT.cache_fidelity),
+        log:
+            f"logs/measure_cache_fidelity/{SCALE}.log",
+        conda:
+            ENVIRONMENT
+        threads: asks("scores", "cache_fidelity").threads
+        resources:
+            **request("scores", "cache_fidelity"),
+        params:
+            job=JOB,
+            version=stage_version("scores"),
+            settings=job_settings(cache_fidelity_job),
+            inputs=job_options(cache_fidelity_job),
+        shell:
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.scores cache-fidelity {output.record:q} {params.job}"
             " --threads {threads} --expect {params.settings} {params.inputs}"

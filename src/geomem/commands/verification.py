@@ -44,7 +44,7 @@ class State:
 
     @cached_property
     def _makers(self) -> dict[Path, Job]:
-        groups = [*self.dag.stages(), [self.dag.paper(self.root)]]
+        groups = [*self.dag.stages(), [self.dag.paper(self.root)], self.dag.by_name()]
         return {path: job for jobs in groups for job in jobs for path in job.outputs}
 
     def recipe(self, job: Job) -> str | None:
@@ -210,7 +210,8 @@ def _in_words(paths: list[Path]) -> str:
 def orphans(config: Config, root: Path) -> list[str]:
     """Return results below this scale that the configuration no longer asks for."""
     dag = Dag(config)
-    expected = {root / job.record for jobs in [*dag.stages(), [dag.paper(root)]] for job in jobs}
+    groups = [*dag.stages(), [dag.paper(root)], dag.by_name()]
+    expected = {root / job.record for jobs in groups for job in jobs}
     folder = root / dag.layout.results
     patterns = (
         "checkpoints/*/*/checkpoint.json",
@@ -238,15 +239,20 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
     papers = [dag.paper(root)] if which("latexmk") or (root / dag.layout.paper).exists() else []
     faults = [
         message
-        for jobs in [*dag.stages(), papers]
+        for jobs in [*dag.stages(), papers, [job for job in dag.by_name() if state.begun(job)]]
         for job in jobs
         if job.record.is_relative_to("results")
         and job.record not in large
         and (message := state.fault(job))
     ]
     if config.scale == configured_scale(root):
-        # without LaTeX there may be no PDF to copy
-        copies = [c for c, s in dag.copies().items() if s.suffix != ".pdf" or (root / s).exists()]
+        # without LaTeX there may be no PDF to copy, and what nobody asked for by name is not there
+        optional = {path for job in dag.by_name() for path in job.outputs}
+        copies = [
+            copy
+            for copy, source in dag.copies().items()
+            if (source.suffix != ".pdf" and source not in optional) or (root / source).exists()
+        ]
         faults += [message for copy in copies if (message := state.copied(copy))]
     return faults + ([] if main_job else orphans(config, root))
 

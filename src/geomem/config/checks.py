@@ -18,10 +18,12 @@ from geomem.settings.training import BestOf, Variant, VariantMemory
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 STAGES = ("clips", "teacher", "features", "training", "rollouts", "scores", "picks", "paper")
+# Objectives whose projections have a direction in the space of the features.
+COMPARABLE = ("angular+scale", "angular", "mse")
 # Whose provenance lies beside that of tables, figures and videos.
 BUILT_IN = (
     *("teacher_table", "feature_analysis", "feature_decoding", "costs_table", "content_bias"),
-    *("consistency", "facts", "paper"),
+    *("consistency", "cache_fidelity", "facts", "paper"),
 )
 
 
@@ -46,6 +48,7 @@ def check(config: Config) -> None:
     _check_costs(config)
     _check_content_bias(config)
     _check_calibration(config)
+    _check_cache_fidelity(config)
     if config.sanity:
         known = config.settings.rollouts.protocols
         _known("sanity", "protocol", "name", config.sanity.protocol, known)
@@ -157,10 +160,8 @@ def _check_teacher(config: Config) -> None:
     _known("settings", "teacher", "validation_split", teacher.validation_split, scale.splits)
     features = scale.features
     _known("settings", "features", "basis_plan", features.basis_plan, scale.plans)
-    if features.layer >= teacher.depth:
-        raise ValueError(
-            f"features.layer: {features.layer}, the teacher has layers 0 to {teacher.depth - 1}"
-        )
+    _check_kept(config, "features.layer", (features.layer,), features.channels, features.grid)
+    _check_kept(config, "features.more_layers", features.more_layers, 1, None)
     trained = [n for n, v in config.variants.items() if v.trained and n not in scale.leave_out]
     for name in trained:
         _, plan = config.recipe_of(name)
@@ -169,6 +170,49 @@ def _check_teacher(config: Config) -> None:
             raise ValueError(
                 f"features.shards: {features.shards} exceed the {windows} windows of plan {plan}"
             )
+
+
+def _check_kept(
+    config: Config, key: str, layers: tuple[int, ...], channels: int, grid: int | None
+) -> None:
+    """What is kept of the teacher has to be there."""
+    teacher, group = config.settings.teacher, key.rpartition(".")[0]
+    for layer in layers:
+        if layer >= teacher.depth:
+            raise ValueError(f"{key}: {layer}, the teacher has layers 0 to {teacher.depth - 1}")
+    if channels > teacher.width:
+        raise ValueError(f"{group}.channels: {channels}, the teacher's tokens have {teacher.width}")
+    if grid is not None and grid > teacher.grid:
+        raise ValueError(f"{group}.grid: {grid} is finer than the teacher's {teacher.grid}")
+
+
+def _check_cache_fidelity(config: Config) -> None:
+    chosen, name = config.settings.cache_fidelity, "cache_fidelity"
+    if chosen is None:
+        return
+    reach = 1 + (chosen.frames - 1) * chosen.stride
+    for key, split, windows in (
+        ("fit_split", chosen.fit_split, chosen.fit_windows),
+        ("test_split", chosen.test_split, chosen.test_windows),
+    ):
+        _known(name, key, "name", split, config.settings.splits)
+        known = config.settings.splits[split]
+        if known.clips < windows or known.frames < reach:
+            raise ValueError(
+                f"{name}.{key}: {split} has {known.clips} clips of {known.frames} frames, needed "
+                f"are {windows} of {reach}"
+            )
+    if chosen.fit_split == chosen.test_split:
+        raise ValueError(f"{name}.test_split: {chosen.test_split} is what bases are fitted on")
+    _known(name, "variant", "name", chosen.variant, config.variants)
+    alignment = config.variants[chosen.variant].alignment
+    if alignment is None or alignment.teacher != "3d" or alignment.objective not in COMPARABLE:
+        raise ValueError(
+            f"{name}.variant: {chosen.variant} is not aligned with the 3D teacher by one of "
+            f"{list(COMPARABLE)}"
+        )
+    for number, row in enumerate(chosen.rows):
+        _check_kept(config, f"{name}.rows.{number}.layers", row.layers, row.channels, row.grid)
 
 
 def _check_registered(config: Config) -> None:

@@ -9,10 +9,13 @@ from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
 from geomem.metrics.registry import FAMILIES, metric_of
 from geomem.settings.evaluation import Conditional, CurvesFigure, Guidance, Replacement, Vanilla
+from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.jobs import (
     AlignmentJob,
     AnalysisJob,
     AnalysisTableJob,
+    CacheFidelityJob,
+    CacheFidelityTableJob,
     CalibrationJob,
     ConsistencyJob,
     ConsistencyTableJob,
@@ -317,6 +320,46 @@ class JobSettings:
         """Of the job that renders what that has found."""
         assert self.config.spoiled is not None
         return ConsistencyTableJob(consistency=self.config.spoiled, scale=self.config.scale)
+
+    def cache_fidelity(self) -> CacheFidelityJob:
+        """Of the job that weighs settings of the feature cache.
+
+        Raises:
+            InputError: If the scale names none.
+        """
+        scale, chosen = self.config.settings, self._weighed()
+        variant = self.config.variants[chosen.variant]
+        assert variant.alignment is not None
+        return CacheFidelityJob(
+            cache_fidelity=chosen,
+            teacher=self.teacher_model(),
+            method=self.method(chosen.variant),
+            alignment=self._alignment(variant.alignment),
+            noise=variant.noise,
+            fit=self.clips(chosen.fit_split),
+            test=self.clips(chosen.test_split),
+            resolution=scale.resolution,
+        )
+
+    def cache_fidelity_table(self) -> CacheFidelityTableJob:
+        """Of the job that renders what that has found.
+
+        Raises:
+            InputError: If the scale names none.
+        """
+        scale = self.config.settings
+        return CacheFidelityTableJob(
+            cache_fidelity=self._weighed(),
+            scale=self.config.scale,
+            teacher=scale.teacher.name,
+            bootstrap=scale.scores.bootstrap,
+        )
+
+    def _weighed(self) -> CacheFidelity:
+        chosen = self.config.settings.cache_fidelity
+        if chosen is None:
+            raise InputError(f"config/scales/{self.config.scale}.yaml has no `cache_fidelity`")
+        return chosen
 
     def calibration(self) -> CalibrationJob:
         """Of the job that calibrates the VGGT score of the scale's teacher."""

@@ -108,7 +108,8 @@ def _main_job(config: Config) -> Config:
     videos = {name: video for name, video in config.videos.items() if name in config.main}
     shown = {"tables": tables, "figures": figures, "videos": videos}
     shown |= dict.fromkeys(("analysis", "costs", "content_bias", "consistency"))
-    return config.model_copy(update=shown)
+    by_name = config.settings.model_copy(update={"cache_fidelity": None})
+    return config.model_copy(update={**shown, "settings": by_name})
 
 
 def _leave_out(config: Config) -> Config:

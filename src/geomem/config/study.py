@@ -29,6 +29,7 @@ from geomem.settings.evaluation import (
     TableSettings,
     Video,
 )
+from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.memory import Features, ImageTeacher, Memory, Teacher
 from geomem.settings.training import Noise, Optimization, Variant, VariantMemory
 from geomem.sources.registry import SOURCES, Condition, Source, SourceSettings
@@ -82,6 +83,11 @@ class Scale(Strict):
     )
     consistency: Consistency | None = Field(
         default=None, description="at this scale in place of the study's, where that asks for one"
+    )
+    cache_fidelity: CacheFidelity | None = Field(
+        default=None,
+        description="settings of the feature cache that are weighed; made by name alone: "
+        "`snakemake results/<scale>/tables/cache_fidelity.tex`",
     )
 
 

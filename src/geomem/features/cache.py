@@ -15,6 +15,7 @@ from geomem.formats import (
     ClipStore,
     Plan,
     Window,
+    dequantise,
     mirror_cameras,
     quantise,
     write_feature_part,
@@ -31,9 +32,11 @@ from geomem.memory.reconstruction import (
     FeatureBasis,
     compressed_features,
     fit_basis,
+    on_grid,
     patch_tokens,
     predicted_poses,
     reconstruct,
+    restored_layers,
     teacher_images,
 )
 from geomem.memory.selection import choose_frames
@@ -42,6 +45,7 @@ from geomem.settings.jobs import FeaturesJob
 from geomem.settings.memory import Features, Overlap
 
 MIN_BASELINE = 0.1  # metres
+QUANTISATION = {"int8": "int8 per window and channel", "bf16": "bf16"}
 
 
 def frames_of(
@@ -106,30 +110,29 @@ def write_basis(
         InputError: If there is neither depth nor a camera that moves.
     """
     sample = plan.windows[: settings.basis_windows]
-    tokens, scales = [], []
+    tokens: dict[int, list[Tensor]] = {layer: [] for layer in settings.layers}
+    scales: list[float] = []
     grid = teacher.config.image_size // teacher.config.patch_size
     for start in range(0, len(sample), settings.batch):
         windows = list(sample[start : start + settings.batch])
         sets = [(window.clip, list(window.frames)) for window in windows]
         images, cameras, depth = read_sets(store, sets, depth=store.has_depth)
         output = teacher(teacher_images(images.to(device_of(teacher)), teacher))
-        kept = patch_tokens(output.tokens[settings.layer], grid)
-        tokens.append(kept.flatten(0, -2).cpu())
+        for layer, kept in tokens.items():
+            maps = patch_tokens(output.tokens[layer], grid).movedim(-1, 2)
+            kept.append(on_grid(maps, settings.grid).movedim(2, -1).flatten(0, -2).cpu())
         if depth is not None:
             scales += _scales_of_depth(output.depth.cpu(), depth)
         else:
             scales += _scales_of_cameras(predicted_poses(output.pose_enc[-1].cpu()), cameras)
     if not scales:
         raise InputError(f"no camera of the {len(sample)} windows moves; raise `basis_windows`")
-    sampled = torch.cat(tokens)
-    mean, components = fit_basis(sampled, settings.channels)
-    fitted = {
-        "mean": mean,
-        "components": components,
-        "unit": ((sampled - mean) @ components).square().mean().sqrt(),
-        "scale_prior": torch.tensor(scales).median(),
-    }
-    sha256 = write_tensors(path, fitted, {"layer": settings.layer, "channels": settings.channels})
+    fitted = {"scale_prior": torch.tensor(scales).median()}
+    for layer, kept in tokens.items():
+        name = "" if layer == settings.layer else f".{layer}"
+        mean, components, unit = fit_basis(torch.cat(kept), settings.channels)
+        fitted |= {f"mean{name}": mean, f"components{name}": components, f"unit{name}": unit}
+    sha256 = write_tensors(path, fitted, settings.kept)
     write_record(path.with_suffix(".json"), made_by, {"sha256": sha256})
 
 
@@ -161,11 +164,11 @@ def cache_part(
     progress: Callable[..., Any],
 ) -> None:
     """Write one part of a cache; finished shards of an interrupted run are kept."""
-    plan, basis = Plan.read(plan_path), read_basis(basis_path)
+    plan, basis = Plan.read(plan_path), read_basis(basis_path, kept=settings.features.kept)
     plan.check_against(store, plan_path)
     total, parts = len(plan.windows), settings.features.shards
     windows = range(total * number // parts, total * (number + 1) // parts)
-    key = {**made_by, "kind": kind.name, "quantisation": "int8 per window and channel"}
+    key = {**made_by, "kind": kind.name, "quantisation": QUANTISATION[settings.features.stored]}
 
     def compute(rows: range) -> dict[str, Tensor]:
         return _shard(plan, rows, kind, teacher, store, basis, settings)
@@ -210,7 +213,8 @@ def _shard(
             for position, row in enumerate(some):
                 rows[row] = _padded({k: v[position] for k, v in made.items()}, width)
     stacked = {name: torch.stack([rows[r][name] for r in sorted(rows)]) for name in rows[0]}
-    return {**stacked, **quantise(stacked["features"]), **_fidelity(stacked["features"], basis)}
+    stored = quantise(stacked["features"], settings.features.stored)
+    return {**stacked, **stored, "fidelity": _fidelity(stacked["features"], stored, basis)}
 
 
 def _memory_rows(
@@ -242,10 +246,11 @@ def _padded(row: dict[str, Tensor], width: int) -> dict[str, Tensor]:
     }
 
 
-def _fidelity(features: Tensor, basis: FeatureBasis) -> dict[str, Tensor]:
+def _fidelity(features: Tensor, stored: dict[str, Tensor], basis: FeatureBasis) -> Tensor:
     """Return per window the mean cosine between stored and unquantised tokens."""
-    stored = quantise(features)
-    back = stored["features"].float() * stored["features_step"]
-    exact, kept = (basis.restore(f.movedim(-3, -1)) for f in (features, back))
-    cosine = torch.nn.functional.cosine_similarity(exact, kept, dim=-1)
-    return {"fidelity": cosine.flatten(1).mean(1)}
+    exact, kept = (restored_layers(f, basis) for f in (features, dequantise(stored)))
+    cosines = [
+        torch.nn.functional.cosine_similarity(one, other, dim=-1).flatten(1).mean(1)
+        for one, other in zip(exact, kept, strict=True)
+    ]
+    return torch.stack(cosines).mean(0)

@@ -4,7 +4,7 @@ from geomem.canonical import canonical_json, digest
 from geomem.errors import InputError
 from geomem.formats.checkpoints import load_module, read_checkpoint, write_checkpoint
 from geomem.formats.clips import ClipInfo, ClipStore, write_clip_shard
-from geomem.formats.features import FeatureCache, quantise, write_feature_part
+from geomem.formats.features import FeatureCache, dequantise, quantise, write_feature_part
 from geomem.formats.files import (
     atomic_directory,
     atomic_path,
@@ -32,6 +32,7 @@ __all__ = [
     "atomic_path",
     "canonical_json",
     "check_sha256",
+    "dequantise",
     "digest",
     "exclusive",
     "load_array",

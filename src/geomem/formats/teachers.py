@@ -1,5 +1,6 @@
 """The frozen teacher on disk: its weights, and the basis that compresses its features."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,33 @@ def load_image_teacher(weights: Path, *, sha256: str, **sizes: Any) -> PatchEmbe
         raise InputError(str(error)) from None
 
 
-def read_basis(path: Path) -> FeatureBasis:
-    """Read the basis that the features stage fitted."""
+def read_basis(path: Path, *, kept: dict[str, Any] | None = None) -> FeatureBasis:
+    """Read the basis that the features stage fitted.
+
+    Args:
+        path: Its file.
+        kept: What it has to be fitted for (`Features.kept`); None for anything.
+
+    Raises:
+        InputError: If it is missing, damaged or for something else.
+    """
     tensors, metadata = read_tensors(path)
-    return FeatureBasis(
-        layer=metadata["layer"],
-        mean=tensors["mean"],
-        components=tensors["components"],
-        unit=float(tensors["unit"]),
-        scale_prior=float(tensors["scale_prior"]),
-    )
+    if kept is not None and metadata != kept:
+        raise InputError(
+            f"{path} is a basis for {metadata}, `features` asks for {kept}; change `features`, or "
+            "name no `features.basis` to fit one"
+        )
+    prior = float(tensors["scale_prior"])
+
+    def of_layer(layer: int, name: str = "") -> FeatureBasis:
+        return FeatureBasis(
+            layer=layer,
+            mean=tensors[f"mean{name}"],
+            components=tensors[f"components{name}"],
+            unit=float(tensors[f"unit{name}"]),
+            scale_prior=prior,
+            grid=metadata.get("grid"),
+        )
+
+    more = tuple(of_layer(layer, f".{layer}") for layer in metadata.get("more_layers", ()))
+    return replace(of_layer(metadata["layer"]), more=more)

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from geomem.alignment.objectives import resample_tokens
 from geomem.geometry.cameras import split_cameras
 from geomem.geometry.points import resize_nearest
 from geomem.geometry.scale import consistent_scale, solve_scale
@@ -27,6 +28,8 @@ class FeatureBasis:
         unit: Root mean square of the projected tokens: compressed features are in this unit, so
             that they enter a network beside colours at a like size, whatever the teacher.
         scale_prior: Metres per unit of the teacher, where the cameras have no baseline.
+        grid: Side of the grid that tokens are resampled to; None for the teacher's.
+        more: Bases of further layers, which alignment compares beside this one.
     """
 
     layer: int
@@ -34,10 +37,22 @@ class FeatureBasis:
     components: Tensor
     unit: float
     scale_prior: float
+    grid: int | None = None
+    more: tuple["FeatureBasis", ...] = ()
+
+    @property
+    def layers(self) -> tuple["FeatureBasis", ...]:
+        """The bases of all layers, this one first."""
+        return (self, *self.more)
 
     def to(self, device: torch.device) -> "FeatureBasis":
         """Return it on a device."""
-        return replace(self, mean=self.mean.to(device), components=self.components.to(device))
+        return replace(
+            self,
+            mean=self.mean.to(device),
+            components=self.components.to(device),
+            more=tuple(basis.to(device) for basis in self.more),
+        )
 
     def compress(self, tokens: Tensor) -> Tensor:
         """Project tokens (..., D) to (..., C)."""
@@ -65,8 +80,8 @@ class Reconstruction:
     scale: Tensor
 
 
-def fit_basis(tokens: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """Return mean (D,) and the first `channels` principal components (D, C) of tokens (N, D).
+def fit_basis(tokens: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (D,), the first `channels` principal components (D, C) and unit of tokens (N, D).
 
     Signs are fixed (largest entry positive), so that equal tokens give equal bases.
     """
@@ -75,7 +90,18 @@ def fit_basis(tokens: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     components = vectors.flip(-1)[:, :channels]
     peak = components.gather(0, components.abs().argmax(0, keepdim=True))
-    return mean, (components * peak.sign()).float()
+    fixed = (components * peak.sign()).float()
+    return mean, fixed, ((tokens - mean) @ fixed).square().mean().sqrt()
+
+
+def restored_layers(features: Tensor, basis: FeatureBasis) -> list[Tensor]:
+    """Return the tokens (B, K, h, w, D) of each layer that features (B, K, C, h, w) stand for.
+
+    Memory frames know the first layer alone; what has no basis of its own is not asked for.
+    """
+    channels = basis.components.shape[1]
+    parts = features.movedim(-3, -1).split(channels, dim=-1)
+    return [one.restore(part) for one, part in zip(basis.layers, parts, strict=False)]
 
 
 def patch_tokens(tokens: Tensor, grid: int) -> Tensor:
@@ -135,14 +161,29 @@ def reconstruct(
 
 @torch.no_grad()
 def compressed_features(teacher: VGGT, images: Tensor, *, basis: FeatureBasis) -> Tensor:
-    """Return the compressed features (B, K, C, h, w) of images (B, K, 3, S, S) in [0, 1]."""
-    tokens = teacher.aggregate(teacher_images(images, teacher), last_layer=basis.layer)
-    return _compress(tokens[basis.layer], teacher, basis)
+    """Return the compressed features (B, K, C, h, w) of images (B, K, 3, S, S) in [0, 1].
+
+    Those of several layers lie one after the other in C, each in its own unit.
+    """
+    last = max(one.layer for one in basis.layers)
+    tokens = teacher.aggregate(teacher_images(images, teacher), last_layer=last)
+    return torch.cat([_compress(tokens[one.layer], teacher, one) for one in basis.layers], dim=2)
 
 
 def _compress(tokens: Tensor, teacher: VGGT, basis: FeatureBasis) -> Tensor:
     grid = teacher.config.image_size // teacher.config.patch_size
-    return rearrange(basis.compress(patch_tokens(tokens, grid)), "b k h w c -> b k c h w")
+    compressed = rearrange(basis.compress(patch_tokens(tokens, grid)), "b k h w c -> b k c h w")
+    # it may come last, and costs less there: both are linear, and weights of cells sum to 1
+    return on_grid(compressed, basis.grid)
+
+
+def on_grid(maps: Tensor, side: int | None) -> Tensor:
+    """Resample maps (B, K, C, h, w) to (B, K, C, side, side), each channel by itself; None: not."""
+    grid = (maps.shape[-2], maps.shape[-1])
+    if side is None or grid == (side, side):
+        return maps
+    tokens = resample_tokens(rearrange(maps, "b k c h w -> b k (h w) c"), grid, (side, side))
+    return rearrange(tokens, "b k (h w) c -> b k c h w", h=side)
 
 
 def predicted_poses(pose_enc: Tensor) -> Tensor:

@@ -110,6 +110,17 @@ def consistency(args: argparse.Namespace) -> None:
     _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
 
 
+def cache_fidelity(args: argparse.Namespace) -> None:
+    """Render what settings of the feature cache take and lose, as CSV and LaTeX."""
+    settings = checked(job_settings(args).cache_fidelity_table(), args)
+    from geomem.paper.cache_fidelity import cache_fidelity_table
+    from geomem.paper.tables import TEMPLATE
+
+    inputs = {"measured": args.measured, "template": TEMPLATE}
+    made = cache_fidelity_table(settings, read_json(args.measured))
+    _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
+
+
 def analysis_tables(args: argparse.Namespace) -> None:
     """Render the tables of what features know, as CSV and LaTeX."""
     jobs = job_settings(args)
@@ -276,6 +287,11 @@ def main() -> None:
     command.add_argument("--pdf", type=Path, required=True)
     command.add_argument("--png", type=Path, required=True)
     command.set_defaults(command=consistency)
+
+    command = job_parser(commands.add_parser("cache-fidelity", help=cache_fidelity.__doc__))
+    command.add_argument("--measured", type=Path, required=True, help="record of the scores")
+    _table_outputs(command)
+    command.set_defaults(command=cache_fidelity)
 
     command = job_parser(commands.add_parser("analysis-tables", help=analysis_tables.__doc__))
     command.add_argument("--analyses", type=Path, nargs="+", required=True, help="records")

@@ -225,9 +225,8 @@ class Counter:
 
     @property
     def grid(self) -> int:
-        """Cells along a side of the teacher's features."""
-        config = teacher_config(self.scale.teacher.architecture)
-        return config.image_size // config.patch_size
+        """Cells along a side of what is kept of the teacher's features."""
+        return self.scale.features.grid or self.scale.teacher.grid
 
     def evaluation(self, method: MethodJob, memory: MemoryJob | None, frames: int) -> Pass:
         """Return what one run of a method's networks on a clip's window costs."""
@@ -338,9 +337,9 @@ class Counter:
         if alignment.image_teacher:
             width, size = image_teacher_sizes(alignment.image_teacher)
             dinov2 = alignment.image_teacher.dinov2
-            grid = size // dinov2.patch_size if dinov2 else grid
+            grid = size // dinov2.patch_size if dinov2 else self.scale.teacher.grid
         else:
-            width = self.scale.features.channels
+            width = self.scale.features.aligned_channels
         with FakeTensorMode(), Unread(), CPU:
             projector = build_projector(settings)
             assert projector is not None

@@ -9,6 +9,7 @@ from geomem.config import Config, Resources
 from geomem.dag import Dag, Job
 from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.formats.cache_kinds import CacheKind
+from geomem.formats.features import bytes_per_frame
 from geomem.metrics.registry import WeightFile
 from geomem.paper.costs import evaluations
 from geomem.planning.networks import Counter, Pass
@@ -215,15 +216,17 @@ class Workload:
         return "clips", frames * (pixels * split.supersample**2 + RAYS_OF_A_FRAME), disk
 
     def _features(self, job: Job, settings: FeaturesJob) -> tuple[float, float]:
-        chosen, cells = settings.features, self.counter.grid**2
+        chosen = settings.features
         if not job.record.name.startswith("part-"):
             windows = min(chosen.basis_windows, settings.plan.windows)
             return windows * self._teacher(settings.plan.frames), 0.0
         kind = CacheKind.parse(job.record.parent.name)
         share = settings.plan.windows / chosen.shards
         frames = settings.plan.frames if kind.of_window else (kind.fewest + kind.most + 1) // 2
-        # int8 features; of remembered frames float16 depth and confidence too
-        disk = float(share * frames * chosen.channels * cells)
+        channels = chosen.aligned_channels if kind.of_window else chosen.channels
+        # of remembered frames float16 depth and confidence too
+        kept = bytes_per_frame(self.counter.grid**2, channels, stored=chosen.stored, frames=frames)
+        disk = share * frames * kept
         if not kind.of_window:
             disk += share * frames * 2 * 2 * settings.resolution**2
         passes = self.counter.teacher(frames, heads=not kind.of_window)

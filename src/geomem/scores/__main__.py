@@ -134,6 +134,26 @@ def consistency(args: argparse.Namespace) -> None:
     write_record(args.output, made_by, found)
 
 
+def cache_fidelity(args: argparse.Namespace) -> None:
+    """Weigh settings of the feature cache: bytes, cosine to raw features, effect on alignment."""
+    settings = checked(job_settings(args).cache_fidelity(), args)
+    import torch
+
+    from geomem.scores.cache_fidelity import measure_cache_fidelity
+
+    torch.set_num_threads(args.threads)
+    found = measure_cache_fidelity(
+        args.fit_clips,
+        args.test_clips,
+        args.weights,
+        settings,
+        device=job_device(args),
+        progress=progress,
+    )
+    inputs = {name: getattr(args, name) for name in ("fit_clips", "test_clips", "weights")}
+    write_record(args.output, provenance("scores", VERSION, settings, inputs), found)
+
+
 def calibrate(args: argparse.Namespace) -> None:
     """Calibrate the VGGT score of the scale's teacher on clips and their mixtures."""
     jobs = job_settings(args)
@@ -210,6 +230,13 @@ def main() -> None:
     command.add_argument("output", type=Path, help="record to write")
     command.add_argument("--weights", type=Path, required=True, help="of the teacher to start from")
     command.set_defaults(command=consistency)
+
+    command = device_parser(commands.add_parser("cache-fidelity", help=cache_fidelity.__doc__))
+    command.add_argument("output", type=Path, help="record to write")
+    command.add_argument("--fit-clips", type=Path, required=True, help="split to fit bases on")
+    command.add_argument("--test-clips", type=Path, required=True, help="held-out split")
+    command.add_argument("--weights", type=Path, required=True, help="of the teacher")
+    command.set_defaults(command=cache_fidelity)
 
     command = device_parser(commands.add_parser("calibrate", help=calibrate.__doc__))
     command.add_argument("output", type=Path, help="record to write")

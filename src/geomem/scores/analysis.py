@@ -259,7 +259,8 @@ def _decode_student(
             # g(f(h)/|f(h)|), or f(h) itself where that was regressed
             assert settings.alignment is not None
             objective = settings.alignment.objective
-            features["projector"] = student.projector(state)[int(objective == "angular+scale")]
+            projected = student.projector(state)[int(objective == "angular+scale")]
+            features["projector"] = projected[..., : settings.channels]  # of the first layer
         said = {name: decoding.decode(given, path, completion) for name, given in features.items()}
         clouds |= _compare(said, batch, windows, rows, limit)
     decoded: Found = {name: {"values": decoding.columns(v)} for name, v in rows.items()}

@@ -24,6 +24,7 @@ from geomem.settings.evaluation import (
     TableSettings,
     Video,
 )
+from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.memory import Corruption, Features, Geometry, Overlap, TeacherTraining
 from geomem.settings.training import Noise, Objective, Optimization
 from geomem.sources.registry import ClipsOfSplit
@@ -338,6 +339,30 @@ class ConsistencyJob(Strict):
     versions: dict[str, int]
 
 
+class CacheFidelityJob(Strict):
+    """Weighs settings of the feature cache.
+
+    Attributes:
+        cache_fidelity: The settings, and the windows that they are weighed on.
+        teacher: Whose features they keep.
+        method: Of the small alignment runs.
+        alignment: Likewise.
+        noise: Likewise.
+        fit: Clips that bases are fitted on and runs are trained on.
+        test: Held-out clips.
+        resolution: Side of the frames, pixels.
+    """
+
+    cache_fidelity: CacheFidelity
+    teacher: TeacherModel
+    method: MethodJob
+    alignment: AlignmentJob
+    noise: Noise
+    fit: ClipsOfSplit
+    test: ClipsOfSplit
+    resolution: Positive
+
+
 class CalibrationJob(Strict):
     """Calibrates the VGGT score of a teacher.
 
@@ -426,6 +451,15 @@ class ConsistencyTableJob(Strict):
 
     consistency: Consistency
     scale: str
+
+
+class CacheFidelityTableJob(Strict):
+    """Renders the table of settings of the feature cache."""
+
+    cache_fidelity: CacheFidelity
+    scale: str
+    teacher: str
+    bootstrap: Positive
 
 
 class TeacherTableJob(Strict):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from geomem.formats.teacher_sizes import teacher_config
 from geomem.memory.registry import KINDS
@@ -52,6 +52,17 @@ class Teacher(Strict):
         """Its layers: pairs of frame and global attention."""
         return teacher_config(self.architecture).depth
 
+    @property
+    def width(self) -> int:
+        """Width of its tokens: those of frame and global attention."""
+        return 2 * teacher_config(self.architecture).embed_dim
+
+    @property
+    def grid(self) -> int:
+        """Cells along a side of its tokens."""
+        sizes = teacher_config(self.architecture)
+        return sizes.image_size // sizes.patch_size
+
     @model_validator(mode="after")
     def _downloads_are_pinned(self) -> Self:
         if self.download and not (self.revision and self.sha256):
@@ -94,6 +105,23 @@ class Features(Strict):
     basis_plan: str = Field(description="plan whose first windows the PCA is fitted on")
     layer: int = Field(ge=0, description="backbone layer whose tokens are kept")
     channels: Positive = Field(description="PCA components kept of each token")
+    more_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(),
+        exclude_if=lambda layers: not layers,
+        description="further layers that alignment compares beside `layer`, with as many "
+        "components each, of their own basis; memories know `layer` alone",
+    )
+    grid: Positive | None = Field(
+        default=None,
+        exclude_if=lambda grid: grid is None,
+        description="side of the grid that tokens are resampled to, as the student's; none: the "
+        "teacher's",
+    )
+    stored: Literal["int8", "bf16"] = Field(
+        default="int8",
+        exclude_if=lambda stored: stored == "int8",
+        description="numbers of the cache: int8 with a step per window and channel, or bf16",
+    )
     basis_windows: Positive = Field(description="windows the PCA is fitted on")
     shards: Positive = 1
     batch: Positive = Field(description="windows per forward pass")
@@ -105,6 +133,30 @@ class Features(Strict):
         description="alignment targets are computed while training instead of cached: slower, but "
         "a plan of any length needs no storage",
     )
+
+    @field_validator("more_layers")
+    @classmethod
+    def _layers_differ(cls, layers: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len({info.data.get("layer"), *layers}) <= len(layers):
+            raise ValueError(f"{list(layers)} repeat a layer, or name `layer` again")
+        return layers
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All layers that alignment compares, `layer` first."""
+        return (self.layer, *self.more_layers)
+
+    @property
+    def aligned_channels(self) -> int:
+        """Channels of a cell that alignment compares: those of all layers."""
+        return len(self.layers) * self.channels
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What a basis is fitted for, as its file says."""
+        more = {"more_layers": list(self.more_layers)} if self.more_layers else {}
+        grid = {} if self.grid is None else {"grid": self.grid}
+        return {"layer": self.layer, "channels": self.channels, **more, **grid}
 
 
 class Geometry(Strict):

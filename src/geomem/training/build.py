@@ -39,7 +39,7 @@ def build_projector(settings: TrainingJob) -> AlignmentProjector | RepaProjector
         channels = image_teacher_sizes(alignment.image_teacher)[0]
     else:
         assert settings.features is not None
-        channels = settings.features.channels
+        channels = settings.features.aligned_channels
     kind = RepaProjector if alignment.objective == "repa" else AlignmentProjector
     projector = kind(settings.hidden_states[alignment.level].width, channels)
     # the released code leaves its projector and scale head out of the optimizer
@@ -117,4 +117,5 @@ def online_teacher(
     if weights is None or basis is None:
         raise InputError("alignment with `features.online` needs --weights and --basis")
     teacher = load_teacher(weights, **alignment.online.model_dump())
-    return OnlineTeacher(teacher=teacher, basis=read_basis(basis))
+    kept = settings.features.kept if settings.features else None
+    return OnlineTeacher(teacher=teacher, basis=read_basis(basis, kept=kept))
