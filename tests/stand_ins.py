@@ -13,12 +13,18 @@ UNTOLD = ("repeated_frame", "mean_colour", "maskflow_tokenizer")
 
 def street_project(root: Path) -> Path:
     """The smoke scale, every split of it on streets."""
+    return project_on(root, "street", DRIVES)
+
+
+def project_on(root: Path, dataset: str, kinds: dict[str, str]) -> Path:
+    """The smoke scale, every split of it on one data set; `kinds` says the cameras' paths of
+    splits, `forward` those of the others."""
     shutil.copytree(ROOT / "config", root / "config", dirs_exist_ok=True)
     path = root / "config/scales/smoke.yaml"
     scale = yaml.safe_load(path.read_text())
     for name, split in scale["splits"].items():
-        trajectories = {DRIVES.get(name, "forward"): 1}
-        split |= {"dataset": "street", "options": {"trajectories": trajectories}}
+        trajectories = {kinds.get(name, "forward"): 1}
+        split |= {"dataset": dataset, "options": {"trajectories": trajectories}}
     path.write_text(yaml.safe_dump(scale, sort_keys=False))
     # options add up over files, and `{}` clears
     base = root / "config/base.yaml"
