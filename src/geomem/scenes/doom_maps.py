@@ -37,6 +37,29 @@ _SECTOR = np.dtype(
 _THING = np.dtype([(n, "<i2") for n in ("x", "y", "angle", "type", "flags")])
 _NORMAL_SKILLS = 7  # flags of a thing
 
+STAND_SCRIPT = 1
+
+
+def _stand_script() -> bytes:
+    """Return compiled ACS (numbers of instructions: ZDoom's p_acs.h): SetActorPosition and
+    SetActorAngle of whoever runs it, to its four arguments."""
+    terminate, push, push_argument, set_angle, set_position = 1, 3, 28, 276, 283
+    arguments = [word for i in range(3) for word in (push_argument, i)]
+    code = [push, 0, *arguments, push, 0, set_position]
+    code += [push, 0, push_argument, 3, set_angle, terminate]
+    directory = [1, STAND_SCRIPT, 8, 4, 0]  # scripts; number, start, arguments; strings
+    return struct.pack(
+        f"<4si{len(code) + len(directory)}i", b"ACS\0", 8 + 4 * len(code), *code, *directory
+    )
+
+
+_SCRIPTS = (
+    ("LOADACS", b"STAND\n"),
+    ("A_START", b""),
+    ("STAND", _stand_script()),
+    ("A_END", b""),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DoomMap:
@@ -67,8 +90,12 @@ class DoomMap:
     lumps: dict[str, bytes]
 
     def wad(self) -> bytes:
-        """Return the map as a WAD file of its own, to be loaded beside the game's."""
-        parts = [(self.name, b""), *self.lumps.items()]
+        """Return the map as a WAD file of its own, to be loaded beside the game's.
+
+        Its script `STAND_SCRIPT` puts the player to x, y, z (of 65536 a unit) and to an angle (of
+        65536 a turn).
+        """
+        parts = [(self.name, b""), *self.lumps.items(), *_SCRIPTS]
         data = b"".join(content for _, content in parts)
         directory, at = b"", 12
         for name, content in parts:

@@ -18,8 +18,8 @@ from einops import reduce
 from torch import Tensor
 
 from geomem.errors import InputError
-from geomem.scenes.doom_maps import UNIT, DoomMap, depth_at, map_names, read_map
-from geomem.scenes.doom_paths import draw_path
+from geomem.scenes.doom_maps import STAND_SCRIPT, UNIT, DoomMap, depth_at, map_names, read_map
+from geomem.scenes.doom_paths import EYE, draw_path
 from geomem.scenes.trajectories import look
 from geomem.sources.embedded import Clip, Film, path_frames
 from geomem.sources.registry import ClipsOfSplit, Role
@@ -28,7 +28,8 @@ REMEDY = "pip install 'geomem[renderers]'"
 WADS = ("freedoom1.wad", "freedoom2.wad")
 HEIGHTS = (384, 480, 600, 768, 960, 1200)  # of the screens of 4:3 that the engine has
 STRETCH = 1.2  # the game shows heights so much greater than widths
-_BINARY = 2**16  # steps of a full turn in what the game is told
+_FIXED = 2**16  # of a map's unit, and of a full turn
+_SETTLE = 40  # tics until the eyes are at their height and the field of view is set
 
 
 def maps(split: ClipsOfSplit) -> Film:
@@ -108,11 +109,11 @@ class Player:
         Raises:
             InputError: If the game stands elsewhere than it was told to.
         """
-        screens, eyes, angles = self._play(plan, flat / UNIT, math.pi / 2 - yaw)
-        told = np.c_[flat, np.full(len(flat), height)]
-        off = np.abs(eyes * UNIT - told).max()
-        if off > 0.01:
-            raise InputError(f"ViZDoom stood {off:.2f} m off in map {plan.name} of {plan.game}")
+        feet = np.c_[flat, np.full(len(flat), height - EYE)]
+        screens, eyes, angles = self._play(plan, feet / UNIT, math.pi / 2 - yaw)
+        off = np.abs(eyes * UNIT - feet - (0, 0, EYE)).max()
+        if off > 0.001:
+            raise InputError(f"ViZDoom stood {off:.3f} m off in map {plan.name} of {plan.game}")
         side = self._screen // self._resolution
         edge = (self._screen * 4 // 3 - self._screen) // 2
         cut = screens[:, :, edge : edge + self._screen].astype(np.float32)
@@ -154,6 +155,7 @@ class Player:
         engine = self._engine
         game.set_doom_game_path(str(self.folder / plan.game))
         game.set_doom_scenario_path(str(own))
+        game.set_doom_config_path(str(own.with_name("engine.ini")))  # else it is written here
         game.set_doom_map(plan.name)
         game.set_seed(1)
         game.set_mode(engine.Mode.PLAYER)
@@ -167,7 +169,7 @@ class Player:
             *("screen_flashes", "effects_sprites"),
         ):
             getattr(game, f"set_render_{part}")(False)
-        game.set_available_buttons([engine.Button.TURN_LEFT_RIGHT_DELTA])
+        game.set_available_buttons([])
         names = ("POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH", "ROLL", "FOV")
         game.set_available_game_variables(
             [getattr(engine.GameVariable, f"CAMERA_{name}") for name in names]
@@ -179,22 +181,15 @@ class Player:
         self, game: Any, places: np.ndarray, angles: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         game.send_game_command(f"fov {self._fov}")
-        steps = np.rint(np.degrees(angles) / 360 * _BINARY) % _BINARY
-        screens, eyes, seen = [], [], []
-        for place, step in zip(places, steps, strict=True):
-            x, y, z, angle = self._go(game, place, step * 360 / _BINARY)
-            screens.append(game.get_state().screen_buffer.copy())
-            eyes.append((x, y, z))
-            seen.append(math.radians(angle))
-        return np.stack(screens), np.array(eyes), np.array(seen)
-
-    def _go(self, game: Any, place: np.ndarray, angle: float) -> np.ndarray:
-        """Stand at a place (2,), look along an angle in degrees; return x, y, z and angle."""
-        for _ in range(8):  # the game may need a tic to do it
-            now = game.get_state().game_variables
-            turn = (angle - now[3] + 180) % 360 - 180
-            if np.abs(now[:2] - place).max() < 1e-3 and abs(turn) < 1e-3:
-                break
-            game.send_game_command(f"warp {place[0]:.6f} {place[1]:.6f}")
-            game.make_action([-turn])
-        return now[:4]
+        fixed = np.rint(places * _FIXED).astype(int)
+        turns = np.rint(angles / (2 * np.pi) * _FIXED).astype(int) % _FIXED
+        screens, told = [], []
+        for x, y, z, turn in np.c_[fixed, turns]:
+            for _ in range(1 if screens else _SETTLE):
+                game.send_game_command(f"puke {STAND_SCRIPT} {x} {y} {z} {turn}")
+                game.make_action([])
+            state = game.get_state()
+            screens.append(state.screen_buffer.copy())
+            told.append(state.game_variables)
+        seen = np.array(told, dtype=np.float64)
+        return np.stack(screens), seen[:, :3], np.radians(seen[:, 3])
