@@ -16,7 +16,9 @@ import numpy as np
 UNIT = 1 / 32  # metres: a player is 56 units high
 SKY = b"F_SKY1"
 NONE = 0xFFFF  # no side
+LIGHT = 208  # of 255, the least that a room has: in the dark there is nothing to remember
 HEADROOM = 56  # units that a player needs
+_LIQUIDS = (b"NUKAGE", b"FWATER", b"SWATER", b"LAVA", b"BLOOD", b"SLIME")
 _IMPASSABLE = 1  # flag of a line
 _LUMPS = (
     *("THINGS", "LINEDEFS", "SIDEDEFS", "VERTEXES", "SEGS", "SSECTORS"),
@@ -53,7 +55,8 @@ def _stand_script() -> bytes:
     )
 
 
-_SCRIPTS = (
+_OWN_LUMPS = (
+    ("ANIMATED", b"\xff"),  # no pictures that move
     ("LOADACS", b"STAND\n"),
     ("A_START", b""),
     ("STAND", _stand_script()),
@@ -73,6 +76,7 @@ class DoomMap:
             -1 where there is none.
         floors, ceilings: (S,) float64 heights.
         sky: (S,) bool: the sky is its ceiling.
+        dry: (S,) bool: a camera may stand there, on no liquid and under no low ceiling.
         blocks: (L,) bool: a camera on one level may not pass.
         lumps: The files of the map as the game reads them.
     """
@@ -86,6 +90,7 @@ class DoomMap:
     floors: np.ndarray
     ceilings: np.ndarray
     sky: np.ndarray
+    dry: np.ndarray
     blocks: np.ndarray
     lumps: dict[str, bytes]
 
@@ -95,7 +100,7 @@ class DoomMap:
         Its script `STAND_SCRIPT` puts the player to x, y, z (of 65536 a unit) and to an angle (of
         65536 a turn).
         """
-        parts = [(self.name, b""), *self.lumps.items(), *_SCRIPTS]
+        parts = [(self.name, b""), *self.lumps.items(), *_OWN_LUMPS]
         data = b"".join(content for _, content in parts)
         directory, at = b"", 12
         for name, content in parts:
@@ -159,6 +164,7 @@ def _make_static(name: str, game: str, lumps: dict[str, bytes]) -> DoomMap:
     _open_doors(sectors, right[both], left[both])
     lines["special"] = lines["tag"] = 0
     sectors["special"] = sectors["tag"] = 0
+    sectors["light"] = np.maximum(sectors["light"], LIGHT)
     sides["middle"][np.r_[lines["right"][both], lines["left"][both]]] = b"-"
     player = things[things["type"] == 1][:1]
     if not len(player):
@@ -168,6 +174,8 @@ def _make_static(name: str, game: str, lumps: dict[str, bytes]) -> DoomMap:
     a, b = np.where(both, right, 0), np.where(both, left, 0)
     opening = np.minimum(ceilings[a], ceilings[b]) - np.maximum(floors[a], floors[b])
     level = (floors[a] == floors[b]) & (opening >= HEADROOM)
+    wet = np.array([looks.startswith(_LIQUIDS) for looks in sectors["floor_looks"]])
+    dry = ~wet & (ceilings - floors >= HEADROOM)
     return DoomMap(
         name=name,
         game=game,
@@ -178,7 +186,8 @@ def _make_static(name: str, game: str, lumps: dict[str, bytes]) -> DoomMap:
         floors=floors,
         ceilings=ceilings,
         sky=sectors["ceiling_looks"] == SKY,
-        blocks=~both | ~level | (lines["flags"] & _IMPASSABLE > 0),
+        dry=dry,
+        blocks=~both | ~level | ~dry[a] | ~dry[b] | (lines["flags"] & _IMPASSABLE > 0),
         lumps={
             **lumps,
             "THINGS": player.tobytes(),

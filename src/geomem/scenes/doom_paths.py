@@ -85,27 +85,26 @@ def draw_path(
 def _pick_spot(
     plan: DoomMap, walls: list[Footprint], rng: Rng, *, roomy: bool
 ) -> tuple[np.ndarray, float]:
-    """Return a free place (2,) in metres, with much space about it, and the floor's height."""
-    best: tuple[float, np.ndarray, float] | None = None
-    wanted = 12 if roomy else 5
-    found = 0
-    for _ in range(2000):
+    """Return the best (2,) of a few free places, in metres, and its floor's height in units."""
+    found: list[tuple[float, np.ndarray, float]] = []
+    for _ in range(5000):
         line = int(rng.integers(len(plan.starts)))
         along = plan.ends[line] - plan.starts[line]
         right = np.array([along[1], -along[0]]) / max(np.hypot(*along), 1.0)
         spot = plan.starts[line] + rng.uniform(0, 1) * along + rng.uniform(24, 160) * right
         space = float(clearance(spot[None] * UNIT, walls)[0])
         sector = sector_at(plan, spot) if space > CLEARANCE + 0.05 else -1
-        if sector < 0:
+        if sector < 0 or not plan.dry[sector]:
             continue
-        found += 1
-        if best is None or space > best[0]:
-            best = (space, spot * UNIT, float(plan.floors[sector]))
-        if found == wanted:
+        spot *= UNIT
+        far = 0.0 if roomy else _free_lengths(walls, spot, rng.uniform(0, 2 * math.pi, 8)).max()
+        found.append((space + 0.3 * min(float(far), 12.0), spot, float(plan.floors[sector])))
+        if len(found) == 6:
             break
-    if best is None:
+    if not found:
         raise ValueError(f"map {plan.name} has no free place for a camera")
-    return best[1], best[2]
+    _, spot, floor = max(found, key=lambda entry: entry[0])
+    return spot, floor
 
 
 def _is_free(walls: list[Footprint], points: np.ndarray) -> bool:

@@ -29,6 +29,7 @@ WADS = ("freedoom1.wad", "freedoom2.wad")
 HEIGHTS = (384, 480, 600, 768, 960, 1200)  # of the screens of 4:3 that the engine has
 STRETCH = 1.2  # the game shows heights so much greater than widths
 _FIXED = 2**16  # of a map's unit, and of a full turn
+_FINENESS = 6  # of the screen's pixels in one of a frame: the game does not smooth its pictures
 _SETTLE = 40  # tics until the eyes are at their height and the field of view is set
 
 
@@ -81,7 +82,7 @@ class Player:
                 f"ViZDoom has no screen for frames of {resolution} pixels with {supersample} "
                 f"samples a side; choose a resolution that divides one of {HEIGHTS}"
             )
-        self._screen = next((h for h in fitting if h >= 2 * resolution), fitting[-1])
+        self._screen = next((h for h in fitting if h >= _FINENESS * resolution), fitting[-1])
 
     @property
     def intrinsics(self) -> tuple[float, float, float, float]:
@@ -175,7 +176,7 @@ class Player:
             [getattr(engine.GameVariable, f"CAMERA_{name}") for name in names]
         )
         game.set_episode_timeout(0)
-        game.add_game_args("+sv_cheats 1 -nomonsters +cl_capfps 1")
+        game.add_game_args("+sv_cheats 1 -nomonsters +cl_capfps 1 +r_visibility 32")
 
     def _stand(
         self, game: Any, places: np.ndarray, angles: np.ndarray
