@@ -1,11 +1,16 @@
-"""Projects whose smoke scale is on what stands in for driving sets and for videos from the net."""
+"""Projects whose smoke scale is on other data sets than rooms, and their clips."""
 
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from conftest import ROOT, edit_yaml
+from geomem.clips.__main__ import main
+from geomem.config import load_config
+from geomem.dag import Dag
+from geomem.formats import ClipStore
 
 DRIVES = {"spin": "spin", "orbit": "pan", "out_and_back": "out_and_back", "loop": "out_and_back"}
 UNTOLD = ("repeated_frame", "mean_colour", "maskflow_tokenizer")
@@ -65,3 +70,15 @@ def untold_project(root: Path) -> Path:
     study.write_text(yaml.safe_dump(content, sort_keys=False))
     edit_yaml(root / "config/config.yaml", scale="smoke")
     return root
+
+
+def make_first_shard(root: Path, split: str, monkeypatch: pytest.MonkeyPatch) -> ClipStore:
+    """Make a split's first shard by the command that the workflow runs; return the split."""
+    dag = Dag(load_config(root, scale="smoke"))
+    job = dag.clips(split, 0)
+    words = ["clips", "make", str(root / job.record.parent), "--root", str(root)]
+    words += ["--scale", "smoke", "--split", split, "--number", "0"]
+    monkeypatch.setattr("sys.argv", [*words, "--expect", job.settings.digest])
+    main()
+    assert {*(root / job.record.parent).iterdir()} == {root / path for path in job.outputs}
+    return ClipStore(root / dag.folder(split))

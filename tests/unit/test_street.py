@@ -23,7 +23,7 @@ from geomem.scenes.driving import KINDS, SPEED, drive
 from geomem.scenes.planning import clearance
 from geomem.scenes.render import render
 from geomem.scenes.street import FRONT, LENGTH, Street, make_street
-from stand_ins import street_project, untold_project
+from stand_ins import make_first_shard, street_project, untold_project
 
 
 @pytest.fixture(scope="module")
@@ -200,17 +200,6 @@ def test_impossible_requests_are_refused(streets: list[Street]) -> None:
 
 
 # --- through the workflow ---------------------------------------------------------------------
-
-
-def make_first_shard(root: Path, split: str, monkeypatch: pytest.MonkeyPatch) -> ClipStore:
-    dag = Dag(load_config(root, scale="smoke"))
-    job = dag.clips(split, 0)
-    words = ["clips", "make", str(root / job.record.parent), "--root", str(root)]
-    words += ["--scale", "smoke", "--split", split, "--number", "0"]
-    monkeypatch.setattr("sys.argv", [*words, "--expect", job.settings.digest])
-    main()
-    assert {*(root / job.record.parent).iterdir()} == {root / path for path in job.outputs}
-    return ClipStore(root / dag.folder(split))
 
 
 def test_the_smoke_workflow_on_streets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ MODELS = {
     "potion": Model(0.26, 0.26, (0.5, 0.9)),
     "duckie": Model(0.55, 0.39, (0.4, 0.9)),
     "tree": Model(0.55, 0.41, (1.4, 1.9)),
-    "tree_pine": Model(0.26, 0.26, (1.5, 2.1)),
+    "tree_pine": Model(0.29, 0.29, (1.5, 2.1)),
     "building": Model(0.54, 0.36, (0.7, 1.2)),
     "ball_blue": Model(0.51, 0.51, (0.4, 0.7)),
     "ball_yellow": Model(0.51, 0.51, (0.4, 0.7)),

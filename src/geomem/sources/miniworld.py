@@ -128,12 +128,21 @@ def _line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _set_headless() -> None:
-    """Have pyglet draw without a display, by EGL; that is before it is imported further."""
-    import pyglet
+def _load_with_alpha(load: Any) -> Any:
+    """Return a loader of pictures that have alpha, which pyglet would add by a regular expression
+    that takes a second a picture."""
 
-    pyglet.options["headless"] = True
-    pyglet.options["audio"] = ("silent",)
+    def loaded(path: str) -> Any:
+        picture = load(path).get_image_data()
+        if picture.format != "RGB":
+            return picture
+        rgb = np.frombuffer(picture.get_data("RGB", 3 * picture.width), np.uint8).reshape(-1, 3)
+        rgba = np.full((len(rgb), 4), 255, np.uint8)
+        rgba[:, :3] = rgb
+        size = (picture.width, picture.height)
+        return type(picture)(*size, "RGBA", rgba.tobytes(), pitch=4 * picture.width)
+
+    return loaded
 
 
 @cache
@@ -144,17 +153,22 @@ def _stage() -> Any:
         InputError: If the package is missing, or a library that it loads.
     """
     try:
-        _set_headless()
+        import pyglet
+
+        # without a display, by EGL; it reads this when its windows are imported
+        pyglet.options["headless"] = True
         import miniworld
         from miniworld.entity import ImageFrame, MeshEnt
         from miniworld.miniworld import MiniWorldEnv
         from miniworld.objmesh import ObjMesh
         from miniworld.opengl import Texture
         from miniworld.params import DEFAULT_PARAMS
+        from pyglet import image
         from pyglet.gl import GL_NORMALIZE, glEnable
     except ImportError as error:
         raise InputError(f"miniworld cannot be loaded ({_line(error)}); {REMEDY}") from error
 
+    image.load = _load_with_alpha(image.load)
     folder = Path(miniworld.__file__).parent / "textures"
     portraits = sorted((folder / "portraits").glob("*.png"))
     # by their files' names, where miniworld would take the first of several variants

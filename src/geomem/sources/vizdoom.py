@@ -72,7 +72,7 @@ class Player:
         """
         try:
             import vizdoom
-        except ImportError as error:
+        except (ImportError, SystemError) as error:  # the latter of another Python's wheel
             raise InputError(f"vizdoom cannot be loaded ({error}); {REMEDY}") from error
         self._engine, self._fov, self._resolution = vizdoom, fov, resolution
         self.folder = Path(vizdoom.__file__).parent
@@ -146,7 +146,11 @@ class Player:
             own.write_bytes(plan.wad())
             game = engine.DoomGame()
             self._set_up(game, own, plan)
-            game.init()
+            try:
+                game.init()
+            except Exception as error:  # of the engine's own kinds
+                told = " ".join(str(error).split())
+                raise InputError(f"ViZDoom does not start map {plan.name} ({told})") from error
             try:
                 return self._stand(game, places, angles)
             finally:
