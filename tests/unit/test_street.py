@@ -12,11 +12,9 @@ import pytest
 import torch
 import yaml
 
-from geomem.clips.__main__ import main
 from geomem.config import load_config
 from geomem.dag import Dag
 from geomem.errors import InputError
-from geomem.formats import ClipStore
 from geomem.geometry.cameras import check_cameras
 from geomem.geometry.warp import warp_frame
 from geomem.scenes.driving import KINDS, SPEED, drive

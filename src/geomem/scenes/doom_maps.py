@@ -9,6 +9,7 @@ Legend: V vertices, L lines, S sectors, C columns and R rows of an image.
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,18 @@ _LUMPS = (
     *("NODES", "SECTORS", "REJECT", "BLOCKMAP"),
 )
 _VERTEX = np.dtype([("x", "<i2"), ("y", "<i2")])
-_LINE = np.dtype(
-    [(n, "<u2") for n in ("start", "end", "flags", "special", "tag", "right", "left")]
-)
+_LINE = np.dtype([(n, "<u2") for n in ("start", "end", "flags", "special", "tag", "right", "left")])
 _SIDE = np.dtype(
-    [("x", "<i2"), ("y", "<i2"), ("upper", "S8"), ("lower", "S8"), ("middle", "S8")]
-    + [("sector", "<u2")]
+    [
+        *(("x", "<i2"), ("y", "<i2"), ("upper", "S8"), ("lower", "S8"), ("middle", "S8")),
+        ("sector", "<u2"),
+    ]
 )
 _SECTOR = np.dtype(
-    [("floor", "<i2"), ("ceiling", "<i2"), ("floor_looks", "S8"), ("ceiling_looks", "S8")]
-    + [("light", "<i2"), ("special", "<u2"), ("tag", "<u2")]
+    [
+        *(("floor", "<i2"), ("ceiling", "<i2"), ("floor_looks", "S8"), ("ceiling_looks", "S8")),
+        *(("light", "<i2"), ("special", "<u2"), ("tag", "<u2")),
+    ]
 )
 _THING = np.dtype([(n, "<i2") for n in ("x", "y", "angle", "type", "flags")])
 _NORMAL_SKILLS = 7  # flags of a thing
@@ -112,10 +115,7 @@ class DoomMap:
 def map_names(wad: Path) -> list[str]:
     """Return the maps of a WAD file in their order."""
     entries = _directory(wad.read_bytes())
-    return [
-        name for (name, _, _), (after, _, _) in zip(entries, entries[1:], strict=False)
-        if after == "THINGS"
-    ]
+    return [name for (name, _, _), (after, _, _) in pairwise(entries) if after == "THINGS"]
 
 
 def read_map(wad: Path, name: str) -> DoomMap:

@@ -73,11 +73,11 @@ def draw_path(
         return flat[index], yaw[index], height
     if kind in ("orbit", "loop"):
         return (*_circle(near, spot, frames, rng, inwards=kind == "orbit"), height)
-    yaw = math.pi / 2 - _best_heading(near, spot, rng)
+    middle = math.pi / 2 - _best_heading(near, spot, rng)
     turn = {"spin": 2 * math.pi, "static": 0.0}.get(kind)
     if turn is None:
         turn = min(rng.uniform(0.5, 0.98) * MAX_TURN * (frames - 1), math.radians(150))
-    start = yaw if kind == "spin" else yaw - turn / 2
+    start = middle if kind == "spin" else middle - turn / 2
     angles = start + turn * np.linspace(0, 1, frames) * rng.choice([-1, 1])
     return np.tile(spot, (frames, 1)), angles, height
 

@@ -266,7 +266,9 @@ def angles_of(camera: np.ndarray) -> tuple[np.ndarray, float, float, float]:
     rotation = pose[:, :3]
     off = np.abs([fx - fy, cx - 0.5, cy - 0.5, rotation[0, 1]]).max()
     if off > _FOCAL_TOLERANCE:
-        raise ValueError(f"miniworld has no camera with intrinsics {camera[:4]} and roll; off {off}")
+        raise ValueError(
+            f"miniworld has no camera with intrinsics {camera[:4]} and roll; off {off}"
+        )
     ahead = rotation[2]
     pitch = math.atan2(-ahead[1], math.hypot(ahead[0], ahead[2]))
     yaw = math.atan2(ahead[0], ahead[2])

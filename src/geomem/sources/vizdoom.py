@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from einops import reduce
-from torch import Tensor
 
 from geomem.errors import InputError
 from geomem.scenes.doom_maps import STAND_SCRIPT, UNIT, DoomMap, depth_at, map_names, read_map
@@ -90,9 +89,7 @@ class Player:
         focal = 4 / 3 / 2 / math.tan(math.radians(self._fov) / 2)
         return focal, STRETCH * focal, 0.5, 0.5
 
-    def film(
-        self, plan: DoomMap, flat: np.ndarray, yaw: np.ndarray, height: float
-    ) -> Clip:
+    def film(self, plan: DoomMap, flat: np.ndarray, yaw: np.ndarray, height: float) -> Clip:
         """Film a map.
 
         Args:
@@ -188,7 +185,8 @@ class Player:
         game.send_game_command(f"fov {self._fov}")
         fixed = np.rint(places * _FIXED).astype(int)
         turns = np.rint(angles / (2 * np.pi) * _FIXED).astype(int) % _FIXED
-        screens, told = [], []
+        screens: list[np.ndarray] = []
+        told: list[np.ndarray] = []
         for x, y, z, turn in np.c_[fixed, turns]:
             for _ in range(1 if screens else _SETTLE):
                 game.send_game_command(f"puke {STAND_SCRIPT} {x} {y} {z} {turn}")
