@@ -20,7 +20,7 @@ KINDS: tuple[DoomPath, ...] = (
     *("walk", "forward", "pan", "spin", "orbit", "out_and_back", "static", "loop"),
 )
 EYE = 41 * UNIT  # above the floor
-CLEARANCE = 0.7  # a player's radius is half a metre
+CLEARANCE = 0.75  # of a player's box, a metre wide, the corners are 0.71 m from its middle
 _SPEED = (0.08, 0.13)  # metres a frame
 _REACH = 32.0  # metres that are looked ahead
 Rng = np.random.Generator

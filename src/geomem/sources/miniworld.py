@@ -165,7 +165,7 @@ def _stage() -> Any:
         from miniworld.params import DEFAULT_PARAMS
         from pyglet import image
         from pyglet.gl import GL_NORMALIZE, glEnable
-    except ImportError as error:
+    except Exception as error:  # pyglet opens a window when it is imported
         raise InputError(f"miniworld cannot be loaded ({_line(error)}); {REMEDY}") from error
 
     image.load = _load_with_alpha(image.load)
