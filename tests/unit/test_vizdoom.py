@@ -277,6 +277,7 @@ def test_the_game_stands_where_it_is_told_to_and_repeats_itself(player: Player) 
 
 def test_a_shard_for_the_smoke_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vizdoom", reason="needs the extra `renderers`")
+    monkeypatch.chdir(tmp_path)
     root = project_on(tmp_path, "vizdoom", {"orbit": "orbit"})
     store = make_first_shard(root, "orbit", monkeypatch)
     assert store.has_depth and [clip.trajectory for clip in store.clips] == ["orbit"] * 2

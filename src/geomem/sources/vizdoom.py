@@ -7,6 +7,7 @@ all that there is to see.
 Shape suffixes: T frames, H = W = resolution.
 """
 
+import contextlib
 import math
 import tempfile
 from pathlib import Path
@@ -96,7 +97,7 @@ class Player:
             plan: The map.
             flat: (T, 2) places, x and z in metres.
             yaw: (T,) radians.
-            height: Of the eye, which the game finds for itself above the floor, metres.
+            height: Of the eyes above the map's zero, metres.
 
         Returns:
             cameras: (T, 16) where the game says that it was.
@@ -108,14 +109,14 @@ class Player:
             InputError: If the game stands elsewhere than it was told to.
         """
         feet = np.c_[flat, np.full(len(flat), height - EYE)]
-        screens, eyes, angles = self._play(plan, feet / UNIT, math.pi / 2 - yaw)
+        frames, told = self._play(plan, feet / UNIT, math.pi / 2 - yaw)
+        eyes, angles = told[:, :3], np.radians(told[:, 3])
         off = np.abs(eyes * UNIT - feet - (0, 0, EYE)).max()
-        if off > 0.001:
-            raise InputError(f"ViZDoom stood {off:.3f} m off in map {plan.name} of {plan.game}")
-        side = self._screen // self._resolution
-        edge = (self._screen * 4 // 3 - self._screen) // 2
-        cut = screens[:, :, edge : edge + self._screen].astype(np.float32)
-        frames = reduce(cut, "t (h a) (w b) c -> t h w c", "mean", a=side, b=side)
+        if off > 0.001 or (told[:, 4:] != (0, 0, self._fov)).any():
+            raise InputError(
+                f"ViZDoom stood {off:.3f} m off in map {plan.name} of {plan.game}, or with another "
+                f"pitch, roll and field of view than 0, 0 and {self._fov} degrees"
+            )
         fx, fy, cx, cy = self.intrinsics
         grid = (np.arange(self._resolution) + 0.5) / self._resolution
         depth = np.stack(
@@ -129,14 +130,15 @@ class Player:
         cameras = np.c_[np.tile((fx, fy, cx, cy), (len(poses), 1)), poses]
         return (
             torch.from_numpy(cameras).float(),
-            torch.from_numpy((frames + 0.5).astype(np.uint8)),
+            torch.from_numpy(frames),
             torch.from_numpy(np.where(np.isnan(depth), np.inf, depth * UNIT).astype(np.float32)),
         )
 
     def _play(
         self, plan: DoomMap, places: np.ndarray, angles: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return screens (T, H, W, 3), eyes (T, 3) in map units and angles (T,) in radians."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return frames (T, H, W, 3) and what the game says of its camera (T, 7): x, y, z in map
+        units, angle, pitch, roll and field of view in degrees."""
         engine = self._engine
         with tempfile.TemporaryDirectory() as folder:
             own = Path(folder) / "map.wad"
@@ -144,7 +146,8 @@ class Player:
             game = engine.DoomGame()
             self._set_up(game, own, plan)
             try:
-                game.init()
+                with contextlib.chdir(folder):  # the engine makes a folder where it starts
+                    game.init()
             except Exception as error:  # of the engine's own kinds
                 told = " ".join(str(error).split())
                 raise InputError(f"ViZDoom does not start map {plan.name} ({told})") from error
@@ -181,18 +184,25 @@ class Player:
 
     def _stand(
         self, game: Any, places: np.ndarray, angles: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         game.send_game_command(f"fov {self._fov}")
         fixed = np.rint(places * _FIXED).astype(int)
         turns = np.rint(angles / (2 * np.pi) * _FIXED).astype(int) % _FIXED
-        screens: list[np.ndarray] = []
+        frames: list[np.ndarray] = []
         told: list[np.ndarray] = []
         for x, y, z, turn in np.c_[fixed, turns]:
-            for _ in range(1 if screens else _SETTLE):
+            for _ in range(1 if frames else _SETTLE):
                 game.send_game_command(f"puke {STAND_SCRIPT} {x} {y} {z} {turn}")
                 game.make_action([])
             state = game.get_state()
-            screens.append(state.screen_buffer.copy())
+            frames.append(self._cut(state.screen_buffer))
             told.append(state.game_variables)
-        seen = np.array(told, dtype=np.float64)
-        return np.stack(screens), seen[:, :3], np.radians(seen[:, 3])
+        return np.stack(frames), np.array(told, dtype=np.float64)
+
+    def _cut(self, screen: np.ndarray) -> np.ndarray:
+        """Return the square in the middle of a screen, made smaller to a frame."""
+        side = self._screen // self._resolution
+        edge = (self._screen * 4 // 3 - self._screen) // 2
+        square = screen[:, edge : edge + self._screen].astype(np.float32)
+        mean = reduce(square, "(h a) (w b) c -> h w c", "mean", a=side, b=side)
+        return (mean + 0.5).astype(np.uint8)
