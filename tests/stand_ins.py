@@ -1,11 +1,16 @@
-"""Projects whose smoke scale is on what stands in for driving sets and for videos from the net."""
+"""Projects whose smoke scale is on other data sets than rooms, and their clips."""
 
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from conftest import ROOT, edit_yaml
+from geomem.clips.__main__ import main
+from geomem.config import load_config
+from geomem.dag import Dag
+from geomem.formats import ClipStore
 
 DRIVES = {"spin": "spin", "orbit": "pan", "out_and_back": "out_and_back", "loop": "out_and_back"}
 UNTOLD = ("repeated_frame", "mean_colour", "maskflow_tokenizer", "frames")
@@ -13,12 +18,18 @@ UNTOLD = ("repeated_frame", "mean_colour", "maskflow_tokenizer", "frames")
 
 def street_project(root: Path) -> Path:
     """The smoke scale, every split of it on streets."""
+    return project_on(root, "street", DRIVES)
+
+
+def project_on(root: Path, dataset: str, kinds: dict[str, str]) -> Path:
+    """The smoke scale, every split of it on one data set; `kinds` says the cameras' paths of
+    splits, `forward` those of the others."""
     shutil.copytree(ROOT / "config", root / "config", dirs_exist_ok=True)
     path = root / "config/scales/smoke.yaml"
     scale = yaml.safe_load(path.read_text())
     for name, split in scale["splits"].items():
-        trajectories = {DRIVES.get(name, "forward"): 1}
-        split |= {"dataset": "street", "options": {"trajectories": trajectories}}
+        trajectories = {kinds.get(name, "forward"): 1}
+        split |= {"dataset": dataset, "options": {"trajectories": trajectories}}
     path.write_text(yaml.safe_dump(scale, sort_keys=False))
     # options add up over files, and `{}` clears
     base = root / "config/base.yaml"
@@ -61,3 +72,15 @@ def untold_project(root: Path) -> Path:
     study.write_text(yaml.safe_dump(content, sort_keys=False))
     edit_yaml(root / "config/config.yaml", scale="smoke")
     return root
+
+
+def make_first_shard(root: Path, split: str, monkeypatch: pytest.MonkeyPatch) -> ClipStore:
+    """Make a split's first shard by the command that the workflow runs; return the split."""
+    dag = Dag(load_config(root, scale="smoke"))
+    job = dag.clips(split, 0)
+    words = ["clips", "make", str(root / job.record.parent), "--root", str(root)]
+    words += ["--scale", "smoke", "--split", split, "--number", "0"]
+    monkeypatch.setattr("sys.argv", [*words, "--expect", job.settings.digest])
+    main()
+    assert {*(root / job.record.parent).iterdir()} == {root / path for path in job.outputs}
+    return ClipStore(root / dag.folder(split))

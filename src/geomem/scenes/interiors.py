@@ -35,7 +35,7 @@ def draw_plan(
         edges_z=np.r_[0.0, np.cumsum(rng.uniform(*sizes, counts[1]))],
         height=float(rng.uniform(*heights)),
     )
-    _build_shell(plan, rng)
+    build_shell(plan, rng)
     moving_room = int(rng.integers(counts[0] * counts[1])) if moving_object else -1
     for room in range(counts[0] * counts[1]):
         furnish_room(plan, room, rng, furnishing, moving=room == moving_room)
@@ -65,7 +65,8 @@ def _add_slab(
     )
 
 
-def _build_shell(plan: FloorPlan, rng: Rng) -> None:
+def build_shell(plan: FloorPlan, rng: Rng) -> None:
+    """Add floors, ceilings, walls with a door between all neighbouring rooms, and their lights."""
     x, z, h = plan.edges_x, plan.edges_z, plan.height
     nx, nz = plan.shape
     lights = []

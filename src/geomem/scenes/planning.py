@@ -4,7 +4,7 @@ All points are (x, z) of the world frame in metres; arrays are float64.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -93,12 +93,17 @@ class Walkable:
 
     def smooth(self, cells: np.ndarray) -> np.ndarray:
         """Return a path (P, 2) along `cells` in metres, 5 cm a step, as smooth as space allows."""
-        path = resample(cells * CELL, 0.05)
-        for window in (31, 23, 15, 11, 7, 5, 3):
-            rounded = moving_average(moving_average(path, window), window)
-            if self.is_free(rounded):
-                return resample(rounded, 0.05)
-        return path
+        return smooth_path(cells * CELL, self.is_free)
+
+
+def smooth_path(path: np.ndarray, is_free: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """Return a polyline (P, 2) in steps of 5 cm, as round as `is_free` of its points allows."""
+    path = resample(path, 0.05)
+    for window in (31, 23, 15, 11, 7, 5, 3):
+        rounded = moving_average(moving_average(path, window), window)
+        if is_free(rounded):
+            return resample(rounded, 0.05)
+    return path
 
 
 _STEPS = tuple(((i, j), float(np.hypot(i, j))) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j)

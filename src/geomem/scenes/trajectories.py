@@ -7,14 +7,14 @@ Poses are world-to-camera, OpenCV axes; angles in radians unless named otherwise
 import itertools
 import math
 import zlib
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.scenes.layout import FloorPlan
 from geomem.scenes.planning import CELL, CLEARANCE, Walkable, clearance, moving_average
-from geomem.scenes.worlds import World
 
 TrajectoryKind = Literal[
     "walk", "forward", "pan", "spin", "orbit", "out_and_back", "static", "loop"
@@ -35,8 +35,20 @@ DEFAULT_INTRINSICS = (0.6, 0.6, 0.5, 0.5)  # horizontal field of view 80 degrees
 Rng = np.random.Generator
 
 
+class Place(Protocol):
+    """What a camera can be led through: a `World`, or a house of another renderer's."""
+
+    @property
+    def scene_id(self) -> str:
+        """Unique name; paths of places of other names differ."""
+
+    @property
+    def plan(self) -> FloorPlan:
+        """Rooms, doors and what stands in the way."""
+
+
 def make_trajectory(
-    world: World,
+    world: Place,
     kind: TrajectoryKind,
     *,
     frames: int,
@@ -121,6 +133,20 @@ def _walk(space: Walkable, frames: int, rng: Rng) -> np.ndarray:
     """Walk from room to room, looking ahead."""
     speed, height = rng.uniform(0.065, 0.095), rng.uniform(1.35, 1.6)
     path = space.smooth(_route(space, rng, length=1.2 * speed * frames + 1.0))
+    flat, yaw = follow(path, frames, speed, rng)
+    positions = np.stack([flat[:, 0], np.full(frames, -height), flat[:, 1]], axis=1)
+    return look(positions, yaw, rng.uniform(-0.15, 0.02))
+
+
+def follow(path: np.ndarray, frames: int, speed: float, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    """Return places (T, 2) and yaw (T,) of what goes along a path and looks ahead.
+
+    Args:
+        path: (P, 2) x and z, in steps of 5 cm.
+        frames: Number of frames T.
+        speed: Metres a frame where it is straight.
+        rng: Draws where a path with time to spare is entered.
+    """
     heading = np.diff(path, axis=0, append=path[-1:] * 2 - path[-2:-1])
     # Turns begin before a corner and end after it, so that the camera moves on meanwhile.
     yaw = np.unwrap(np.arctan2(heading[:, 0], heading[:, 1]))
@@ -134,8 +160,7 @@ def _walk(space: Walkable, frames: int, rng: Rng) -> np.ndarray:
         else np.linspace(0, clock[-1], frames)
     )
     x, z, angle = (np.interp(at, clock, v) for v in (path[:, 0], path[:, 1], yaw))
-    positions = np.stack([x, np.full(frames, -height), z], axis=1)
-    return look(positions, angle, rng.uniform(-0.15, 0.02))
+    return np.stack([x, z], axis=1), angle
 
 
 def _frame_clock(path: np.ndarray, yaw: np.ndarray, speed: float) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from geomem.formats import ClipInfo, write_clip_shard
 from geomem.geometry.cameras import check_cameras, identity_cameras
@@ -16,8 +17,11 @@ from geomem.scenes.trajectories import make_trajectory
 from geomem.scenes.worlds import World, make_world
 from geomem.sources.registry import ClipsOfSplit, Condition, Shard
 
-Scene = tuple[World, torch.Tensor]
+Scene = tuple[World, Tensor]
 DrawScene = Callable[[ClipsOfSplit, int, str, int], Scene]
+# Cameras (T, 16), frames (T, H, W, 3) uint8, planar depth (T, H, W) metres, of scene and trajectory
+Clip = tuple[Tensor, Tensor, Tensor]
+Film = Callable[[int, Any], Clip]
 
 FIRST_SCENE = {"train": 0, "validation": 10_000_000, "test": 20_000_000}
 
@@ -51,12 +55,34 @@ def street(split: ClipsOfSplit, scene: int, kind: Any, frames: int) -> Scene:
     return made.world, drive(made, kind, frames=frames, seed=scene, intrinsics=lens)
 
 
+def path_frames(split: ClipsOfSplit) -> int:
+    """Return how many frames a path has of which every `stride`-th is kept."""
+    return (split.frames - 1) * split.options.stride + 1
+
+
+def cast_rays(split: ClipsOfSplit, draw: DrawScene) -> Film:
+    """Return what films the scenes that `draw` makes with the ray-caster of this project."""
+
+    def film(scene: int, kind: Any) -> Clip:
+        stride = split.options.stride
+        made, cameras = draw(split, scene, kind, path_frames(split))
+        cameras = cameras[::stride]
+        check_cameras(cameras)
+        times = stride * torch.arange(split.frames) if made.moving else None
+        rgb, depth = render(
+            made, cameras, resolution=split.resolution, supersample=split.supersample, times=times
+        )
+        return cameras, rgb, depth
+
+    return film
+
+
 def render_shard(
     split: ClipsOfSplit,
     shard: Shard,
     *,
     name: str,
-    draw: DrawScene,
+    film: Film,
     conditions: Set[Condition],
     progress: Callable[..., Any],
 ) -> None:
@@ -66,8 +92,7 @@ def render_shard(
         split: What is asked for; its options have `trajectories` and `stride`.
         shard: Where it goes.
         name: Of the embedded world.
-        draw: Returns the world and the cameras (T, 16) of a scene: its number, the kind of
-            trajectory and the number of frames.
+        film: Returns cameras, frames and depth of a scene's number and a kind of trajectory.
         conditions: Those of the source. Without "cameras" these are stored as
             `identity_cameras`, without "depth" none is.
         progress: Wraps the iteration over clips.
@@ -81,13 +106,7 @@ def render_shard(
     for row, clip in enumerate(progress(rows)):
         scene = FIRST_SCENE[split.role] + clip
         kind = trajectory_of(clip, options.trajectories)
-        made, cameras = draw(split, scene, kind, (frames - 1) * options.stride + 1)
-        cameras = cameras[:: options.stride]
-        check_cameras(cameras)
-        times = options.stride * torch.arange(frames) if made.moving else None
-        images, distances = render(
-            made, cameras, resolution=size, supersample=split.supersample, times=times
-        )
+        cameras, images, distances = film(scene, kind)
         if "cameras" not in conditions:
             cameras = identity_cameras(frames)
         rgb[row], cam[row], depth[row] = images.numpy(), cameras.numpy(), distances.numpy()

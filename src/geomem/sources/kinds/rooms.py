@@ -49,13 +49,13 @@ class Rooms(Source):
         self, split: ClipsOfSplit, shard: Shard, *, progress: Callable[..., Any]
     ) -> None:
         """Render one shard."""
-        from geomem.sources.embedded import render_shard, rooms
+        from geomem.sources.embedded import cast_rays, render_shard, rooms
 
         render_shard(
             split,
             shard,
             name=self.name,
-            draw=rooms(self.world),
+            film=cast_rays(split, rooms(self.world)),
             conditions=self.conditions,
             progress=progress,
         )

@@ -39,13 +39,13 @@ class Street(Source):
         self, split: ClipsOfSplit, shard: Shard, *, progress: Callable[..., Any]
     ) -> None:
         """Render one shard."""
-        from geomem.sources.embedded import render_shard, street
+        from geomem.sources.embedded import cast_rays, render_shard, street
 
         render_shard(
             split,
             shard,
             name=self.name,
-            draw=street,
+            film=cast_rays(split, street),
             conditions=self.conditions,
             progress=progress,
         )
