@@ -36,6 +36,9 @@ include: "workflow/rules/tracking.smk"
 # Snakemake keeps one of each alone: the last that it reads.
 onstart:
     if RUNS_HERE:
+        # With a limit on jobs started in a second, the scheduler looks at all that are ready again
+        # every second, once for each job that has started: a third of a core at `smoke`.
+        workflow.scheduler.job_rate_limiter = None
         forkserver.start(Path("logs/forkserver.log"))
     follow_runs()
 

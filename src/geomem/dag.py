@@ -11,6 +11,7 @@ from pathlib import Path
 
 from geomem.config import Config, JobSettings
 from geomem.config.study import VGGT_SCORE
+from geomem.errors import InputError
 from geomem.formats.cache_kinds import CacheKind
 from geomem.layout import Layout
 from geomem.metrics.registry import FAMILIES, WeightFile, family_of, metric_of
@@ -810,10 +811,14 @@ class Dag:
         yield self.shown()
 
     def by_name(self) -> list[Job]:
-        """Return the jobs that are done when they are asked for by name alone, in order."""
-        if self.config.settings.cache_fidelity is None:
+        """Return the jobs that are done when they are asked for by name alone, in order.
+
+        What does not fit together is none of them; it is told where it is asked for.
+        """
+        try:
+            return [self.cache_fidelity(), self.cache_fidelity_table()]
+        except InputError:
             return []
-        return [self.cache_fidelity(), self.cache_fidelity_table()]
 
     def below(self, folder: Path) -> list[Job]:
         """Return the jobs that leave their record in a folder."""

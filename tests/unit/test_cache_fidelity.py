@@ -175,7 +175,7 @@ def test_what_cannot_be_kept_is_told_in_one_line(
 ) -> None:
     edit_yaml(project / SMOKE, **edited)
     with pytest.raises(InputError, match=message) as caught:
-        load_config(project)
+        JobSettings(load_config(project)).cache_fidelity()
     assert "\n" not in str(caught.value)
 
 

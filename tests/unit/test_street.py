@@ -224,7 +224,7 @@ def test_the_smoke_workflow_without_cameras(
     made = {
         job.record.parts[-3] for group in dag.stages() for job in group if job.stage == "training"
     }
-    assert made == {"maskflow_tokenizer"}
+    assert made == {"maskflow_tokenizer", "frames"}
     store = make_first_shard(root, "train", monkeypatch)
     identity = [1, 1, 0.5, 0.5, *np.eye(3, 4).reshape(-1)]
     assert not store.has_depth and store.cameras(0).tolist() == [identity] * 16

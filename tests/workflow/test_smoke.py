@@ -20,7 +20,7 @@ LEFT_OUT = (
     "memory_4_on_tuned_repa",
     # of the competitors, those that differ from others by a switch
     *("raw_1", "raw_8", "geometry_forcing", "video_repa", "repa_2d", "memory_new", "memory_4_new"),
-    *("diffusion_forcing", "full_sequence", "binary_dropout"),
+    *("diffusion_forcing", "full_sequence", "binary_dropout", "fixed_context"),
 )
 
 
@@ -60,6 +60,7 @@ def show_less(experiments: Path) -> None:
     content["tables"]["main_table"]["columns"] = [{"protocol": "walk_short", "metric": "psnr"}]
     del content["tables"]["main_table_revisits"]
     del content["figures"]["reliability"]  # whose calibration takes as long as a table
+    del content["figures"]["per_frame_all"]  # drawn as the other curves are
     content["costs"]["protocols"] = ["walk_short"]
     tables = {name: table for name, table in content["tables"].items() if table["columns"]}
     content["tables"] = tables
@@ -215,7 +216,8 @@ class TestSmoke:
         template = finished / "src/geomem/paper/templates/table.tex.j2"
         before = template.read_text()
         template.write_text(before + "\n% changed\n")
-        assert set(planned(finished)) <= {
+        jobs = planned(finished)
+        assert set(jobs) <= {
             "render_table",
             "render_teacher_table",
             "render_analysis_tables",
@@ -228,7 +230,7 @@ class TestSmoke:
             "publish_figure",
             "publish_paper",
         }
-        assert planned(finished)["render_table"] == len(load_config(finished).tables)
+        assert jobs["render_table"] == len(load_config(finished).tables)
         template.write_text(before)
         run(finished, "snakemake", "--quiet", "rules")
 
@@ -253,7 +255,6 @@ class TestSmoke:
         assert not {"train_variant", "cache_features", "make_clips", "draw_plan"} & set(jobs)
         assert not {"choose_variant", "adopt_checkpoint"} & set(jobs)
         scale.write_text(before)
-        assert planned(finished) == {}
 
     def test_cleaned_data_are_made_again_only_for_what_needs_them(
         self, finished: Path, tmp_path: Path

@@ -14,6 +14,7 @@ from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
 from geomem.settings.analysis import AnalysisFigure
 from geomem.settings.evaluation import CurvesFigure, Figure, ReliabilityFigure, StripFigure, Video
+from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.training import BestOf, Variant, VariantMemory
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -48,7 +49,6 @@ def check(config: Config) -> None:
     _check_costs(config)
     _check_content_bias(config)
     _check_calibration(config)
-    _check_cache_fidelity(config)
     if config.sanity:
         known = config.settings.rollouts.protocols
         _known("sanity", "protocol", "name", config.sanity.protocol, known)
@@ -186,10 +186,13 @@ def _check_kept(
         raise ValueError(f"{group}.grid: {grid} is finer than the teacher's {teacher.grid}")
 
 
-def _check_cache_fidelity(config: Config) -> None:
-    chosen, name = config.settings.cache_fidelity, "cache_fidelity"
-    if chosen is None:
-        return
+def check_cache_fidelity(config: Config, chosen: CacheFidelity) -> None:
+    """What is made by name alone is looked at when it is asked for; it stops nothing else.
+
+    Raises:
+        ValueError: If a scale's `cache_fidelity` names what is not there.
+    """
+    name = "cache_fidelity"
     reach = 1 + (chosen.frames - 1) * chosen.stride
     for key, split, windows in (
         ("fit_split", chosen.fit_split, chosen.fit_windows),

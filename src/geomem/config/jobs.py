@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from geomem.config.checks import check_cache_fidelity
 from geomem.config.study import VGGT_SCORE, Config
 from geomem.errors import InputError
 from geomem.memory.registry import KINDS
@@ -325,7 +326,7 @@ class JobSettings:
         """Of the job that weighs settings of the feature cache.
 
         Raises:
-            InputError: If the scale names none.
+            InputError: If the scale names none, or what is not there.
         """
         scale, chosen = self.config.settings, self._weighed()
         variant = self.config.variants[chosen.variant]
@@ -356,9 +357,13 @@ class JobSettings:
         )
 
     def _weighed(self) -> CacheFidelity:
-        chosen = self.config.settings.cache_fidelity
+        chosen, place = self.config.settings.cache_fidelity, f"config/scales/{self.config.scale}"
         if chosen is None:
-            raise InputError(f"config/scales/{self.config.scale}.yaml has no `cache_fidelity`")
+            raise InputError(f"{place}.yaml has no `cache_fidelity`")
+        try:
+            check_cache_fidelity(self.config, chosen)
+        except ValueError as error:
+            raise InputError(f"{place}.yaml: {error}") from None
         return chosen
 
     def calibration(self) -> CalibrationJob:
