@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT, edit_yaml
 from geomem.clips.__main__ import main
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.formats import ClipStore
 
 DRIVES = {"spin": "spin", "orbit": "pan", "out_and_back": "out_and_back", "loop": "out_and_back"}

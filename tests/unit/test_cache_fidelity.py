@@ -14,7 +14,7 @@ from torch import Tensor
 from conftest import ROOT, edit_yaml, run_stage, told, write_fake_clips
 from geomem.commands.verification import verify
 from geomem.config import JobSettings, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.formats import dequantise, quantise, read_tensors, write_feature_part
 from geomem.formats import features as features_format

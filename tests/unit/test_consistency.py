@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conftest import edit_yaml, run_stage
 from geomem.config import JobSettings, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.metrics.consistency import WAYS, Way, rank_correlations, spoiled
 from geomem.paper.consistency import consistency_figure, consistency_table

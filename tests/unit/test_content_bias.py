@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conftest import edit_yaml, run_stage, write_fake_clips
 from geomem.config import JobSettings, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.metrics import content_bias as tried
 from geomem.metrics.content_bias import (

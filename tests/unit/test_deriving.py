@@ -10,7 +10,7 @@ from conftest import edit_yaml, run_stage, write_fake_clips
 from geomem.commands.deriving import difference
 from geomem.commands.main import main
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, edit_yaml, told
 from geomem.commands.main import main
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.formats import read_json, write_json
 from geomem.formats.addresses import TRIES, fetch_address
 

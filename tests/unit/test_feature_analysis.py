@@ -11,7 +11,7 @@ import torch
 from conftest import told, write_fake_clips
 from geomem.commands.verification import orphans
 from geomem.config import Config, JobSettings, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.formats import InputError, sha256_file, write_json, write_tensors
 from geomem.paper.analysis import Analyses, analysis_tables
 from geomem.paper.analysis_figures import clouds, probe_curves

@@ -12,7 +12,7 @@ import yaml
 from conftest import edit_yaml
 from geomem.clips.__main__ import main
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.formats import ClipStore, read_json
 from geomem.formats.records import write_record

@@ -17,7 +17,7 @@ from conftest import ROOT, edit_yaml
 from geomem.clips.__main__ import main
 from geomem.clips.archives import download_parts, fetch_below, unpack_parts
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.formats import ClipStore, read_json
 from geomem.formats.records import write_record

@@ -13,7 +13,7 @@ import torch
 
 from conftest import told
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.geometry.cameras import camera_centres, split_cameras
 from geomem.geometry.warp import warp_frame
 from geomem.scenes.houses import MODELS, House, make_house

@@ -11,7 +11,7 @@ from torch import nn
 from geomem.commands.main import main
 from geomem.commands.planning import jobs_to_run, memory_lines, table
 from geomem.config import Cluster, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.planning.estimate import Estimate, Line
 from geomem.planning.networks import Counter, Flops, shell, windows_of

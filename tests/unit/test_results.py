@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from geomem.config import Config, JobSettings, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.formats import digest, read_json, sha256_file
 from geomem.formats.records import read_provenance
 from geomem.metrics.registry import family_of, metric_of

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.geometry.cameras import check_cameras
 from geomem.geometry.warp import warp_frame

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from conftest import edit_yaml
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.metrics import vbench
 from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings, VBenchWeights

@@ -9,7 +9,8 @@ import pytest
 from conftest import edit_yaml
 from geomem.commands.verification import State
 from geomem.config import load_config
-from geomem.dag import Dag, Job
+from geomem.dag.graph import Dag
+from geomem.dag.job import Job
 from geomem.formats import read_json, sha256_file, write_json
 from geomem.formats.cache_kinds import CacheKind
 from geomem.formats.records import checksum, provenance, recipe_of, write_record

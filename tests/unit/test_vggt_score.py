@@ -17,7 +17,7 @@ from torch import Tensor
 
 from conftest import GONE, edit_yaml, run_stage, told, write_fake_clips
 from geomem.config.load import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.formats import ClipInfo, read_json, sha256_file
 from geomem.geometry.warp import warp_frame

@@ -12,7 +12,7 @@ import torch
 
 from conftest import told
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.geometry.warp import warp_frame
 from geomem.scenes.doom_maps import (
     UNIT,

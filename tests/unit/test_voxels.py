@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT, edit_yaml
 from geomem.clips.__main__ import main
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.formats import ClipStore
 from geomem.geometry.warp import warp_frame
 from geomem.scenes.planning import CLEARANCE, Walkable

@@ -11,7 +11,7 @@ from clones import copy_project, jobs_in, planned, run
 from conftest import ROOT, edit_yaml
 from geomem import forkserver
 from geomem.config import Config, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 
 
 def expected(config: Config) -> dict[str, int]:

@@ -19,7 +19,7 @@ from geomem import forkserver, slurm
 from geomem.commands.tracking import scores_there, store_uri
 from geomem.commands.verification import State
 from geomem.config import REQUESTED, Config, configured_scale, launcher, load_cluster, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.formats import read_json
 from geomem.formats.cache_kinds import CacheKind

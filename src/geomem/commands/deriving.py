@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from geomem.config import Config
-from geomem.dag import Dag, Job
+from geomem.dag.graph import Dag
+from geomem.dag.job import Job
 from geomem.errors import InputError
 from geomem.formats import read_json
 from geomem.jobs import job_config, job_parser

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from geomem import slurm
 from geomem.commands.verification import verify
 from geomem.config import Config, load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 
 PACKAGES = ("snakemake", "torch", "diffusers", "dvc", "mlflow")

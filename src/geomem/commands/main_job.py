@@ -16,7 +16,7 @@ from typing import Any
 from geomem.commands.compare import compare_with_git
 from geomem.commands.verification import State, require_good
 from geomem.config import load_config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from geomem.commands.times import BENCHMARKS
 from geomem.commands.verification import State
 from geomem.config import Cluster, load_cluster
-from geomem.dag import Dag, Job
+from geomem.dag.graph import Dag
+from geomem.dag.job import Job
 from geomem.errors import InputError
 from geomem.jobs import job_config, job_parser
 

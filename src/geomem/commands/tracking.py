@@ -18,7 +18,7 @@ from typing import Any
 
 from geomem.commands.tracking_store import Store
 from geomem.config import Config
-from geomem.dag import Dag
+from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.formats import exclusive, read_json, sha256_file, write_json
 from geomem.formats.records import checksum

@@ -17,7 +17,8 @@ from typing import Any
 
 from geomem.canonical import digest
 from geomem.config import Config, configured_scale
-from geomem.dag import Dag, Files, Job
+from geomem.dag.graph import Dag
+from geomem.dag.job import Files, Job
 from geomem.errors import InputError
 from geomem.formats import read_json
 from geomem.formats.records import checksum, joined, read_provenance, recipe, recipe_of

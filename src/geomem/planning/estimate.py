@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from geomem.config import Cluster
-from geomem.dag import Job
+from geomem.dag.job import Job
 from geomem.planning.rates import Rates, device_of, seconds_of
 from geomem.planning.work import Workload
 

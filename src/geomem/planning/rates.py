@@ -14,7 +14,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from geomem.dag import Job
+from geomem.dag.job import Job
 from geomem.errors import InputError
 from geomem.formats import read_json, write_json
 from geomem.planning.work import Work, Workload

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from geomem.config import Config, Resources
-from geomem.dag import Dag, Job
+from geomem.dag.graph import Dag
+from geomem.dag.job import Job
 from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.formats.cache_kinds import CacheKind
 from geomem.formats.features import bytes_per_frame
