@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 Array = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
@@ -259,6 +259,36 @@ def paired_tests(
         )
         for (key, difference), one, both in zip(differences.items(), p, holm(p), strict=True)
     }
+
+
+def rank_correlation(x: Array, y: Array, *, level: float = 0.95) -> Interval | None:
+    """Return Spearman's rank correlation with its interval; None where one of the two never varies.
+
+    The interval is Fisher's, with the variance (1 + r^2 / 2) / (C - 3) of Bonett and Wright (2000);
+    of three clips or fewer its bounds are NaN.
+
+    Args:
+        x: (C,) finite values.
+        y: (C,), clip by clip the partner of `x`.
+        level: Coverage in (0, 1).
+
+    Raises:
+        ValueError: If the shapes differ or the level is wrong.
+    """
+    from scipy.stats import rankdata  # takes a second, which no other command should wait
+
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"need two arrays of one shape (C,), got {x.shape} and {y.shape}")
+    quantile, clips = float(ndtri(1 - _tail(level))), len(x)
+    if not (np.ptp(x) > 0 and np.ptp(y) > 0):
+        return None
+    value = float(np.clip(np.corrcoef(rankdata(x), rankdata(y))[0, 1], -1, 1))
+    low = high = float("nan")
+    if clips > 3:
+        reach = quantile * np.sqrt((1 + value**2 / 2) / (clips - 3))
+        with np.errstate(divide="ignore"):  # of a perfect order it is infinite
+            low, high = (float(np.tanh(np.arctanh(value) + side * reach)) for side in (-1, 1))
+    return Interval(value=value, low=low, high=high, clips=clips, seeds=1)
 
 
 def paired_differences(values: Array, reference: Array) -> Array:

@@ -109,6 +109,7 @@ def test_what_is_built_in_is_found() -> None:
         "matches",
         "perceptual",
         "places",
+        "regimes",
         "reprojection",
         "sets",
         "vbench",

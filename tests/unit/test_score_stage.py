@@ -29,6 +29,7 @@ from geomem.metrics.families.jedi import JediScorer
 from geomem.metrics.families.matches import MatchScorer, MatchSettings
 from geomem.metrics.families.perceptual import PerceptualScorer
 from geomem.metrics.families.places import PlaceScorer, PlaceSettings
+from geomem.metrics.families.regimes import RegimeScorer, RegimeSettings
 from geomem.metrics.families.reprojection import ReprojectionErrors, ReprojectionSettings
 from geomem.metrics.families.sets import SetScorer
 from geomem.metrics.families.vbench import NEEDS, VBenchScorer, VBenchSettings
@@ -107,6 +108,7 @@ SCORERS: dict[str, Scorer] = {
     ),
     "perceptual": PerceptualScorer(MeanDistance(), STRIDE),
     "places": PlaceScorer(MeanDistance(), MeanColourOfImages(), PlaceSettings()),
+    "regimes": RegimeScorer(RegimeSettings()),
     "sets": SetScorer(MeanColour(), 1),
     "vbench": VBenchScorer(
         {name: lambda frames, fps: float(frames.mean()) for name in NEEDS},
@@ -268,6 +270,19 @@ def test_every_family_gives_the_metrics_that_it_registers(
         assert set(result["per_frame"]) == levels["frame"]
         assert set(result["per_clip"]) == levels["frame"] | levels["clip"]
         assert set(result["sets"]) == levels["set"]
+
+
+def test_what_clips_are_like_is_the_same_whatever_was_generated(
+    tmp_path: Path, truth: np.ndarray
+) -> None:
+    shutil.rmtree(tmp_path / "clips")
+    write_clips(tmp_path, truth, np.ones((CLIPS, FRAMES, SIDE, SIDE), dtype=np.float16))
+    found = []
+    for made in (truth, noisy(truth), np.zeros_like(truth)):
+        write_rollout(tmp_path / "videos", made)
+        found.append(run(tmp_path, "regimes")["per_clip"])
+    assert found[0] == found[1] == found[2]
+    assert min(found[0]["camera_path"]) > 0 and max(found[0]["overlap"]) < 1
 
 
 @pytest.mark.parametrize(

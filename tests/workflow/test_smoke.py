@@ -60,6 +60,7 @@ def show_less(experiments: Path) -> None:
     content["tables"]["main_table"]["columns"] = [{"protocol": "walk_short", "metric": "psnr"}]
     del content["tables"]["main_table_revisits"]
     del content["figures"]["reliability"]  # whose calibration takes as long as a table
+    del content["figures"]["gain_by_overlap"]  # whose clips no other job describes
     del content["figures"]["per_frame_all"]  # drawn as the other curves are
     content["costs"]["protocols"] = ["walk_short"]
     tables = {name: table for name, table in content["tables"].items() if table["columns"]}

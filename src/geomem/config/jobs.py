@@ -9,7 +9,7 @@ from geomem.errors import InputError
 from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
 from geomem.metrics.registry import FAMILIES, metric_of
-from geomem.settings.evaluation import Conditional, CurvesFigure, Guidance, Replacement, Vanilla
+from geomem.settings.evaluation import Conditional, Guidance, Replacement, ScoresFigure, Vanilla
 from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.jobs import (
     AlignmentJob,
@@ -482,7 +482,7 @@ class JobSettings:
         """Of the job that draws a figure."""
         config, scale, chosen = self.config, self.config.settings, self.config.figures[figure]
         probed = chosen.kind in ("probes", "clouds")
-        intervals = isinstance(chosen, CurvesFigure) or chosen.kind == "probes"
+        intervals = isinstance(chosen, ScoresFigure) or chosen.kind == "probes"
         shown = {row.variant for row in chosen.rows}
         return FigureJob(
             figure=chosen,

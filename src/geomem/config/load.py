@@ -13,6 +13,7 @@ from geomem.config.cluster import Cluster
 from geomem.config.study import Config, Scale
 from geomem.errors import InputError
 from geomem.registry.core import load_plugins
+from geomem.settings.evaluation import Figure, GainFigure
 
 BASE = "base.yaml"  # what all scales share; a scale's own file beats it key by key
 # libyaml's, where PyYAML has it, reads a configuration in a third of the time
@@ -122,11 +123,15 @@ def _leave_out(config: Config) -> Config:
             return shown
         return shown.model_copy(update={"rows": rows})
 
+    def stands(figure: Figure) -> bool:
+        """Return whether enough of a figure is left: a gain is of two."""
+        return not isinstance(figure, GainFigure) or kept(figure) is figure
+
     return config.model_copy(
         update={
             "variants": {name: v for name, v in config.variants.items() if name not in gone},
             "tables": {name: kept(table) for name, table in config.tables.items()},
-            "figures": {name: kept(figure) for name, figure in config.figures.items()},
+            "figures": {name: kept(fig) for name, fig in config.figures.items() if stands(fig)},
             "analysis": config.analysis and kept(config.analysis),
             "videos": {name: kept(video) for name, video in config.videos.items()},
         }

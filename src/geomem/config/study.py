@@ -1,6 +1,5 @@
 """The whole configuration, and what follows from it by name."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -18,14 +17,12 @@ from geomem.settings.evaluation import (
     Consistency,
     ContentBias,
     CostsTable,
-    CurvesFigure,
     Figure,
-    FigureRow,
     ReliabilityFigure,
     Rollouts,
     Sanity,
     Scores,
-    TableRow,
+    ScoresFigure,
     TableSettings,
     Video,
 )
@@ -348,9 +345,13 @@ class Config(Strict):
         columns = [column for column in table.columns if column.protocol == protocol]
         return sorted({family_of(column.metric) for column in columns})
 
-    def families_of_curves(self, figure: CurvesFigure) -> list[str]:
-        """Return the families of metrics that a figure of curves shows."""
-        return sorted({family_of(metric) for metric in figure.metrics})
+    def families_of_figure(self, figure: ScoresFigure) -> dict[tuple[str, str], list[str]]:
+        """Return by variant and protocol the families of metrics that a figure shows."""
+        return {
+            (row.variant, protocol): sorted({family_of(m) for m in figure.metrics_of(row)})
+            for row in figure.rows
+            for protocol in figure.protocols
+        }
 
     def calibrates(self, family: str) -> bool:
         """Return whether jobs of a family of metrics read the scale's own calibration."""
@@ -370,17 +371,15 @@ class Config(Strict):
         """Return by variant and protocol the families of metrics that tables and figures show."""
         wanted: dict[tuple[str, str], set[str]] = {}
 
-        def add(rows: Iterable[TableRow | FigureRow], protocol: str, families: list[str]) -> None:
-            for row in rows:
-                wanted.setdefault((row.variant, protocol), set()).update(families)
-
         for table in self.tables.values():
             for protocol in {column.protocol: None for column in table.columns}:
-                add(table.rows, protocol, self.families_of(table, protocol))
+                for row in table.rows:
+                    families = self.families_of(table, protocol)
+                    wanted.setdefault((row.variant, protocol), set()).update(families)
         for figure in self.figures.values():
-            if isinstance(figure, CurvesFigure):
-                for protocol in figure.protocols:
-                    add(figure.rows, protocol, self.families_of_curves(figure))
+            if isinstance(figure, ScoresFigure):
+                for run, families in self.families_of_figure(figure).items():
+                    wanted.setdefault(run, set()).update(families)
         return {run: sorted(families) for run, families in wanted.items()}
 
     def scores(self) -> dict[tuple[str, str], list[str]]:

@@ -9,7 +9,7 @@ from geomem.dag.runs import RunJobs
 from geomem.metrics.registry import family_of, metric_of
 from geomem.registry.strict import Strict
 from geomem.settings.analysis import AnalysisFigure
-from geomem.settings.evaluation import CurvesFigure, Figure, ReliabilityFigure, Video
+from geomem.settings.evaluation import Figure, ReliabilityFigure, ScoresFigure, Video
 
 PUBLISHED = Path("config/published_numbers.csv")
 TEMPLATE = Path("src/geomem/paper/templates/table.tex.j2")
@@ -32,11 +32,9 @@ class ShownJobs(RunJobs):
         runs = {(row.variant, p): asked for row in shown.rows for p, asked in families.items()}
         return self.scores_of(runs)
 
-    def figure_scores(self, figure: CurvesFigure) -> list[Path]:
-        """Return the score files that curves show."""
-        families = self.config.families_of_curves(figure)
-        runs = {(row.variant, p): families for row in figure.rows for p in figure.protocols}
-        return self.scores_of(runs)
+    def figure_scores(self, figure: ScoresFigure) -> list[Path]:
+        """Return the score files that a figure shows."""
+        return self.scores_of(self.config.families_of_figure(figure))
 
     def analyses(self, variants: Iterable[str], seeds: Iterable[int]) -> list[Path]:
         """Return the records of the teacher's analysis and of variants' with some seeds."""
@@ -181,7 +179,7 @@ class ShownJobs(RunJobs):
         inputs: dict[str, Files]
         if isinstance(figure, AnalysisFigure):
             inputs = {"analyses": self.figure_analyses(figure)}
-        elif isinstance(figure, CurvesFigure):
+        elif isinstance(figure, ScoresFigure):
             inputs = {"scores": self.figure_scores(figure)}
         elif isinstance(figure, ReliabilityFigure):
             inputs = {"calibration": self._calibration_shown()}

@@ -174,7 +174,10 @@ def figure(args: argparse.Namespace) -> None:
     else:
         if not args.scores:
             raise InputError(f"{args.name} shows scores: give --scores")
-        drawn, origin = frame_curves(settings, Scores(args.scores))
+        from geomem.paper.gains import gain_figure
+
+        show_scores = {"curves": frame_curves, "gain": gain_figure}[kind]
+        drawn, origin = show_scores(settings, Scores(args.scores))
         inputs = {"scores": args.scores}
     save_figure(drawn, args.pdf)
     save_figure(drawn, args.png)

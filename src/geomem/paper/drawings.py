@@ -196,7 +196,7 @@ def frame_curves(settings: FigureJob, scores: Scores) -> tuple[Figure, dict[str,
         file
         for row in chosen.rows
         for protocol in chosen.protocols
-        for run in scores.of(row.variant, protocol, _seeds(row, settings))
+        for run in scores.of(row.variant, protocol, seeds_of(row, settings))
         for file in run.files
     ]
     figure = panels_figure(drawn, x_label="frame")
@@ -206,18 +206,24 @@ def frame_curves(settings: FigureJob, scores: Scores) -> tuple[Figure, dict[str,
 def _panel(settings: FigureJob, scores: Scores, protocol: str, metric: str) -> Panel:
     curves = {}
     for row in settings.figure.rows:
-        runs = scores.of(row.variant, protocol, _seeds(row, settings))
+        runs = scores.of(row.variant, protocol, seeds_of(row, settings))
         known = frame_curve(runs, metric)
         if known is not None:
             context = settings.contexts[protocol]
             curves[row.label] = _band(*known, settings, metric_of(metric), context=context)
-    network, known_as = scores.network(protocol, metric), metric_of(metric)
-    unit = f" [{known_as.unit}]" if known_as.unit else ""
-    label = network.axis if network else f"{known_as.label}{unit}"
+    label = axis_label(scores, protocol, metric)
     return Panel(title=protocol.replace("_", " "), y_label=label, curves=curves)
 
 
-def _seeds(row: FigureRow | AnalysisRow, settings: FigureJob) -> tuple[int, ...]:
+def axis_label(scores: Scores, protocol: str, metric: str, *, name: str = "{}") -> str:
+    """Return the name of a metric's axis, with its unit; `name` says what of it is shown."""
+    network, known_as = scores.network(protocol, metric), metric_of(metric)
+    unit = f" [{known_as.unit}]" if known_as.unit else ""
+    return name.format(network.axis) if network else f"{name.format(known_as.label)}{unit}"
+
+
+def seeds_of(row: FigureRow | AnalysisRow, settings: FigureJob) -> tuple[int, ...]:
+    """Return the seeds of a row: a floor has one."""
     return settings.seeds[:1] if row.variant in settings.floors else settings.seeds
 
 

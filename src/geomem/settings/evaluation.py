@@ -424,6 +424,47 @@ class CurvesFigure(Strict):
         """The protocols whose videos or scores are shown."""
         return self.protocols
 
+    def metrics_of(self, row: FigureRow) -> tuple[str, ...]:
+        """Return the metrics that are shown of a row: all."""
+        return self.metrics
+
+
+class GainFigure(Strict):
+    """By how much one variant is better than another, clip by clip, against what clips are like."""
+
+    kind: Literal["gain"]
+    protocols: tuple[str, ...] = Field(min_length=1)
+    metric: MetricName = Field(description="in which the gain is measured")
+    against: MetricName = Field(description="of the first row's clips, as `overlap`")
+    bins: Positive = Field(default=5, description="of equally many clips; fewer of few clips")
+    rows: tuple[FigureRow, ...] = Field(
+        min_length=2, max_length=2, description="the variant that gains, then what it is held to"
+    )
+
+    @model_validator(mode="after")
+    def _clips_have_gains(self) -> Self:
+        for key, name in (("metric", self.metric), ("against", self.against)):
+            if metric_of(name).level == "set":
+                raise ValueError(f"{key}: {name} is not known of every clip")
+        if metric_of(self.metric).better == "neither":
+            raise ValueError(f"metric: of {self.metric} neither way is better")
+        variants = {row.variant for row in self.rows}
+        if len(variants) < len(self.rows):
+            raise ValueError(f"rows: {variants.pop()} cannot gain over itself")
+        return self
+
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """The protocols whose scores are shown."""
+        return self.protocols
+
+    def metrics_of(self, row: FigureRow) -> tuple[str, ...]:
+        """Return the metrics that are shown of a row: clips are described once."""
+        return (self.metric, self.against) if row == self.rows[0] else (self.metric,)
+
+
+ScoresFigure = CurvesFigure | GainFigure
+
 
 class ReliabilityFigure(Strict):
     """What the VGGT score's probabilities are worth, on held-out scenes of its calibration."""
@@ -442,6 +483,6 @@ class ReliabilityFigure(Strict):
 
 
 Figure = Annotated[
-    StripFigure | RevisitFigure | CurvesFigure | AnalysisFigure | ReliabilityFigure,
+    StripFigure | RevisitFigure | CurvesFigure | GainFigure | AnalysisFigure | ReliabilityFigure,
     Field(discriminator="kind"),
 ]
