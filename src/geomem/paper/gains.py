@@ -75,7 +75,7 @@ def gain_figure(settings: FigureJob, scores: Scores) -> tuple[Figure, dict[str, 
         protocol = chosen.protocols[0]
         label = axis_label(scores, protocol, chosen.metric, name="gain in {}")
         axis.set(xlabel=axis_label(scores, protocol, chosen.against), ylabel=label)
-        axis.set_title(f"{first.label} over {second.label}\n{_told(together)}")
+        axis.set_title(f'"{first.label}" over "{second.label}"\n{_told(together)}')
         sns.despine(ax=axis)
         if known:
             figure.legend(loc="outside right center", frameon=False, handletextpad=0.3)
