@@ -124,6 +124,7 @@ def test_what_is_built_in_is_found() -> None:
         "nuscenes",
         "realestate10k",
         "rooms",
+        "rooms_moving",
         "rooms_ood",
         "rooms_plain",
         "rooms_without_cameras",

@@ -10,6 +10,7 @@ from torch import Tensor
 from geomem.formats import ClipInfo, write_clip_shard
 from geomem.geometry.cameras import check_cameras, identity_cameras
 from geomem.scenes.driving import drive
+from geomem.scenes.gliders import add_glider
 from geomem.scenes.render import render
 from geomem.scenes.street import make_street
 from geomem.scenes.styles import WorldKind
@@ -47,6 +48,16 @@ def rooms(world: WorldKind) -> DrawScene:
         return made, make_trajectory(made, kind, frames=frames, seed=scene, intrinsics=lens)
 
     return draw
+
+
+def with_glider(draw: DrawScene) -> DrawScene:
+    """Return what puts a thing that glides before the cameras into the scenes of `draw`."""
+
+    def drawn(split: ClipsOfSplit, scene: int, kind: Any, frames: int) -> Scene:
+        made, cameras = draw(split, scene, kind, frames)
+        return add_glider(made, cameras, seed=scene), cameras
+
+    return drawn
 
 
 def street(split: ClipsOfSplit, scene: int, kind: Any, frames: int) -> Scene:

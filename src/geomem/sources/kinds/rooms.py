@@ -12,6 +12,7 @@ from geomem.sources.registry import SOURCES, ClipsOfSplit, Shard, Source, Source
 
 if TYPE_CHECKING:
     from geomem.scenes.styles import WorldKind
+    from geomem.sources.embedded import DrawScene
 
 Trajectory = Literal["walk", "forward", "pan", "spin", "orbit", "out_and_back", "static", "loop"]
 
@@ -49,16 +50,22 @@ class Rooms(Source):
         self, split: ClipsOfSplit, shard: Shard, *, progress: Callable[..., Any]
     ) -> None:
         """Render one shard."""
-        from geomem.sources.embedded import cast_rays, render_shard, rooms
+        from geomem.sources.embedded import cast_rays, render_shard
 
         render_shard(
             split,
             shard,
             name=self.name,
-            film=cast_rays(split, rooms(self.world)),
+            film=cast_rays(split, self.scenes(split)),
             conditions=self.conditions,
             progress=progress,
         )
+
+    def scenes(self, split: ClipsOfSplit) -> DrawScene:
+        """Return what draws the scenes of a split."""
+        from geomem.sources.embedded import rooms
+
+        return rooms(self.world)
 
 
 class OtherRooms(Rooms):
@@ -85,6 +92,28 @@ class RoomsWithoutCameras(Rooms):
     conditions = frozenset()
 
 
+class MovingSettings(WorldSettings):
+    """Rooms in which something moves."""
+
+    world: Literal["rooms", "rooms_ood", "rooms_plain"] = Field(
+        default="rooms", description="the rooms, each with its cameras as without"
+    )
+
+
+class MovingRooms(Rooms):
+    """The rooms of another data set under the same cameras, with a thing that glides about."""
+
+    name = "rooms_moving"
+    summary = "rooms in which one thing glides to and fro before the cameras, in every clip"
+    Settings = MovingSettings
+
+    def scenes(self, split: ClipsOfSplit) -> DrawScene:
+        """Return what draws the scenes of a split."""
+        from geomem.sources.embedded import rooms, with_glider
+
+        return with_glider(rooms(split.settings.world))
+
+
 class Voxels(Rooms):
     """Block terrain in the open, after Minecraft."""
 
@@ -96,5 +125,6 @@ class Voxels(Rooms):
 SOURCES.add(Rooms())
 SOURCES.add(OtherRooms())
 SOURCES.add(PlainRooms())
+SOURCES.add(MovingRooms())
 SOURCES.add(RoomsWithoutCameras())
 SOURCES.add(Voxels())
