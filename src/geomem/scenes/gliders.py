@@ -16,7 +16,7 @@ from geomem.scenes.planning import CLEARANCE, clearance
 from geomem.scenes.render import render
 from geomem.scenes.worlds import Primitives, World
 
-RADII = (0.3, 0.25, 0.2, 0.15, 0.1)  # metres; of what it takes seen from above, wide ones first
+RADII = (0.3, 0.2, 0.1)  # metres; of what it takes seen from above, wide ones first
 AMPLITUDE = (0.3, 0.9)  # metres to either side
 DISTANCE = (1.3, 3.5)  # metres before a camera
 _TRIED = 400
