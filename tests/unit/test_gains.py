@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from conftest import ROOT, edit_yaml, told
+from conftest import ROOT, edit_yaml, run_stage, told
 from geomem.config import load_config
-from geomem.formats import InputError, write_json
+from geomem.formats import InputError, read_json, write_json
 from geomem.paper.collect import Scores
 from geomem.paper.figures import save_figure
 from geomem.paper.gains import LEAST_IN_BIN, gain_figure
@@ -185,6 +185,31 @@ def test_a_scale_that_leaves_out_one_of_the_two_has_no_such_figure(project: Path
     )
     with pytest.raises(InputError, match=r"gain_by_overlap.protocol: 'films' is none of"):
         load_config(project)
+
+
+def test_the_command_draws_the_figure_of_the_configuration(project: Path) -> None:
+    rows = [{"variant": name, "label": name} for name in ("memory", "base")]
+    figure = {"kind": "gain", "protocols": list(PROTOCOLS), "metric": "psnr", "against": "overlap"}
+    edit_yaml(
+        project / "config/experiments.yaml",
+        figures__gain_by_overlap=figure | {"rows": rows},
+    )
+    edit_yaml(project / "config/scales/smoke.yaml", seeds=list(SEEDS))
+    write_runs(project / "scores", lambda overlap, seed: overlap)
+    paths = map(str, sorted((project / "scores").rglob("*.json")))
+    run_stage(
+        project, "paper", "figure", "gain_by_overlap", "--scores", *paths,
+        *("--pdf", "made.pdf", "--png", "made.png", "--provenance", "made.json"),
+    )  # fmt: skip
+    assert (project / "made.pdf").read_bytes().startswith(b"%PDF")
+    record = read_json(project / "made.json")
+    assert record["rank_correlation"]["value"] == pytest.approx(1)
+    assert record["provenance"]["settings"]["figure"]["bins"] == 5
+    with pytest.raises(SystemExit, match="shows scores: give --scores"):
+        run_stage(
+            project, "paper", "figure", "gain_by_overlap",
+            *("--pdf", "made.pdf", "--png", "made.png", "--provenance", "made.json"),
+        )  # fmt: skip
 
 
 def test_rank_correlation_is_of_ranks_and_undefined_of_constants() -> None:

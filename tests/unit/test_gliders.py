@@ -95,7 +95,7 @@ def test_all_else_is_the_room_without_it_but_for_its_shadow(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_goes_straight_to_and_fro_and_touches_nothing(
+def test_it_goes_straight_back_and_forth_and_touches_nothing(
     case: tuple[WorldKind, TrajectoryKind, int],
 ) -> None:
     without, world, cameras = scenes(*case)

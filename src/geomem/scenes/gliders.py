@@ -1,4 +1,4 @@
-"""A thing that glides to and fro before a clip's cameras, put into a room that is there already.
+"""A thing that glides back and forth before a clip's cameras, in a room that is there without it.
 
 The room and its cameras stay what they are without it, so that clips with and without are pairs.
 Legend: T frames, K places that are tried, P points of a way.
@@ -26,7 +26,7 @@ _POINTS = 13
 
 
 def add_glider(world: World, cameras: Tensor, *, seed: int) -> World:
-    """Return a world with one more box or ellipsoid, which glides along x or z and back again.
+    """Return a world with one more box or ellipsoid, which glides along x or z and back.
 
     It stands on the floor of one room, keeps clear of walls, furniture and of the cameras
     (`planning.CLEARANCE`), and throws a shadow; of the places that were drawn it gets the one in

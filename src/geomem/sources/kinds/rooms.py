@@ -104,7 +104,7 @@ class MovingRooms(Rooms):
     """The rooms of another data set under the same cameras, with a thing that glides about."""
 
     name = "rooms_moving"
-    summary = "rooms in which one thing glides to and fro before the cameras, in every clip"
+    summary = "rooms in which one thing glides back and forth before the cameras"
     Settings = MovingSettings
 
     def scenes(self, split: ClipsOfSplit) -> DrawScene:
