@@ -109,5 +109,6 @@ def test_a_training_longer_than_its_time_saves_its_state_and_goes_on(
     assert (prepared / STATES / f"step-{step:08d}.safetensors").exists()
     print(f"\ntime limit: {started.finish():.0f} s in all")
     assert results_of(prepared) == results_of(undisturbed)
-    last, first = trainings(slurm_cluster, prepared)
-    assert (first.minutes, last.minutes) == (1, 2)
+    # two attempts, or more on a machine that has other work; the limit grows with each
+    minutes = [job.minutes for job in reversed(trainings(slurm_cluster, prepared))]
+    assert len(minutes) > 1 and minutes == list(range(1, len(minutes) + 1))
