@@ -265,15 +265,6 @@ def test_missing_and_broken_files_are_named(edit: Edit) -> None:
         load_config(root, scale="smoke")
 
 
-def test_a_memory_of_tokens_has_a_width_for_the_networks_heads(edit: Edit) -> None:
-    root = edit("config/scales/paper.yaml", "memory.kinds.implicit", {"width": 64})
-    with pytest.raises(
-        InputError,
-        match=r"paper\.yaml: memory\.kinds\.implicit: width 64 does not split into the 9 heads",
-    ):
-        load_config(root, scale="paper")
-
-
 def test_true_depth_needs_an_embedded_world(edit: Edit) -> None:
     root = edit(EXPERIMENTS, "variants.memory.memory.geometry", "truth")
     with pytest.raises(InputError, match=r"memory: realestate10k has no true depth"):

@@ -1,6 +1,7 @@
 """Implicit memory: fixed size, deaf to padding, silent at initialisation, and it learns."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -243,3 +244,12 @@ def test_memory_of_a_wrong_shape_is_refused(
 def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="does not split into 3 heads"):
         ImplicitMemory(9, queries=2, width=16, heads=3, layers=1)
+
+
+def test_the_branch_is_built_for_any_number_of_heads() -> None:
+    sizes: dict[str, Any] = {"emb_channels": 18, "num_updown_blocks": (1,), "num_mid_blocks": 1}
+    blocks = {"block_types": ("ResBlock", "TransformerBlock"), "block_dropouts": (0.0, 0.0)}
+    for heads, width in ((9, 72), (6, 66), (2, 64)):  # 64 is what the stem has, at the least
+        base = UViT3DPose((heads * 4, heads * 8), **sizes, **blocks, num_heads=heads)
+        stem = ImplicitControl.from_base(base, WIDTH).memory_stem
+        assert stem.ask.out_features == width

@@ -330,12 +330,6 @@ def _check_trained(config: Config, name: str, variant: Variant) -> None:
     if variant.memory:
         _check_guidance(config, name, variant.memory, trained=variant.memory)
         _check_depth(config, name, plan.split)
-        kind = variant.memory.kind
-        try:
-            method = config.method_settings(variant.method)
-            spec.check_memory(method, config.kind_settings(kind))
-        except ValueError as error:
-            raise ValueError(f"memory.kinds.{kind}: {error}, which variant {name} trains") from None
         if KINDS[variant.memory.kind].shows_frames and variant.memory.backbone == "frozen":
             raise ValueError(
                 f"variants.{name}.memory.backbone: a memory of kind {variant.memory.kind} has no "

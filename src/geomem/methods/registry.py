@@ -148,9 +148,6 @@ class Method(ABC):
     def check(self, settings: Any, resolution: int) -> None:  # noqa: B027  # may have nothing to say
         """Raise ValueError where settings do not go with frames of so many pixels."""
 
-    def check_memory(self, settings: Any, memory: Strict) -> None:  # noqa: B027
-        """Raise ValueError where settings do not go with those of a kind of memory."""
-
     def evaluations(self, settings: Any, *, generated: int, steps: int, branches: int) -> int:
         """Return how often the network runs on one clip's window of a rollout.
 

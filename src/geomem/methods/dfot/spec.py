@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geomem.memory.registry import TokenSettings
 from geomem.methods.dfot.settings import UViTSettings
 from geomem.methods.registry import (
     METHODS,
@@ -16,7 +15,6 @@ from geomem.methods.registry import (
     StateReader,
     Weights,
 )
-from geomem.registry.strict import Strict
 
 if TYPE_CHECKING:
     from torch import device, nn
@@ -45,14 +43,6 @@ class DFoT(Method):
             raise ValueError(
                 f"resolution {resolution} is no multiple of {divisor}, the patch size "
                 f"{settings.patch_size} halved {len(settings.channels) - 1} times"
-            )
-
-    def check_memory(self, settings: UViTSettings, memory: Strict) -> None:
-        """The branch reads tokens with as many heads as the backbone has."""
-        if isinstance(memory, TokenSettings) and memory.width % settings.num_heads:
-            raise ValueError(
-                f"width {memory.width} does not split into the {settings.num_heads} heads of "
-                f"{self.name}"
             )
 
     def build(

@@ -119,6 +119,7 @@ class ImplicitControl(MemoryControl):
     """The memory branch that reads a memory of tokens (B, Q, D); D is its `memory_channels`."""
 
     def _make_stem(self, width: int, emb_channels: int, hidden: int) -> nn.Module:
+        hidden += -hidden % self.heads  # at least so wide, and split into the heads
         return RayReader(self.memory_channels, width, emb_channels, hidden=hidden, heads=self.heads)
 
     def _read_memory(self, memory: Tensor, camera_embedding: Tensor) -> tuple[Tensor, Tensor]:
