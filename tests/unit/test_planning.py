@@ -231,7 +231,7 @@ def test_a_calibration_is_kept_and_used_by_this_machine(project: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+@pytest.mark.parametrize("scale", ["smoke", "paper"])
 def test_every_job_of_a_scale_is_counted(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "--scale", scale])
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
