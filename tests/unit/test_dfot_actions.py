@@ -15,7 +15,7 @@ from geomem.errors import InputError
 from geomem.formats import ClipInfo, ClipStore, Plan, Window, read_frames, write_clip_shard
 from geomem.formats.checkpoints import write_checkpoint
 from geomem.formats.clips import ACTIONS
-from geomem.methods.dfot_actions.method import ActionModel, ActionSampler, action_maps, build
+from geomem.methods.dfot_actions.method import ActionModel, ActionSampler, action_maps
 from geomem.methods.dfot_frames.method import FrameModel
 from geomem.methods.registry import METHODS, Weights
 from geomem.networks.uvit.model import UViT3DPose
@@ -161,10 +161,10 @@ def test_a_rollout_heeds_the_actions_and_fills_every_frame_in_order(
 
 def test_it_is_built_of_the_settings_of_dfot_and_starts_from_itself(tmp_path: Path) -> None:
     settings = load_config(ROOT, scale="smoke").method_settings("dfot")
-    made = build(settings, initial=None)
+    made = ActionModel.build(settings, initial=None)
     assert made.backbone.config["camera_channels"] == len(ACTIONS)
     write_checkpoint(tmp_path / "weights", made.trained_modules(), {}, {}, [])
-    again = build(settings, initial=tmp_path / "weights")
+    again = ActionModel.build(settings, initial=tmp_path / "weights")
     for ours, theirs in zip(made.parameters(), again.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import told
 from geomem.geometry.cameras import camera_centres, split_cameras
 from geomem.geometry.points import pixel_grid
 from geomem.metrics.regimes import camera_motion
@@ -18,6 +19,8 @@ from geomem.scenes.render import render
 from geomem.scenes.styles import WorldKind
 from geomem.scenes.trajectories import KINDS, TrajectoryKind, make_trajectory
 from geomem.scenes.worlds import World, make_world
+from geomem.sources.embedded import with_glider
+from geomem.sources.registry import ClipsOfSplit
 from stand_ins import make_first_shard, project_on
 
 FRAMES, SIDE = 24, 32
@@ -146,6 +149,9 @@ def test_where_there_is_no_space_it_is_told() -> None:
     full = replace(world, plan=replace(plan, walls=walls))
     with pytest.raises(ValueError, match="no space for anything that glides in rooms-000000"):
         add_glider(full, cameras, seed=0)
+    film = with_glider(lambda *asked: (full, cameras))
+    split = ClipsOfSplit.model_construct(name="walk")  # all that a message needs
+    told(lambda: film(split, 0, "static", FRAMES), "no space", "ask for fewer clips")
 
 
 def test_the_data_set_has_the_cameras_of_the_rooms_it_names(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geomem.errors import InputError
 from geomem.formats import ClipInfo, write_clip_shard
 from geomem.geometry.cameras import check_cameras, identity_cameras
 from geomem.scenes.driving import drive
@@ -55,7 +56,12 @@ def with_glider(draw: DrawScene) -> DrawScene:
 
     def drawn(split: ClipsOfSplit, scene: int, kind: Any, frames: int) -> Scene:
         made, cameras = draw(split, scene, kind, frames)
-        return add_glider(made, cameras, seed=scene), cameras
+        try:
+            return add_glider(made, cameras, seed=scene), cameras
+        except ValueError as error:
+            raise InputError(
+                f"split {split.name}, {kind}: {error}; ask for fewer clips or other trajectories"
+            ) from None
 
     return drawn
 

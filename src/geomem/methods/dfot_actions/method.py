@@ -8,7 +8,7 @@ Shape suffixes: B clips, T frames, L frames of a window, A kinds of actions, S p
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -36,6 +36,13 @@ class ActionModel(VideoModel):
 
     kinds: ClassVar[int] = len(ACTIONS)
 
+    @classmethod
+    def build(cls, settings: UViTSettings, *, initial: Path | None) -> Self:
+        """Return the untrained model; see `Method.build`."""
+        if initial is not None:
+            return cls(load_module(UViT3DPose, initial, "backbone"))
+        return cls(UViT3DPose(**settings.model_dump(), camera_channels=cls.kinds))
+
     def loss(self, windows: dict[str, Tensor]) -> Loss:
         """Return the loss of diffusion forcing, with `actions` (B, T) told for cameras."""
         return super().loss({**windows, "cameras": windows["actions"]})
@@ -61,6 +68,11 @@ class ActionSampler(Sampler):
 
     kinds: ClassVar[int] = len(ACTIONS)
 
+    @classmethod
+    def load(cls, weights: Weights, *, device: torch.device) -> Self:
+        """Return the trained network on a device; see `Method.load`."""
+        return cls(backbone=load_module(UViT3DPose, weights.backbone, "backbone").eval().to(device))
+
     def conditions(self, clips: Clips, frames: list[int]) -> Tensor:
         """Return the actions (B, L) of a window."""
         assert clips.actions is not None
@@ -81,16 +93,3 @@ class ActionSampler(Sampler):
             return v.float()
 
         return predict_v
-
-
-def build(settings: UViTSettings, *, initial: Path | None) -> ActionModel:
-    """Return the untrained model; see `Method.build`."""
-    if initial is not None:
-        return ActionModel(load_module(UViT3DPose, initial, "backbone"))
-    return ActionModel(UViT3DPose(**settings.model_dump(), camera_channels=ActionModel.kinds))
-
-
-def load(weights: Weights, *, device: torch.device) -> ActionSampler:
-    """Return the trained network on a device; see `Method.load`."""
-    backbone = load_module(UViT3DPose, weights.backbone, "backbone").eval().to(device)
-    return ActionSampler(backbone=backbone)

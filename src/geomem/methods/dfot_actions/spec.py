@@ -33,9 +33,9 @@ class DFoTActions(DFoT):
         self, settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | None
     ) -> TrainedMethod:
         """Return the backbone."""
-        from geomem.methods.dfot_actions.method import build
+        from geomem.methods.dfot_actions.method import ActionModel
 
-        return build(settings, initial=initial)
+        return ActionModel.build(settings, initial=initial)
 
     def load(
         self,
@@ -46,10 +46,10 @@ class DFoTActions(DFoT):
         device: device,
     ) -> Generator:
         """Return the trained backbone."""
-        from geomem.methods.dfot_actions.method import load
+        from geomem.methods.dfot_actions.method import ActionSampler
 
         assert weights is not None
-        return load(weights, device=device)
+        return ActionSampler.load(weights, device=device)
 
 
 METHODS.add(DFoTActions())

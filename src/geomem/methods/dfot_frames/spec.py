@@ -27,9 +27,9 @@ class DFoTFrames(DFoTActions):
         self, settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | None
     ) -> TrainedMethod:
         """Return the backbone."""
-        from geomem.methods.dfot_frames.method import build
+        from geomem.methods.dfot_frames.method import FrameModel
 
-        return build(settings, initial=initial)
+        return FrameModel.build(settings, initial=initial)
 
     def load(
         self,
@@ -40,10 +40,10 @@ class DFoTFrames(DFoTActions):
         device: device,
     ) -> Generator:
         """Return the trained backbone."""
-        from geomem.methods.dfot_frames.method import load
+        from geomem.methods.dfot_frames.method import FrameSampler
 
         assert weights is not None
-        return load(weights, device=device)
+        return FrameSampler.load(weights, device=device)
 
 
 METHODS.add(DFoTFrames())
