@@ -196,6 +196,11 @@ class Layout:
         return self.results / "tables/facts.tex"
 
     @property
+    def setup(self) -> Path:
+        """The table of what is trained at the scale; it comes with the facts."""
+        return self.results / "tables/setup.tex"
+
+    @property
     def paper(self) -> Path:
         """The PDF."""
         return self.results / "paper/main.pdf"

@@ -14,7 +14,7 @@ from geomem.config import Cluster, load_config
 from geomem.dag.graph import Dag
 from geomem.errors import InputError
 from geomem.planning.estimate import Estimate, Line
-from geomem.planning.networks import Counter, Flops, shell, windows_of
+from geomem.planning.networks import Counter, Flops, windows_of
 from geomem.planning.rates import (
     Rate,
     Rates,
@@ -86,7 +86,7 @@ def real_pass(made: Workload, variant: str, *, checkpointing: bool) -> tuple[int
     """Bytes that autograd keeps of a real pass over one window, and the gradients."""
     settings = made.dag.settings.training(variant, 0)
     torch.manual_seed(0)
-    model = shell(settings.method, settings.memory, made.config.settings.methods).train()
+    model = settings.method.shell(settings.memory, made.config.settings.methods).train()
     if checkpointing:
         checkpoint_blocks(model)
     frames, side = settings.plan.frames, settings.resolution

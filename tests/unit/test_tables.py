@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,19 @@ def test_latex_compiles_within_the_text_width(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+
+
+def test_groups_that_are_too_many_for_a_line_stand_below_each_other() -> None:
+    columns = [
+        Column(key=f"{group}{metric}", label=f"m{metric}", group=group)
+        for group in "abc"
+        for metric in range(3)
+    ]
+    cells = {column.key: Cell(value=index) for index, column in enumerate(columns)}
+    table = Table(label="t", caption="c", columns=columns, rows=[Row(label="one", cells=cells)])
+    first, second = table_latex(table).split(r"\medskip")
+    assert first.count(r"\multicolumn{3}") == 2 and second.count(r"\multicolumn{3}") == 1
+    assert "one & 0.00 & 1.00 & 2.00 & 3.00 & 4.00 & 5.00" in first
+    assert "one & 6.00 & 7.00 & 8.00" in second
+    few = replace(table, columns=columns[:6], rows=[Row(label="one", cells={})])
+    assert r"\medskip" not in table_latex(few)

@@ -42,7 +42,7 @@ def files() -> dict[str, set[str]]:
         ("scenes/render.py", {"clips", "scores"}),
         ("diffusion/guidance.py", {"training", "rollouts", "scores"}),
         ("diffusion/schedule.py", {"training", "rollouts", "scores"}),
-        ("networks/vggt/model.py", {"teacher", "features", "training", "rollouts", "scores"}),
+        ("networks/vggt/model.py", set(STAGES) - {"clips", "picks"}),
         ("probes/ridge.py", {"scores"}),
         ("paper/templates/table.tex.j2", {"paper"}),
         ("formats/files.py", set(STAGES)),

@@ -315,6 +315,7 @@ rule state_facts:
         unpack(job_inputs(facts_job)),
     output:
         facts=str(LAYOUT.facts),
+        setup=str(LAYOUT.setup),
         provenance=str(LAYOUT.provenance("facts")),
     log:
         f"logs/state_facts/{SCALE}.log",
@@ -327,7 +328,7 @@ rule state_facts:
     shell:
         "python -m geomem.launch {log:q}"
         " python -m geomem.paper facts {output.facts:q} {params.job} --expect {params.settings}"
-        " --provenance {output.provenance:q}"
+        " --setup {output.setup:q} --provenance {output.provenance:q}"
 
 
 rule build_paper:

@@ -25,7 +25,6 @@ from geomem.settings.jobs import (
     CostsJob,
     CostsRow,
     DinoV2Model,
-    FactsJob,
     FeaturesJob,
     FigureJob,
     ImageTeacherModel,
@@ -48,6 +47,7 @@ from geomem.settings.jobs import (
     TrainingJob,
     VideoJob,
 )
+from geomem.settings.setup import FactsJob, SetupRow
 from geomem.settings.training import Alignment, Noise
 from geomem.sources.registry import ClipsOfSplit
 
@@ -405,17 +405,48 @@ class JobSettings:
 
     def facts(self) -> FactsJob:
         """Of the job that states what the paper's text says of this scale."""
-        scale = self.config.settings
-        splits = {protocol.split for protocol in scale.rollouts.protocols.values()}
+        scale, rollouts = self.config.settings, self.config.settings.rollouts
+        splits = {protocol.split for protocol in rollouts.protocols.values()}
         return FactsJob(
             scale=self.config.scale,
             resolution=scale.resolution,
             seeds=len(scale.seeds),
-            context=scale.rollouts.context,
-            sampling_steps=scale.rollouts.sampling_steps,
+            context=rollouts.context,
+            sampling_steps=rollouts.sampling_steps,
+            keyframe_density=rollouts.keyframe_density,
+            keyframes=rollouts.keyframes,
+            interpolation=rollouts.interpolation,
             scale_from=scale.memory.geometry.scale_from,
             embedded=not any(self.config.source_of(split).imports for split in splits),
+            rows=self._setup_rows(),
+            methods=scale.methods,
+            features=scale.features,
+            teacher=scale.teacher.name,
+            architecture=scale.teacher.architecture,
+            splits=scale.splits,
         )
+
+    def _setup_rows(self) -> tuple[SetupRow, ...]:
+        """Return what each recipe trains at this scale, in the order of the variants."""
+        config, trains = self.config, dict[str, list[str]]()
+        for name, variant in config.variants.items():
+            if variant.trained:
+                trains.setdefault(config.recipe_of(name)[0], []).append(name)
+        rows = []
+        for recipe, variants in trains.items():
+            plan = config.settings.plans[config.recipe_of(variants[0])[1]]
+            rows.append(
+                SetupRow(
+                    recipe=recipe,
+                    variants=tuple(variants),
+                    method=self.method(variants[0]),
+                    memory=self.memory(variants[0]),
+                    frames=plan.frames,
+                    windows=plan.windows,
+                    optimization=config.settings.recipes[recipe],
+                )
+            )
+        return tuple(rows)
 
     def paper(self) -> PaperJob:
         """Of the job that compiles the paper."""

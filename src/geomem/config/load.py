@@ -13,7 +13,7 @@ from geomem.config.cluster import Cluster
 from geomem.config.study import Config, Scale
 from geomem.errors import InputError
 from geomem.registry.core import load_plugins
-from geomem.settings.evaluation import Figure, GainFigure
+from geomem.settings.evaluation import Figure, GainFigure, TableSettings
 
 BASE = "base.yaml"  # what all scales share; a scale's own file beats it key by key
 # libyaml's, where PyYAML has it, reads a configuration in a third of the time
@@ -115,13 +115,20 @@ def _main_job(config: Config) -> Config:
 
 def _leave_out(config: Config) -> Config:
     """Return the configuration without the variants that its scale leaves out."""
-    gone = config.settings.leave_out
+    gone = frozenset(config.settings.leave_out)
 
     def kept(shown: Any) -> Any:
         rows = tuple(row for row in shown.rows if row.variant not in gone)
         if rows == shown.rows:
             return shown
-        return shown.model_copy(update={"rows": rows})
+        left: dict[str, Any] = {"rows": rows}
+        if isinstance(shown, TableSettings):
+            left["statements"] = {
+                name: said
+                for name, said in shown.statements.items()
+                if gone.isdisjoint((said.row, said.against))
+            }
+        return shown.model_copy(update=left)
 
     def stands(figure: Figure) -> bool:
         """Return whether enough of a figure is left: a gain is of two."""

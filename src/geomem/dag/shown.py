@@ -216,7 +216,8 @@ class ShownJobs(RunJobs):
 
     def facts(self) -> Job:
         """Return the job that states what the paper's text says of the scale."""
-        return self._shows("facts", self.settings.facts(), self.layout.facts)
+        files = (self.layout.facts, self.layout.setup)
+        return self._shows("facts", self.settings.facts(), *files, template=TEMPLATE)
 
     def paper(self, root: Path = Path()) -> Job:
         """Return the job that compiles the paper from this run's tables and figures, and from those

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ def table(args: argparse.Namespace) -> None:
     settings = checked(jobs.table(args.name), args)
     from geomem.paper.collect import Scores, blind_networks, check_sanity
     from geomem.paper.results import score_table
+    from geomem.paper.statements import table_statements
     from geomem.paper.tables import TEMPLATE
 
     check_sanity(args.sanity, [column.metric for column in settings.table.columns])
     with args.published.open(encoding="utf-8", newline="") as file:
         published = list(csv.DictReader(file))
     blind = blind_networks(args.content_bias) if args.content_bias else ()
-    made, origin = score_table(
-        args.name, settings, Scores(args.scores), published=published, blind=blind
-    )
+    scores = Scores(args.scores)
+    made, origin = score_table(args.name, settings, scores, published=published, blind=blind)
+    if settings.table.statements:
+        said, origin["statements"] = table_statements(settings, scores)
+        made = replace(made, statements=said)
     inputs = {"scores": args.scores, "published": args.published, "template": TEMPLATE}
     judged = {"sanity": args.sanity, "content_bias": args.content_bias}
     inputs |= {name: given for name, given in judged.items() if given}
@@ -213,13 +217,18 @@ def pdf(args: argparse.Namespace) -> None:
 
 
 def facts(args: argparse.Namespace) -> None:
-    """Write what the paper's text says of this scale, as LaTeX commands."""
+    """Write what the paper's text says of this scale, and the table of its setup, as LaTeX."""
     settings = checked(job_settings(args).facts(), args)
     from geomem.paper.facts import facts_latex
+    from geomem.paper.setup import setup_table
+    from geomem.paper.tables import TEMPLATE, table_latex
 
-    with atomic_path(args.output) as temporary:
-        temporary.write_text(facts_latex(settings), encoding="utf-8")
-    write_record(args.provenance, provenance("paper", VERSION, settings, {}), {})
+    setup = table_latex(setup_table(settings))
+    for path, text in ((args.output, facts_latex(settings)), (args.setup, setup)):
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    made_by = provenance("paper", VERSION, settings, {"template": TEMPLATE})
+    write_record(args.provenance, made_by, {})
 
 
 def _choose(group: str, name: str, choices: dict[str, Any]) -> None:
@@ -327,6 +336,9 @@ def main() -> None:
 
     command = job_parser(commands.add_parser("facts", help=facts.__doc__))
     command.add_argument("output", type=Path, help="LaTeX file to write")
+    command.add_argument(
+        "--setup", type=Path, required=True, help="LaTeX of the table of the setup"
+    )
     command.add_argument("--provenance", type=Path, required=True)
     command.set_defaults(command=facts)
 

@@ -4,7 +4,7 @@ Prose that is true at one scale and false at another is written with these, neve
 """
 
 from geomem.paper.tables import escape_latex
-from geomem.settings.jobs import FactsJob
+from geomem.settings.setup import FactsJob
 
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 

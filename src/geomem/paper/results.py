@@ -116,7 +116,7 @@ def _row(
     used: list[ScoreFile] = []
     for column in settings.table.columns:
         key = column_key(column, scores)
-        runs = _runs(row, column, settings, scores)
+        runs = runs_of(row, column, settings, scores)
         interval = _interval(column, runs, settings)
         if interval is None:
             continue
@@ -171,7 +171,10 @@ def teacher_table(settings: TeacherTableJob, metrics: dict[str, Any]) -> Table:
     )
 
 
-def _runs(row: TableRow, column: TableColumn, settings: TableJob, scores: Scores) -> list[ScoreRun]:
+def runs_of(
+    row: TableRow, column: TableColumn, settings: TableJob, scores: Scores
+) -> list[ScoreRun]:
+    """Return the runs behind a cell, of every seed; a floor has one."""
     seeds = settings.seeds[:1] if row.variant in settings.floors else settings.seeds
     return scores.of(row.variant, column.protocol, seeds)
 
@@ -204,7 +207,7 @@ def _column_values(column: TableColumn, settings: TableJob, scores: Scores) -> d
     values, clips = {}, {}
     for row in settings.table.rows:
         if row.variant not in settings.floors:
-            runs = _runs(row, column, settings, scores)
+            runs = runs_of(row, column, settings, scores)
             found = clip_values(runs, column.metric)
             if found is not None:
                 values[row.variant] = found
@@ -220,7 +223,7 @@ def _laws(settings: TableJob, scores: Scores) -> dict[str, Law]:
     for column in settings.table.columns:
         of_set = metric_of(column.metric).level == "set"
         values = distance_values if of_set else clip_values
-        rows = [_runs(row, column, settings, scores) for row in settings.table.rows]
+        rows = [runs_of(row, column, settings, scores) for row in settings.table.rows]
         found = [of for runs in rows if (of := values(runs, column.metric)) is not None]
         if law := law_of(found):
             laws[column_key(column, scores)] = law
@@ -387,7 +390,7 @@ def _unbeaten(floor: Row, rows: Sequence[Row], columns: Sequence[Column]) -> lis
             continue
         sign = 1 if column.direction == "up" else -1
         if max(sign * value for value in others) <= sign * cell.value:
-            names.append(f"{escape_latex(column.group)} {_in_one_line(column.label)}")
+            names.append(f"{escape_latex(column.group)} {heading_in_one_line(column.label)}")
     label, listed = escape_latex(floor.label), ", ".join(names).removesuffix(".")
     return [Latex(f"No method beats the floor ``{label}'' in {listed}.")] if names else []
 
@@ -397,7 +400,7 @@ def _better(reference: Row, rows: Sequence[Row], columns: Sequence[Column]) -> l
     found = []
     for row in rows:
         names = [
-            f"{escape_latex(column.group)} {_in_one_line(column.label)}"
+            f"{escape_latex(column.group)} {heading_in_one_line(column.label)}"
             for column in columns
             if not row.bound and _beats(row.cells.get(column.key), reference, column)
         ]
@@ -417,7 +420,7 @@ def _beats(cell: Cell | None, reference: Row, column: Column) -> bool:
     return (cell.value > other.value) == (column.direction == "up")
 
 
-def _in_one_line(heading: str) -> str:
+def heading_in_one_line(heading: str) -> str:
     r"""Return a heading as LaTeX without the \shortstack that lays it out in lines."""
     inner = escape_latex(heading).removeprefix(r"\shortstack{").removesuffix("}")
     return inner.replace(r"-\\", "-").replace(r"\\", " ")

@@ -5,7 +5,7 @@ The bytes are a function of the table alone.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +16,7 @@ import pandas as pd
 
 Direction = Literal["up", "down", "none"]
 MISSING = "--"
+PANEL_COLUMNS = 6  # with intervals, what the width of a page holds at a size that can be read
 TEMPLATE = Path(__file__).parent / "templates/table.tex.j2"
 _ARROWS = {"up": r"\,$\uparrow$", "down": r"\,$\downarrow$", "none": ""}
 _ESCAPES = {
@@ -96,6 +97,8 @@ class Table:
         label: Name for \\ref, without the prefix `tab:`.
         corner: Heading of the row labels.
         wide: Whether it spans both columns of the page (`table*`).
+        statements: What the text says of it, by control sequence; not shown with it, but known to a
+            document that reads its LaTeX (`\\says` and `\\ifbetter` of paper/main.tex).
     """
 
     label: str
@@ -105,6 +108,7 @@ class Table:
     notes: Sequence[str] = field(default_factory=tuple)
     corner: str = "Method"
     wide: bool = False
+    statements: Mapping[str, Latex] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         keys = [column.key for column in self.columns]
@@ -193,7 +197,8 @@ def table_latex(table: Table) -> str:
     r"""Return a LaTeX table that can be \input.
 
     The best of a column is bold, the second underlined, intervals stand small below the values.
-    Where the table is wider than the text it is scaled down to it.
+    Groups of columns that are too many for one line stand below each other, and what is still wider
+    than the text is scaled down to it.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
@@ -213,12 +218,18 @@ def table_latex(table: Table) -> str:
         environment="table*" if table.wide else "table",
         label=table.label,
         caption=escape_latex(table.caption),
-        alignment="l" + "c" * len(table.columns),
-        groups=_groups(table),
-        headings=[_heading(column) for column in table.columns],
+        panels=[
+            {
+                "alignment": "l" + "c" * len(columns),
+                "groups": _groups(columns),
+                "headings": [_heading(column) for column in columns],
+                "rows": _body(table, columns),
+            }
+            for columns in _panels(table.columns)
+        ],
         corner=escape_latex(table.corner),
-        rows=_body(table),
         notes=[escape_latex(note) for note in table.notes],
+        statements=table.statements,
     )
 
 
@@ -227,32 +238,44 @@ def _heading(column: Column) -> str:
     return escape_latex(column.label) + unit + _ARROWS[column.direction]
 
 
-def _groups(table: Table) -> list[dict[str, object]]:
+def _panels(columns: Sequence[Column]) -> list[list[Column]]:
+    """Return the columns that stand side by side: whole groups, so few that they can be read."""
+    panels: list[list[Column]] = []
+    for _, members in groupby(columns, key=lambda column: column.group):
+        group = list(members)
+        if panels and len(panels[-1]) + len(group) <= PANEL_COLUMNS:
+            panels[-1] += group
+        else:
+            panels.append(group)
+    return panels
+
+
+def _groups(columns: Sequence[Column]) -> list[dict[str, object]]:
     """Return the spans of the group headings; empty if no column is in a group."""
-    if not any(column.group for column in table.columns):
+    if not any(column.group for column in columns):
         return []
     spans: list[dict[str, object]] = []
     first = 2  # column 1 holds the row labels
-    for group, members in groupby(table.columns, key=lambda column: column.group):
+    for group, members in groupby(columns, key=lambda column: column.group):
         last = first + len(list(members)) - 1
         spans.append({"label": escape_latex(group), "first": first, "last": last})
         first = last + 1
     return spans
 
 
-def _body(table: Table) -> list[dict[str, object]]:
-    ranks = [column_ranks(table, column) for column in table.columns]
+def _body(table: Table, columns: Sequence[Column]) -> list[dict[str, object]]:
+    ranks = [column_ranks(table, column) for column in columns]
     body = []
     for index, row in enumerate(table.rows):
         label = escape_latex(row.label)
-        cells = [row.cells.get(column.key) for column in table.columns]
-        intervals = [_interval(c, k.precision) for c, k in zip(cells, table.columns, strict=True)]
+        cells = [row.cells.get(column.key) for column in columns]
+        intervals = [_interval(c, k.precision) for c, k in zip(cells, columns, strict=True)]
         body.append(
             {
                 "label": rf"\textit{{{label}}}" if row.bound else label,
                 "values": [
                     _value(cell, column.precision, rank[index])
-                    for cell, column, rank in zip(cells, table.columns, ranks, strict=True)
+                    for cell, column, rank in zip(cells, columns, ranks, strict=True)
                 ],
                 "intervals": intervals if any(intervals) else [],
                 "rule_above": row.rule_above and index > 0,

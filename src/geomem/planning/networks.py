@@ -7,7 +7,7 @@ gradient checkpointing, frozen parts and bf16 show as they are.
 """
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +15,6 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
@@ -24,8 +23,8 @@ from geomem.alignment.projection import align
 from geomem.canonical import digest
 from geomem.config.study import Scale
 from geomem.formats.teacher_sizes import teacher_config
-from geomem.methods.registry import METHODS
-from geomem.methods.training import MEMORY, TrainedMethod
+from geomem.methods.training import MEMORY
+from geomem.networks.unread import unread_tensors
 from geomem.networks.vggt.layers import PatchEmbedder
 from geomem.networks.vggt.model import VGGT
 from geomem.settings.jobs import ImageTeacherModel, MemoryJob, MethodJob, TrainingJob
@@ -114,19 +113,6 @@ class Flops(TorchDispatchMode):
         return out
 
 
-class Unread(TorchDispatchMode):
-    """Answers what fake tensors cannot: a number that nobody has computed is 0."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is aten._local_scalar_dense.default:
-            return False if args[0].dtype == torch.bool else 0
-        if func is aten.bincount.default:
-            return args[0].new_zeros((kwargs or {}).get("minlength") or args[2])
-        return func(*args, **(kwargs or {}))
-
-
 class Kept:
     """The storages that autograd keeps, each once, but for those that are there anyway."""
 
@@ -158,24 +144,6 @@ class Kept:
             else:
                 self.bytes += storage.nbytes()
         return tensor
-
-
-def shell(
-    method: MethodJob, memory: MemoryJob | None, settings: Mapping[str, Any]
-) -> TrainedMethod:
-    """Return a method with random weights of its true sizes.
-
-    Args:
-        method: The method.
-        memory: What it reads, or None.
-        settings: What the scale says of methods, by name: of those that it starts from.
-    """
-    face = memory.face if memory else None
-    start = None
-    if method.spec.starts_from:
-        name = min(method.spec.starts_from)
-        start = METHODS[name].build(settings[name], memory=None, initial=None)
-    return method.spec.shell(method.settings, memory=face, start=start)
 
 
 def windows_of(
@@ -260,7 +228,7 @@ class Counter:
 
         def count() -> Pass:
             config = teacher_config(architecture)
-            with FakeTensorMode(), Unread(), CPU, torch.no_grad():
+            with unread_tensors(), torch.no_grad():
                 model = VGGT(config).eval()
                 images = torch.zeros(1, frames, 3, config.image_size, config.image_size)
                 with Flops() as counter:
@@ -287,8 +255,8 @@ class Counter:
         training: Any,
     ) -> Pass:
         """Return what a window costs; without a recipe of its forward pass alone."""
-        with FakeTensorMode(), Unread(), CPU:
-            model = shell(method, memory, self.scale.methods)
+        with unread_tensors():
+            model = method.shell(memory, self.scale.methods)
             for module in model.modules():  # its seeds are numbers, which fake tensors do not have
                 if isinstance(module, nn.Dropout):
                     module.p = 0.0
@@ -340,7 +308,7 @@ class Counter:
             grid = size // dinov2.patch_size if dinov2 else self.scale.teacher.grid
         else:
             width = self.scale.features.aligned_channels
-        with FakeTensorMode(), Unread(), CPU:
+        with unread_tensors():
             projector = build_projector(settings)
             assert projector is not None
             states = torch.zeros(1, frames, state.width, state.side, state.side, requires_grad=True)
@@ -383,7 +351,7 @@ class Counter:
             }
 
         def count() -> Pass:
-            with FakeTensorMode(), Unread(), CPU, torch.no_grad():
+            with unread_tensors(), torch.no_grad():
                 encoder = PatchEmbedder(width, **sizes)
                 with Flops() as counter:
                     encoder(torch.zeros(1, 3, sizes["image_size"], sizes["image_size"]))

@@ -297,6 +297,15 @@ class Sanity(Strict):
     clips: Annotated[int, Field(ge=2)] = Field(default=40, description="how many, at most")
 
 
+class Statement(Strict):
+    """A comparison of two rows that the paper's text makes; its outcome comes from the scores."""
+
+    row: str = Field(description="variant of a row: better, worse or not distinguishable")
+    against: str = Field(description="variant of the row that it is compared with")
+    metrics: tuple[MetricName, ...] = Field(default=(), description="columns; empty: all")
+    protocols: tuple[str, ...] = Field(default=(), description="columns; empty: all")
+
+
 class TableSettings(Strict):
     """A table of the paper."""
 
@@ -307,6 +316,11 @@ class TableSettings(Strict):
         default=(), exclude=True, description="below those, where they are another table's"
     )
     columns: tuple[TableColumn, ...] = Field(min_length=1)
+    statements: dict[str, Statement] = Field(
+        default={},
+        exclude_if=lambda said: not said,
+        description="what the paper's text says of it, by names that no other table has",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -321,6 +335,18 @@ class TableSettings(Strict):
         labels = [row.label for row in self.rows]
         if len(set(labels)) < len(labels):
             raise ValueError(f"row labels repeat in {labels}")
+        return self
+
+    @model_validator(mode="after")
+    def _statements_are_about_it(self) -> Self:
+        variants = {row.variant for row in self.rows}
+        metrics = {column.metric for column in self.columns}
+        protocols = {column.protocol for column in self.columns}
+        for name, said in self.statements.items():
+            unknown = {said.row, said.against} - variants
+            unknown |= set(said.metrics) - metrics | set(said.protocols) - protocols
+            if unknown:
+                raise ValueError(f"statements.{name}: the table has no {sorted(unknown)}")
         return self
 
 

@@ -3,7 +3,10 @@
 `geomem.config.jobs` makes them of the configuration. Records keep them as plain values.
 """
 
-from typing import Any, Literal
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -29,6 +32,9 @@ from geomem.settings.memory import Corruption, Features, Geometry, Overlap, Teac
 from geomem.settings.training import Noise, Objective, Optimization
 from geomem.sources.registry import ClipsOfSplit
 
+if TYPE_CHECKING:
+    from geomem.methods.training import TrainedMethod
+
 Precision = Literal["fp32", "bf16"]
 
 
@@ -43,6 +49,20 @@ class MethodJob(Strict):
     def spec(self) -> Method:
         """What the registry has under its name."""
         return METHODS[self.name]
+
+    def shell(self, memory: MemoryJob | None, others: Mapping[str, Any]) -> TrainedMethod:
+        """Return the method with random weights of its true sizes, to be counted.
+
+        Args:
+            memory: What it reads, or None.
+            others: What the scale says of methods, by name: of those that it starts from.
+        """
+        start = None
+        if self.spec.starts_from:
+            name = min(self.spec.starts_from)
+            start = METHODS[name].build(others[name], memory=None, initial=None)
+        face = memory.face if memory else None
+        return self.spec.shell(self.settings, memory=face, start=start)
 
 
 class MemoryJob(Strict):
@@ -511,15 +531,3 @@ class PaperJob(Strict):
     """Compiles the paper from what a scale has made."""
 
     scale: str
-
-
-class FactsJob(Strict):
-    """States what the paper's text says of a scale."""
-
-    scale: str
-    resolution: Positive
-    seeds: Positive
-    context: Positive
-    sampling_steps: Positive
-    scale_from: Literal["cameras", "colours"]
-    embedded: bool
