@@ -15,7 +15,13 @@ from geomem.errors import InputError
 from geomem.formats import read_json, write_json
 from geomem.paper.collect import Scores
 from geomem.paper.results import score_table
-from geomem.paper.statements import Difference, enumeration, overall, table_statements
+from geomem.paper.statements import (
+    Difference,
+    differences,
+    enumeration,
+    overall,
+    table_statements,
+)
 from geomem.paper.tables import table_latex
 from geomem.statistics import Interval
 from paper_cases import column_of, psnr_of, settings, write_scores
@@ -25,7 +31,9 @@ def said(files: list[Path], **statement: Any) -> tuple[str, list[dict[str, Any]]
     columns = [column_of("psnr"), column_of("perceptual"), column_of("kernel_distance")]
     job = settings(columns=columns, statements={"it": statement})
     texts, records = table_statements(job, Scores(files))
-    assert texts["verdict:it"] in ("better", "worse", "mixed")
+    assert texts["verdict:it"] == overall(
+        differences(job.table.statements["it"], job, Scores(files))
+    )
     return texts["statement:it"], records["it"]
 
 
@@ -104,7 +112,8 @@ def test_all_columns_that_are_a_contest_decide() -> None:
     )
     assert overall([better, better, exact]) == "better"
     assert overall([worse, exact]) == "worse"
-    assert overall([better, worse]) == overall([better, open_]) == overall([open_]) == "mixed"
+    assert overall([better, worse]) == overall([better, open_]) == "mixed"
+    assert overall([open_, open_]) == "not distinguishable"
     assert overall([exact]) == "mixed"
 
 

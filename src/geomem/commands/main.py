@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from geomem.commands import (
+    checking,
     compare,
     deriving,
     doctor,
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         main_job,
         verification,
         compare,
+        checking,
         deriving,
         doctor,
         listing,

@@ -373,8 +373,8 @@ class Config(Strict):
 
         for table in self.tables.values():
             for protocol in {column.protocol: None for column in table.columns}:
+                families = self.families_of(table, protocol)
                 for row in table.rows:
-                    families = self.families_of(table, protocol)
                     wanted.setdefault((row.variant, protocol), set()).update(families)
         for figure in self.figures.values():
             if isinstance(figure, ScoresFigure):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -226,9 +227,14 @@ class MetricFamily(ABC):
 FAMILIES: Registry[MetricFamily] = Registry("metric family", "geomem.metrics.families")
 
 
-def metrics() -> dict[str, tuple[Metric, MetricFamily]]:
+def metrics() -> Mapping[str, tuple[Metric, MetricFamily]]:
     """Return every metric with its family by name."""
-    return {metric.name: (metric, family) for family in FAMILIES for metric in family.metrics}
+    return _metrics_of(tuple(FAMILIES))
+
+
+@cache  # asked thousands of times whenever a job reads the configuration
+def _metrics_of(families: tuple[MetricFamily, ...]) -> dict[str, tuple[Metric, MetricFamily]]:
+    return {metric.name: (metric, family) for family in families for metric in family.metrics}
 
 
 def metric_of(name: str) -> Metric:

@@ -7,17 +7,16 @@ sentence of the paper stays true at another scale and with other numbers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from geomem.metrics.registry import metric_of
 from geomem.paper.collect import Array, Scores, clip_interval, clip_values, known_clips
 from geomem.paper.results import column_key, digits, heading, heading_in_one_line, runs_of
 from geomem.paper.tables import Latex, escape_latex, format_number
-from geomem.settings.evaluation import Statement, TableColumn, TableRow
+from geomem.settings.evaluation import Statement, TableColumn, TableRow, Verdict
 from geomem.settings.jobs import TableJob
 from geomem.statistics import Interval, paired_differences
 
-Verdict = Literal["better", "not distinguishable", "worse", "no contest"]
 VERDICTS: tuple[Verdict, ...] = ("better", "not distinguishable", "worse", "no contest")
 REPLAY = "_replay"
 
@@ -134,9 +133,9 @@ def statement_latex(found: Sequence[Difference]) -> Latex:
 
 
 def overall(found: Sequence[Difference]) -> str:
-    """Return `better` or `worse` where a row is so in every contest, else `mixed`."""
+    """Return what a row is where it is the same in every contest, else `mixed`."""
     verdicts = {one.verdict for one in found} - {"no contest"}
-    return verdicts.pop() if verdicts in ({"better"}, {"worse"}) else "mixed"
+    return verdicts.pop() if len(verdicts) == 1 else "mixed"
 
 
 def _place(one: Difference, in_replay: bool) -> str:

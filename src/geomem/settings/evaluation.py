@@ -297,6 +297,9 @@ class Sanity(Strict):
     clips: Annotated[int, Field(ge=2)] = Field(default=40, description="how many, at most")
 
 
+Verdict = Literal["better", "not distinguishable", "worse", "no contest"]
+
+
 class Statement(Strict):
     """A comparison of two rows that the paper's text makes; its outcome comes from the scores."""
 
@@ -304,6 +307,12 @@ class Statement(Strict):
     against: str = Field(description="variant of the row that it is compared with")
     metrics: tuple[MetricName, ...] = Field(default=(), description="columns; empty: all")
     protocols: tuple[str, ...] = Field(default=(), description="columns; empty: all")
+    claim: str = Field(
+        default="", exclude=True, description="what `geomem check` holds a run to, in a sentence"
+    )
+    expect: Verdict = Field(
+        default="better", exclude=True, description="what it has to be in every column for that"
+    )
 
 
 class TableSettings(Strict):
