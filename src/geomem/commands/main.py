@@ -20,11 +20,36 @@ from geomem.commands import (
 )
 from geomem.jobs import run_command
 
+STORY = """\
+What makes the results is the workflow:
+  snakemake --config only=main            table 2, its figures, the paper's PDF
+  snakemake                               every table and figure of the study
+  snakemake results/main_table.tex        one of them
+  snakemake --config scale=smoke          all of it in minutes; its numbers mean nothing
+  snakemake --profile slurm all           on a Slurm cluster
+
+and in the order in which one needs them:
+  geomem doctor                           what this machine has, and what to do about the rest
+  geomem list variants                    what can be named (methods, metrics ...)
+  geomem plan --scale paper               hours, bytes and money, before anything runs
+  snakemake -n                            what would run, and why
+  geomem times                            what it took
+  geomem verify                           whether every result is what the configuration asks for
+  geomem check                            whether tables agree with git, and the claims hold
+
+A stage runs by itself as well: python -m geomem.<stage> --help, of clips,
+teacher, features, training, rollouts, scores, picks, paper. Settings are
+config/*.yaml; docs/ has the rest.
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the `geomem` command."""
     parser = argparse.ArgumentParser(
-        prog="geomem", description="Look after the project's results and files."
+        prog="geomem",
+        description="Look after the results and files of a study.",
+        epilog=STORY,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     parts = (
