@@ -13,6 +13,7 @@ from geomem.commands import (
     listing,
     main_job,
     planning,
+    study,
     times,
     tracking,
     verification,
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         download,
         export,
         planning,
+        study,
         times,
         housekeeping,
     )

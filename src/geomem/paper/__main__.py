@@ -189,7 +189,8 @@ def video(args: argparse.Namespace) -> None:
     jobs = job_settings(args)
     _choose("videos", args.name, jobs.config.videos)
     settings = checked(jobs.video(args.name), args)
-    from geomem.paper.films import film, write_mp4
+    from geomem.formats.mp4 import write_mp4
+    from geomem.paper.films import film
 
     frames, origin = film(settings, args.rollouts, args.clips)
     write_mp4(args.mp4, frames, rate=settings.video.rate)

@@ -1,0 +1,122 @@
+"""Votes as a table of plain text: one line for each rater, comparison and question."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from geomem.errors import InputError
+from geomem.formats.files import atomic_path
+from geomem.study.plan import ANSWERS, QUESTIONS, Study
+from geomem.study.votes import Vote
+
+TIE = "tie"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ballot:
+    """What a rater answered to a question on a comparison.
+
+    Attributes:
+        rater: Pseudonym.
+        comparison: Its name in the study.
+        clip: Id of the clip.
+        method_left: Whose video was left.
+        method_right: Whose was right.
+        question: Key of the question.
+        answer: One of `ANSWERS`.
+        chosen: Whose video was chosen, or TIE.
+        is_check: Whether it is an attention check.
+        is_repeat: Whether the pair was shown before.
+        time: ISO 8601, UTC.
+    """
+
+    rater: str
+    comparison: str
+    clip: str
+    method_left: str
+    method_right: str
+    question: str
+    answer: str
+    chosen: str
+    is_check: bool
+    is_repeat: bool
+    time: str
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The two methods, sorted."""
+        first, second = sorted((self.method_left, self.method_right))
+        return first, second
+
+
+COLUMNS = tuple(field.name for field in fields(Ballot))
+
+
+def ballots_of(study: Study, votes: Sequence[Vote]) -> list[Ballot]:
+    """Return the lines that votes on a study are."""
+    ballots = []
+    for vote in votes:
+        comparison = study.comparison(vote.comparison)
+        assert comparison is not None, f"a vote on {vote.comparison}"
+        chosen = {"left": vote.left_method, "right": vote.right_method, "tie": TIE}
+        ballots += [
+            Ballot(
+                rater=vote.rater,
+                comparison=vote.comparison,
+                clip=comparison.clip,
+                method_left=vote.left_method,
+                method_right=vote.right_method,
+                question=key,
+                answer=vote.answers[key],
+                chosen=chosen[vote.answers[key]],
+                is_check=comparison.check,
+                is_repeat=comparison.repeats is not None,
+                time=vote.time,
+            )
+            for key, _ in QUESTIONS
+        ]
+    return ballots
+
+
+def write_ballots(path: Path, ballots: Sequence[Ballot]) -> None:
+    """Write the table, atomically; truth values are 0 and 1."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(COLUMNS)
+        for ballot in ballots:
+            values = asdict(ballot).values()
+            lines.writerow(int(value) if isinstance(value, bool) else value for value in values)
+
+
+def read_ballots(path: Path) -> list[Ballot]:
+    """Return the lines of a table.
+
+    Raises:
+        InputError: If it is no such table, or a line contradicts itself or an earlier one.
+    """
+    remedy = "write it again with `geomem study export`"
+    ballots, seen = [], set()
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.DictReader(file)
+        if tuple(lines.fieldnames or ()) != COLUMNS:
+            raise InputError(f"{path} is no table of votes: its columns are others; {remedy}")
+        for number, line in enumerate(lines, start=2):
+            place = f"{path}, line {number}"
+            if None in line or None in line.values() or line["answer"] not in ANSWERS:
+                raise InputError(f"{place} is damaged; {remedy}")
+            flags = line["is_check"], line["is_repeat"]
+            if not set(flags) <= {"0", "1"}:
+                raise InputError(f"{place}: is_check and is_repeat must be 0 or 1; {remedy}")
+            values: dict[str, Any] = {**line, "is_check": flags[0] == "1"}
+            ballot = Ballot(**{**values, "is_repeat": flags[1] == "1"})
+            chosen = {"left": ballot.method_left, "right": ballot.method_right, "tie": TIE}
+            if ballot.chosen != chosen[ballot.answer]:
+                raise InputError(f"{place}: the answer is not what was chosen; {remedy}")
+            key = ballot.rater, ballot.comparison, ballot.question
+            if key in seen:
+                raise InputError(f"{place} counts a vote twice; {remedy}")
+            seen.add(key)
+            ballots.append(ballot)
+    return ballots
