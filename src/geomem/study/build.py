@@ -82,7 +82,7 @@ def build_study(
         media = _Media(partial / MEDIA, rate)
         shown = [media.of_clip(clip) for clip in clips]
         compared = [
-            _comparison(f"pair-{n}-{m}", clip, parts, pair)
+            _comparison(_name("pair", n, m), clip, parts, pair)
             for n, (clip, parts) in enumerate(zip(clips, shown, strict=True))
             for m, pair in enumerate(pairs)
         ]
@@ -90,7 +90,7 @@ def build_study(
         chosen = np.linspace(0, len(compared) - 1, repeats).round().astype(int).tolist()
         compared += [
             compared[number].model_copy(
-                update={"name": f"repeat-{number}", "repeats": compared[number].name}
+                update={"name": _name("repeat", number), "repeats": compared[number].name}
             )
             for number in chosen
         ]
@@ -100,11 +100,18 @@ def build_study(
             spoiled = SPOILED[(number + number // len(clips) * (1 - len(clips) % 2)) % 2]
             parts = {**shown[row], **media.of_check(clips[row], spoiled)}
             pair = (TRUTH, spoiled)
-            compared.append(_comparison(f"check-{number}", clips[row], parts, pair, check=True))
+            compared.append(
+                _comparison(_name("check", number), clips[row], parts, pair, check=True)
+            )
         study = Study(title=title, comparisons=tuple(compared), made_of=dict(made_of))
         text = canonical_json(study.recorded())
         (partial / STUDY).write_text(text, encoding="utf-8")
     return study
+
+
+def _name(*key: str | int) -> str:
+    """Return a name that says nothing of the comparison, since the page has it."""
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:10]
 
 
 def _comparison(

@@ -124,20 +124,22 @@ def _draw(*words: str) -> float:
 def order_of(study: Study, rater: str) -> tuple[Comparison, ...]:
     """Return the comparisons in the order of a rater; the same whenever it is asked for.
 
-    What is shown again comes in the first half, and its repetition GAP places later or more.
+    Between a pair and its repetition lie GAP others at least, where there are so many.
     """
     again = {each.repeats for each in study.comparisons}
 
-    def place(comparison: Comparison) -> float:
-        drawn = _draw("order", rater, comparison.name)
-        return drawn / 2 if comparison.name in again else drawn
+    def drawn(comparison: Comparison) -> float:
+        return _draw("order", rater, comparison.name)
 
-    order = sorted((each for each in study.comparisons if each.repeats is None), key=place)
-    for repeat in sorted((each for each in study.comparisons if each.repeats), key=place):
-        first = [each.name for each in order].index(str(repeat.repeats))
-        earliest = min(first + 1 + GAP, len(order))
-        drawn = _draw("repeat", rater, repeat.name)
-        order.insert(earliest + int(drawn * (len(order) + 1 - earliest)), repeat)
+    originals = [each for each in study.comparisons if each.repeats is None]
+    order = sorted((each for each in originals if each.name not in again), key=drawn)
+    for first in (each for each in originals if each.name in again):
+        latest = max(len(order) - GAP, 0)
+        order.insert(int(drawn(first) * (latest + 1)), first)
+    for repeat in (each for each in study.comparisons if each.repeats):
+        shown = [each.name for each in order].index(str(repeat.repeats))
+        earliest = min(shown + 1 + GAP, len(order))
+        order.insert(earliest + int(drawn(repeat) * (len(order) + 1 - earliest)), repeat)
     return tuple(order)
 
 
