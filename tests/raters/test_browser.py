@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import Served
 
+from conftest import wait_for
 from geomem.study.plan import QUESTIONS
+from rated import make_study
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -18,6 +21,15 @@ pytestmark = [
     ),
 ]
 LONG = 30_000  # milliseconds; several tests may share two cores
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A study with two checks and a repeated pair, served."""
+    make_study(tmp_path / "study")
+    server = Served(tmp_path / "study")
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -64,12 +76,17 @@ def answer(page: Any, value: str) -> None:
         page.locator(f"input[name={key}][value={value}]").check()
 
 
+def until(page: Any, holds: str) -> None:
+    """Wait until JavaScript holds; the page's policy forbids playwright's own waiting."""
+    wait_for(lambda: page.evaluate(holds), holds, seconds=LONG / 1000)
+
+
 def wait_for_number(page: Any, wanted: int, total: int) -> None:
     told = f"comparison {wanted} of" if wanted <= total else "Thank you"
     page.locator("h1", has_text=told).wait_for()
 
 
-def test_a_rater_completes_a_study_by_keyboard_alone(browser: Any, served: Any) -> None:
+def test_a_rater_completes_a_study_by_keyboard_alone(browser: Any, served: Served) -> None:
     [link] = served.invite()
     page = open_page(browser, link)
     total = len(served.study.comparisons)
@@ -86,21 +103,21 @@ def test_a_rater_completes_a_study_by_keyboard_alone(browser: Any, served: Any) 
     assert page.faults == []
 
 
-def test_videos_run_together_again_and_again(browser: Any, served: Any) -> None:
+def test_videos_run_together_again_and_again(browser: Any, served: Served) -> None:
     page = open_page(browser, served.invite()[0])
     times = "[...document.querySelectorAll('video')].map(v => v.currentTime)"
-    page.wait_for_function(f"{times}.every(t => t > 0.3)")
+    until(page, f"{times}.every(t => t > 0.3)")
     page.evaluate(
         "window.starts = 0; left.addEventListener('seeked', () => {"
         " if (left.currentTime < 0.1) { window.starts += 1; } })"
     )
-    page.wait_for_function("window.starts >= 2")
+    until(page, "window.starts >= 2")
     apart = [abs(a - b) for a, b in (page.evaluate(times) for _ in range(20))]
     assert sorted(apart)[len(apart) // 2] < 0.15
     page.keyboard.press("p")
-    page.wait_for_function("left.paused && right.paused")
+    until(page, "left.paused && right.paused")
     page.keyboard.press("p")
-    page.wait_for_function("!left.paused && !right.paused")
+    until(page, "!left.paused && !right.paused")
     # without shortcuts the keys do nothing
     page.locator("#shortcuts").uncheck()
     page.keyboard.press("p")
@@ -108,15 +125,15 @@ def test_videos_run_together_again_and_again(browser: Any, served: Any) -> None:
     assert page.faults == []
 
 
-def test_nothing_moves_for_those_who_want_less_motion(browser: Any, served: Any) -> None:
+def test_nothing_moves_for_those_who_want_less_motion(browser: Any, served: Served) -> None:
     page = open_page(browser, served.invite()[0], reduced_motion="reduce")
-    page.wait_for_function("left.readyState >= 2 && right.readyState >= 2")
+    until(page, "left.readyState >= 2 && right.readyState >= 2")
     assert page.evaluate("left.paused && right.paused && left.controls && right.controls")
     page.get_by_role("button", name="Play both").click()
-    page.wait_for_function("left.currentTime > 0 && right.currentTime > 0")
+    until(page, "left.currentTime > 0 && right.currentTime > 0")
 
 
-def test_the_page_fits_a_phone_and_asks_nothing_of_others(browser: Any, served: Any) -> None:
+def test_the_page_fits_a_phone_and_asks_nothing_of_others(browser: Any, served: Served) -> None:
     page = open_page(browser, "about:blank", viewport={"width": 320, "height": 640})
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -134,7 +151,7 @@ def test_the_page_fits_a_phone_and_asks_nothing_of_others(browser: Any, served: 
     assert page.evaluate(outline) == "solid"
 
 
-def test_two_raters_at_once_do_not_disturb_each_other(browser: Any, served: Any) -> None:
+def test_two_raters_at_once_do_not_disturb_each_other(browser: Any, served: Served) -> None:
     total = len(served.study.comparisons)
     pages = [open_page(browser, link) for link in served.invite(2)]
     for place in range(1, total + 1):
@@ -153,7 +170,7 @@ def test_two_raters_at_once_do_not_disturb_each_other(browser: Any, served: Any)
     assert sorted(map(tuple, answers.values())) == [("left",), ("right",)]
 
 
-def test_a_killed_server_loses_no_vote_and_no_unsent_answer(browser: Any, served: Any) -> None:
+def test_a_killed_server_loses_no_vote_and_no_unsent_answer(browser: Any, served: Served) -> None:
     total = len(served.study.comparisons)
     page = open_page(browser, served.invite()[0])
     for place in range(1, total + 1):
@@ -180,7 +197,7 @@ def test_a_killed_server_loses_no_vote_and_no_unsent_answer(browser: Any, served
     assert {each.answer for each in ballots} == {"right"}
 
 
-def test_acknowledged_votes_survive_a_kill_at_any_moment(served: Any) -> None:
+def test_acknowledged_votes_survive_a_kill_at_any_moment(served: Served) -> None:
     import httpx2 as httpx
 
     links = served.invite(8)
@@ -203,13 +220,11 @@ def test_acknowledged_votes_survive_a_kill_at_any_moment(served: Any) -> None:
     threads = [threading.Thread(target=rate, args=(link,)) for link in links]
     for thread in threads:
         thread.start()
-    while len(acknowledged) < 10:
-        pass
+    wait_for(lambda: len(acknowledged) >= 10, "ten votes", seconds=60, pause=0.01)
     served.kill()
     for thread in threads:
         thread.join()
     served.start()
-    assert 10 <= len(acknowledged)
     votes = len(served.ballots()) // 4
     # a vote may be saved whose answer did not arrive, one a rater at most
     assert len(acknowledged) <= votes <= len(acknowledged) + len(links)

@@ -144,7 +144,8 @@ def test_intervals_are_of_raters_not_of_votes() -> None:
 
 def test_equal_votes_give_equal_findings() -> None:
     votes = [ballot(f"r{i}", "c0", ("a", "b"), "a" if i % 3 else "b") for i in range(9)]
-    assert analyse(votes, resamples=50) == analyse(votes, resamples=50)
+    found = [analyse(votes, resamples=50), analyse(votes[::-1], resamples=50)]
+    assert found[0] and found[1] and found[0].standings == found[1].standings
 
 
 def test_there_may_be_no_votes_yet_or_none_that_count(

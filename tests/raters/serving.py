@@ -6,15 +6,11 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from conftest import ROOT, wait_for
 from geomem.study.ballots import Ballot, read_ballots
 from geomem.study.plan import Study, read_study
-from rated import make_study
 
 GEOMEM = (sys.executable, "-c", "from geomem.commands.main import main; main()", "study")
 
@@ -34,7 +30,7 @@ class Served:
     def start(self) -> None:
         command = [*GEOMEM, "serve", str(self.folder), "--port", str(self.port)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        wait_for(self.answers, "the server answers")
+        wait_for(self.answers, "the server to answer", seconds=60)
 
     def answers(self) -> bool:
         try:
@@ -67,11 +63,3 @@ def run(*arguments: str) -> list[str]:
         [*GEOMEM, *arguments], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
     )
     return result.stdout.splitlines()
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    make_study(tmp_path / "study")
-    server = Served(tmp_path / "study")
-    yield server
-    server.kill()
