@@ -45,10 +45,14 @@ class Served:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
 
+    def invited(self, raters: int) -> dict[str, str]:
+        """Return links by rater."""
+        options = ["--raters", str(raters), "--base-url", self.at]
+        return dict(line.split("\t") for line in run("invite", str(self.folder), *options))
+
     def invite(self, raters: int = 1) -> list[str]:
         """Return links."""
-        options = ["--raters", str(raters), "--base-url", self.at]
-        return [line.split("\t")[1] for line in run("invite", str(self.folder), *options)]
+        return list(self.invited(raters).values())
 
     def ballots(self) -> list[Ballot]:
         """Return what is exported."""
