@@ -15,13 +15,13 @@ from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
 
 from conftest import told, truncate
-from geomem.study.ballots import COLUMNS, ballots_of, read_ballots, write_ballots
+from geomem.study.ballots import COLUMNS, read_ballots, write_ballots
 from geomem.study.camera_path import describe_path, draw_path, top_view
 from geomem.study.guards import BODY, TRIES, WINDOW, Password, small_form
 from geomem.study.invitations import SECRET, InvitationError, Invitations, study_secret
 from geomem.study.plan import GAP, MEDIA, QUESTIONS, TRUTH, Study, order_of, read_study, sides
 from geomem.study.server import make_app
-from geomem.study.votes import Votes
+from geomem.study.votes import Votes, ballots_of
 from rated import FRAMES, METHODS, clip, make_study
 
 PASSWORD = "correct horse"

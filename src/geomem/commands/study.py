@@ -149,7 +149,8 @@ def invite(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write all votes as CSV, one line for each rater, comparison and question."""
-    from geomem.study.ballots import ballots_of, write_ballots
+    from geomem.study.ballots import write_ballots
+    from geomem.study.votes import ballots_of
 
     study, votes = _open(args)
     ballots = ballots_of(study, votes.all())

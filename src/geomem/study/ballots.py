@@ -8,8 +8,7 @@ from typing import Any
 
 from geomem.errors import InputError
 from geomem.formats.files import atomic_path
-from geomem.study.plan import ANSWERS, QUESTIONS, Study
-from geomem.study.votes import Vote
+from geomem.study.plan import ANSWERS
 
 TIE = "tie"
 
@@ -52,32 +51,6 @@ class Ballot:
 
 
 COLUMNS = tuple(field.name for field in fields(Ballot))
-
-
-def ballots_of(study: Study, votes: Sequence[Vote]) -> list[Ballot]:
-    """Return the lines that votes on a study are."""
-    ballots = []
-    for vote in votes:
-        comparison = study.comparison(vote.comparison)
-        assert comparison is not None, f"a vote on {vote.comparison}"
-        chosen = {"left": vote.left_method, "right": vote.right_method, "tie": TIE}
-        ballots += [
-            Ballot(
-                rater=vote.rater,
-                comparison=vote.comparison,
-                clip=comparison.clip,
-                method_left=vote.left_method,
-                method_right=vote.right_method,
-                question=key,
-                answer=vote.answers[key],
-                chosen=chosen[vote.answers[key]],
-                is_check=comparison.check,
-                is_repeat=comparison.repeats is not None,
-                time=vote.time,
-            )
-            for key, _ in QUESTIONS
-        ]
-    return ballots
 
 
 def write_ballots(path: Path, ballots: Sequence[Ballot]) -> None:

@@ -5,7 +5,7 @@ again, changes nothing.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from geomem.errors import InputError
-from geomem.study.plan import ANSWERS, QUESTIONS
+from geomem.study.ballots import TIE, Ballot
+from geomem.study.plan import ANSWERS, QUESTIONS, Study
 
 BUSY = 30  # seconds that a writer waits for another process
 META = MetaData()
@@ -160,3 +161,29 @@ class Votes:
 def _set_up(connection: Any, _: Any) -> None:
     for line in ("journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {line}")
+
+
+def ballots_of(study: Study, votes: Sequence[Vote]) -> list[Ballot]:
+    """Return the lines that votes on a study are."""
+    ballots = []
+    for vote in votes:
+        comparison = study.comparison(vote.comparison)
+        assert comparison is not None, f"a vote on {vote.comparison}"
+        chosen = {"left": vote.left_method, "right": vote.right_method, "tie": TIE}
+        ballots += [
+            Ballot(
+                rater=vote.rater,
+                comparison=vote.comparison,
+                clip=comparison.clip,
+                method_left=vote.left_method,
+                method_right=vote.right_method,
+                question=key,
+                answer=vote.answers[key],
+                chosen=chosen[vote.answers[key]],
+                is_check=comparison.check,
+                is_repeat=comparison.repeats is not None,
+                time=vote.time,
+            )
+            for key, _ in QUESTIONS
+        ]
+    return ballots
