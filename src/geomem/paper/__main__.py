@@ -121,6 +121,18 @@ def cache_fidelity(args: argparse.Namespace) -> None:
     _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
 
 
+def preference(args: argparse.Namespace) -> None:
+    """Render what raters of a preference study prefer, as CSV and LaTeX."""
+    settings = checked(job_settings(args).preference_table(), args)
+    from geomem.paper.preference import preference_table
+    from geomem.paper.tables import TEMPLATE
+    from geomem.study.ballots import read_ballots
+
+    inputs = {"template": TEMPLATE} | ({"votes": args.votes} if args.votes else {})
+    made = preference_table(settings, read_ballots(args.votes) if args.votes else [])
+    _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
+
+
 def analysis_tables(args: argparse.Namespace) -> None:
     """Render the tables of what features know, as CSV and LaTeX."""
     jobs = job_settings(args)
@@ -296,6 +308,11 @@ def main() -> None:
     command.add_argument("--measured", type=Path, required=True, help="record of the scores")
     _table_outputs(command)
     command.set_defaults(command=cache_fidelity)
+
+    command = job_parser(commands.add_parser("preference", help=preference.__doc__))
+    command.add_argument("--votes", type=Path, help="of raters, CSV; none where there are none")
+    _table_outputs(command)
+    command.set_defaults(command=preference)
 
     command = job_parser(commands.add_parser("analysis-tables", help=analysis_tables.__doc__))
     command.add_argument("--analyses", type=Path, nargs="+", required=True, help="records")
