@@ -72,6 +72,11 @@ def test_scores_are_found_again_from_what_they_make_probable() -> None:
     np.testing.assert_allclose(bradley_terry(wins), true, atol=1e-6)
 
 
+def test_many_matrices_have_the_scores_of_each() -> None:
+    many = np.random.default_rng(0).uniform(1, 9, (20, 4, 4)) * (1 - np.eye(4))
+    np.testing.assert_allclose(bradley_terry(many), [bradley_terry(one) for one in many], atol=1e-8)
+
+
 def test_a_method_that_always_wins_needs_a_prior() -> None:
     wins = np.array([[0.0, 5], [0, 0]])
     with pytest.raises(ValueError, match="prior"):

@@ -33,7 +33,7 @@ def preference_table(settings: PreferenceTableJob, ballots: Sequence[Ballot]) ->
         label="preference_table",
         caption="The preference study: which of two videos raters prefer.",
         columns=columns,
-        rows=_rows(found) if found else [Row(label=NONE, cells={})],
+        rows=(_rows(found) if found else []) or [Row(label=NONE, cells={})],
         notes=[sentences(note) for note in _notes(found)] if found else [],
         wide=True,
     )

@@ -154,29 +154,28 @@ def krippendorff_alpha(units: Iterable[Sequence[Hashable]]) -> float:
 
 
 def bradley_terry(wins: Array, *, prior: float = 0.0) -> Array:
-    """Return log strengths (M,), mean 0, by which P(i beats j) = 1 / (1 + exp(s_j - s_i)).
+    """Return log strengths (..., M), mean 0, by which P(i beats j) = 1 / (1 + exp(s_j - s_i)).
 
     Maximum likelihood by minorisation (Hunter 2004, eq. 3).
 
     Args:
-        wins: (M, M) how often the row won over the column; a tie is half a win for each.
+        wins: (..., M, M) how often the row won over the column; a tie is half a win for each.
         prior: Ties added between every two methods.
 
     Raises:
         ValueError: If without a prior the scores are not finite: some methods never lose to others.
     """
-    methods = len(wins)
+    methods = wins.shape[-1]
     wins = wins + prior / 2 * (1 - np.eye(methods))
-    beats = wins > 0
-    for _ in range(methods):
-        beats = beats | (beats.astype(int) @ beats.astype(int) > 0)
-    if not (beats | np.eye(methods, dtype=bool)).all():
+    beats = (wins > 0) | np.eye(methods, dtype=bool)
+    # over others: in as many steps as there are methods
+    if not (np.linalg.matrix_power(beats.astype(float), methods) > 0).all():
         raise ValueError("not every method wins, over others, against every other: give a prior")
-    games, won = wins + wins.T, wins.sum(1)
-    strength = np.ones(methods)
+    games, won = wins + wins.swapaxes(-1, -2), wins.sum(-1)
+    strength = np.ones(won.shape)
     for _ in range(ROUNDS):
-        new = won / (games / (strength[:, None] + strength)).sum(1)
-        new /= np.exp(np.log(new).mean())
+        new = won / (games / (strength[..., :, None] + strength[..., None, :])).sum(-1)
+        new /= np.exp(np.log(new).mean(-1, keepdims=True))
         moved = np.abs(np.log(new / strength)).max()
         strength = new
         if moved < CLOSE:
@@ -197,7 +196,9 @@ def _standings(ballots: Sequence[Ballot], *, resamples: int, seed: int) -> tuple
     total = wins.sum(0)
     score = bradley_terry(total, prior=PRIOR)
     drawn = np.random.default_rng(seed).integers(len(raters), size=(resamples, len(raters)))
-    scores = np.array([bradley_terry(wins[row].sum(0), prior=PRIOR) for row in drawn])
+    # how often each rater was drawn
+    counts = (drawn[:, :, None] == np.arange(len(raters))).sum(1).astype(np.float64)
+    scores = bradley_terry(np.einsum("sr,rij->sij", counts, wins), prior=PRIOR)
     low, high = np.quantile(scores, [0.025, 0.975], axis=0)
     if len(raters) == 1:
         low = high = np.full(len(methods), np.nan)

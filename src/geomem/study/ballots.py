@@ -71,25 +71,35 @@ def read_ballots(path: Path) -> list[Ballot]:
     """
     remedy = "write it again with `geomem study export`"
     ballots, seen = [], set()
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.DictReader(file)
-        if tuple(lines.fieldnames or ()) != COLUMNS:
-            raise InputError(f"{path} is no table of votes: its columns are others; {remedy}")
-        for number, line in enumerate(lines, start=2):
-            place = f"{path}, line {number}"
-            if None in line or None in line.values() or line["answer"] not in ANSWERS:
-                raise InputError(f"{place} is damaged; {remedy}")
-            flags = line["is_check"], line["is_repeat"]
-            if not set(flags) <= {"0", "1"}:
-                raise InputError(f"{place}: is_check and is_repeat must be 0 or 1; {remedy}")
-            values: dict[str, Any] = {**line, "is_check": flags[0] == "1"}
-            ballot = Ballot(**{**values, "is_repeat": flags[1] == "1"})
-            chosen = {"left": ballot.method_left, "right": ballot.method_right, "tie": TIE}
-            if ballot.chosen != chosen[ballot.answer]:
-                raise InputError(f"{place}: the answer is not what was chosen; {remedy}")
-            key = ballot.rater, ballot.comparison, ballot.question
-            if key in seen:
-                raise InputError(f"{place} counts a vote twice; {remedy}")
-            seen.add(key)
-            ballots.append(ballot)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            if tuple(lines.fieldnames or ()) != COLUMNS:
+                raise ValueError("its columns are others")
+            for number, line in enumerate(lines, start=2):
+                ballot = _ballot(line, f"line {number}")
+                key = ballot.rater, ballot.comparison, ballot.question
+                if key in seen:
+                    raise ValueError(f"line {number} counts a vote twice")
+                seen.add(key)
+                ballots.append(ballot)
+    except (ValueError, csv.Error) as error:  # of UTF-8, too
+        raise InputError(f"{path} is no table of votes: {error}; {remedy}") from None
     return ballots
+
+
+def _ballot(line: dict[str, Any], place: str) -> Ballot:
+    """Return what a line says.
+
+    Raises:
+        ValueError: If it is damaged or contradicts itself.
+    """
+    flags = {name: line.get(name) for name in ("is_check", "is_repeat")}
+    whole = None not in line and None not in line.values()
+    if not whole or line["answer"] not in ANSWERS or not set(flags.values()) <= {"0", "1"}:
+        raise ValueError(f"{place} is damaged")
+    ballot = Ballot(**{**line, **{name: value == "1" for name, value in flags.items()}})
+    chosen = {"left": ballot.method_left, "right": ballot.method_right, "tie": TIE}
+    if ballot.chosen != chosen[ballot.answer]:
+        raise ValueError(f"{place}: the answer is not what was chosen")
+    return ballot
