@@ -195,10 +195,10 @@ def _standings(ballots: Sequence[Ballot], *, resamples: int, seed: int) -> tuple
         wins[rater, j, i] += 1 - share
     total = wins.sum(0)
     score = bradley_terry(total, prior=PRIOR)
-    drawn = np.random.default_rng(seed).integers(len(raters), size=(resamples, len(raters)))
-    # how often each rater was drawn
-    counts = (drawn[:, :, None] == np.arange(len(raters))).sum(1).astype(np.float64)
-    scores = bradley_terry(np.einsum("sr,rij->sij", counts, wins), prior=PRIOR)
+    # how often each rater is drawn, with replacement
+    even = np.full(len(raters), 1 / len(raters))
+    drawn = np.random.default_rng(seed).multinomial(len(raters), even, size=resamples)
+    scores = bradley_terry(np.einsum("sr,rij->sij", drawn, wins), prior=PRIOR)
     low, high = np.quantile(scores, [0.025, 0.975], axis=0)
     if len(raters) == 1:
         low = high = np.full(len(methods), np.nan)
