@@ -305,7 +305,7 @@ def test_nothing_of_the_study_depends_on_it(project: Path) -> None:
     config = load_config(project)
     graph = Dag(config)
     record, shown = graph.layout.cache_fidelity, graph.layout.provenance("cache_fidelity")
-    assert [job.record for job in graph.by_name()] == [record, shown]
+    assert [job.record for job in graph.by_name()][:2] == [record, shown]
     made = {job.record for jobs in graph.stages() for job in jobs}
     assert not {record, shown} & made
     assert Path("results/cache_fidelity.tex") in graph.copies()

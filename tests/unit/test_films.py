@@ -8,7 +8,8 @@ import pytest
 
 from conftest import told, write_fake_clips
 from geomem.formats import ClipStore, write_videos
-from geomem.paper.films import CELL, GAP, HEADER, film, sheet, write_mp4
+from geomem.formats.mp4 import CELL, write_mp4
+from geomem.paper.films import GAP, HEADER, film, sheet
 from geomem.settings.evaluation import FigureRow, Video
 from geomem.settings.jobs import VideoJob
 

@@ -328,6 +328,11 @@ def cache_fidelity_table_job(wildcards):
     return GRAPH.cache_fidelity_table()
 
 
+def preference_table_job(wildcards):
+    """The job that renders what raters prefer."""
+    return GRAPH.preference_table()
+
+
 def analysis_tables_job(wildcards):
     """The job that renders the tables of the analysis."""
     return GRAPH.analysis_tables()

@@ -1,7 +1,7 @@
 """Tables, figures and the paper's PDF; and the mirror of all runs in MLflow.
 
 in:  results/<scale>/scores/, analysis/, rollouts/, checkpoints/, teacher.json, content_bias.json,
-     consistency.json
+     consistency.json; data/study/votes.csv where raters have voted
 out: results/<scale>/tables/, figures/, paper/main.pdf, provenance/, videos/ (for people; nothing reads
      them); of the scale that config/config.yaml names also results/*.csv, results/*.tex,
      results/figures/, paper/main.pdf
@@ -222,6 +222,34 @@ if SETTINGS.cache_fidelity:
         shell:
             "python -m geomem.launch {log:q}"
             " python -m geomem.paper cache-fidelity {params.job} --expect {params.settings}"
+            " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
+            " --provenance {output.provenance:q}"
+
+
+if CONFIG.preference_votes:
+
+    rule render_preference_table:
+        input:
+            unpack(job_inputs(preference_table_job)),
+        output:
+            csv=str(LAYOUT.table("preference_table", "csv")),
+            tex=str(LAYOUT.table("preference_table", "tex")),
+            values=str(LAYOUT.metrics("preference_table")),
+            provenance=str(LAYOUT.provenance("preference_table")),
+        log:
+            f"logs/render_preference_table/{SCALE}.log",
+        conda:
+            ENVIRONMENT
+        resources:
+            **request("paper"),
+        params:
+            job=JOB,
+            version=stage_version("paper"),
+            settings=job_settings(preference_table_job),
+            inputs=job_options(preference_table_job),
+        shell:
+            "python -m geomem.launch {log:q}"
+            " python -m geomem.paper preference {params.job} --expect {params.settings}"
             " {params.inputs} --csv {output.csv:q} --tex {output.tex:q} --values {output.values:q}"
             " --provenance {output.provenance:q}"
 

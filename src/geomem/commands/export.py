@@ -17,6 +17,7 @@ from geomem.errors import InputError
 from geomem.formats import ClipStore, atomic_directory, read_videos, sha256_file, write_json
 from geomem.formats import mind as files
 from geomem.formats.mind_results import MIRROR_TEST
+from geomem.formats.mp4 import enlarged, write_mp4
 from geomem.formats.records import read_provenance
 from geomem.jobs import job_config, job_parser
 from geomem.layout import Layout
@@ -56,7 +57,8 @@ def export_mind(args: argparse.Namespace) -> None:
     if args.seed is None:
         args.seed = config.seeds_of(args.variant)[0]
     protocol = config.settings.rollouts.protocols[args.protocol]
-    videos = _read(args, config)
+    chosen = {"variant": args.variant, "protocol": args.protocol, "seed": args.seed}
+    videos = read_rollout(Path(args.root), config, **chosen)
     test = MIRROR_TEST if protocol.replay is None else MEMORY_TEST
     with atomic_directory(args.folder) as folder:
         # its code lists them all
@@ -84,11 +86,23 @@ def _check_folder(folder: Path, replace: bool) -> None:
         raise InputError(f"{folder} is no export (it has no {RECORD}), so it is not replaced")
 
 
-def _read(args: argparse.Namespace, config: Config) -> Videos:
-    layout, root = Layout(config.scale), Path(args.root)
-    split = config.settings.rollouts.protocols[args.protocol].split
+def read_rollout(root: Path, config: Config, *, variant: str, protocol: str, seed: int) -> Videos:
+    """Return the generated videos of a variant.
+
+    Args:
+        root: Of the project.
+        config: Its configuration.
+        variant: Whose videos.
+        protocol: Which of them.
+        seed: Of the training.
+
+    Raises:
+        InputError: If they are missing, damaged, or of other clips than the split holds.
+    """
+    layout = Layout(config.scale)
+    split = config.settings.rollouts.protocols[protocol].split
     store = ClipStore(root / layout.clips(config.settings.splits[split].dataset, split))
-    rollout = root / layout.rollout(args.variant, args.seed, args.protocol)
+    rollout = root / layout.rollout(variant, seed, protocol)
     rgb, record = read_videos(rollout)
     if record.get("clips") != [clip.clip_id for clip in store.clips]:
         raise InputError(f"{rollout} was generated for other clips than {store.directory} holds")
@@ -228,13 +242,7 @@ def _poses(cameras: np.ndarray) -> np.ndarray:
 
 
 def _write_mp4(path: Path, frames: np.ndarray) -> None:
-    from geomem.paper.films import CELL, write_mp4
-
-    height, width = frames.shape[1:3]
-    # twice at least: encoders want even sides and halve the resolution of colours
-    factor = max(2, -(-CELL // min(height, width)))
-    factor += factor * height % 2 or factor * width % 2
-    write_mp4(path, frames.repeat(factor, axis=1).repeat(factor, axis=2), rate=files.RATE)
+    write_mp4(path, enlarged(frames), rate=files.RATE)
 
 
 def _crop(height: int, width: int) -> list[str]:

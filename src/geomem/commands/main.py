@@ -14,6 +14,7 @@ from geomem.commands import (
     listing,
     main_job,
     planning,
+    study,
     times,
     tracking,
     verification,
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         download,
         export,
         planning,
+        study,
         times,
         housekeeping,
     )

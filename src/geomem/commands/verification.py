@@ -45,7 +45,7 @@ class State:
 
     @cached_property
     def _makers(self) -> dict[Path, Job]:
-        groups = [*self.dag.stages(), [self.dag.paper(self.root)], self.dag.by_name()]
+        groups = [*self.dag.stages(), [self.dag.paper(self.root)], self.dag.by_name(self.root)]
         return {path: job for jobs in groups for job in jobs for path in job.outputs}
 
     def recipe(self, job: Job) -> str | None:
@@ -211,7 +211,7 @@ def _in_words(paths: list[Path]) -> str:
 def orphans(config: Config, root: Path) -> list[str]:
     """Return results below this scale that the configuration no longer asks for."""
     dag = Dag(config)
-    groups = [*dag.stages(), [dag.paper(root)], dag.by_name()]
+    groups = [*dag.stages(), [dag.paper(root)], dag.by_name(root)]
     expected = {root / job.record for jobs in groups for job in jobs}
     folder = root / dag.layout.results
     patterns = (
@@ -240,7 +240,7 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
     papers = [dag.paper(root)] if which("latexmk") or (root / dag.layout.paper).exists() else []
     faults = [
         message
-        for jobs in [*dag.stages(), papers, [job for job in dag.by_name() if state.begun(job)]]
+        for jobs in [*dag.stages(), papers, [job for job in dag.by_name(root) if state.begun(job)]]
         for job in jobs
         if job.record.is_relative_to("results")
         and job.record not in large
@@ -248,7 +248,7 @@ def verify(config: Config, root: Path, *, main_job: bool = False) -> list[str]:
     ]
     if config.scale == configured_scale(root):
         # without LaTeX there may be no PDF to copy, and what nobody asked for by name is not there
-        optional = {path for job in dag.by_name() for path in job.outputs}
+        optional = {path for job in dag.by_name(root) for path in job.outputs}
         copies = [
             copy
             for copy, source in dag.copies().items()

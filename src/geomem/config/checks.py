@@ -25,7 +25,7 @@ COMPARABLE = ("angular+scale", "angular", "mse")
 # Whose provenance lies beside that of tables, figures and videos.
 BUILT_IN = (
     *("teacher_table", "feature_analysis", "feature_decoding", "costs_table", "content_bias"),
-    *("consistency", "cache_fidelity", "facts", "paper"),
+    *("consistency", "cache_fidelity", "preference_table", "facts", "paper"),
 )
 
 

@@ -36,6 +36,7 @@ from geomem.settings.jobs import (
     PickCriterion,
     PickJob,
     PlanJob,
+    PreferenceTableJob,
     RolloutJob,
     SamplingJob,
     SanityJob,
@@ -355,6 +356,17 @@ class JobSettings:
             teacher=scale.teacher.name,
             bootstrap=scale.scores.bootstrap,
         )
+
+    def preference_table(self) -> PreferenceTableJob:
+        """Of the job that renders what raters prefer.
+
+        Raises:
+            InputError: If the study names no votes.
+        """
+        if self.config.preference_votes is None:
+            raise InputError("config/experiments.yaml has no `preference_votes`")
+        bootstrap = self.config.settings.scores.bootstrap
+        return PreferenceTableJob(scale=self.config.scale, bootstrap=bootstrap)
 
     def _weighed(self) -> CacheFidelity:
         chosen, place = self.config.settings.cache_fidelity, f"config/scales/{self.config.scale}"

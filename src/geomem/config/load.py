@@ -108,7 +108,7 @@ def _main_job(config: Config) -> Config:
     figures = {name: figure for name, figure in config.figures.items() if name in config.main}
     videos = {name: video for name, video in config.videos.items() if name in config.main}
     shown = {"tables": tables, "figures": figures, "videos": videos}
-    shown |= dict.fromkeys(("analysis", "costs", "content_bias", "consistency"))
+    shown |= dict.fromkeys(("analysis", "costs", "content_bias", "consistency", "preference_votes"))
     by_name = config.settings.model_copy(update={"cache_fidelity": None})
     return config.model_copy(update={**shown, "settings": by_name})
 

@@ -124,6 +124,11 @@ class Config(Strict):
     sanity: Sanity | None = Field(
         default=None, description="what metrics have to tell apart before tables show them"
     )
+    preference_votes: str | None = Field(
+        default=None,
+        description="votes of a preference study (`geomem study export`), which may not be there "
+        "yet; made by name alone: `snakemake results/<scale>/tables/preference_table.tex`",
+    )
     videos: dict[str, Video] = Field(default_factory=dict)
     main: tuple[str, ...] = Field(default=(), description="what the main job makes of them")
 

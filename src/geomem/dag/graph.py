@@ -64,15 +64,19 @@ class Dag(ShownJobs):
         yield [self.sanity(family) for family in sorted(shown)] if self.config.sanity else []
         yield self.shown()
 
-    def by_name(self) -> list[Job]:
+    def by_name(self, root: Path = Path()) -> list[Job]:
         """Return the jobs that are done when they are asked for by name alone, in order.
 
         What does not fit together is none of them; it is told where it is asked for.
+
+        Args:
+            root: Of the project, where there may be votes of raters.
         """
+        jobs = [self.preference_table(root)] if self.config.preference_votes else []
         try:
-            return [self.cache_fidelity(), self.cache_fidelity_table()]
+            return [self.cache_fidelity(), self.cache_fidelity_table(), *jobs]
         except InputError:
-            return []
+            return jobs
 
     def below(self, folder: Path) -> list[Job]:
         """Return the jobs that leave their record in a folder."""

@@ -18,6 +18,7 @@ COSTS_TABLE = "costs_table"
 CONTENT_BIAS = "content_bias"
 CONSISTENCY = "consistency"
 CACHE_FIDELITY = "cache_fidelity"
+PREFERENCE = "preference_table"
 ANALYSIS_TABLES = ("feature_analysis", "feature_decoding")
 
 
@@ -159,6 +160,15 @@ class ShownJobs(RunJobs):
             template=TEMPLATE,
         )
 
+    def preference_table(self, root: Path = Path()) -> Job:
+        """Return the job that renders what raters prefer; below `root` there may be no votes."""
+        settings, inputs = self.settings.preference_table(), dict[str, Files]()
+        votes = Path(self.config.preference_votes or "")
+        if (root / votes).is_file():
+            inputs["votes"] = votes
+        made = [*self._table_files(PREFERENCE), self.layout.metrics(PREFERENCE)]
+        return self._shows(PREFERENCE, settings, *made, **inputs, template=TEMPLATE)
+
     def analysis_tables(self) -> Job:
         """Return the job that renders the tables of what features know."""
         shown, first = self.config.analysis, ANALYSIS_TABLES[0]
@@ -231,7 +241,7 @@ class ShownJobs(RunJobs):
         ]
         shown = [self.layout.table("*", "tex"), self.layout.figure("*", "pdf")]
         names = {path.stem for pattern in shown for path in root.glob(str(pattern))}
-        names.discard(CACHE_FIDELITY)  # the text has no part of it
+        names -= {CACHE_FIDELITY, PREFERENCE}  # the text has no part of them
         records = {self.layout.provenance(name) for name in names}
         text = {
             path.relative_to(root)
@@ -253,6 +263,7 @@ class ShownJobs(RunJobs):
         names += [CONTENT_BIAS] if self.config.content_bias else []
         names += [CONSISTENCY] if self.config.consistency else []
         names += [CACHE_FIDELITY] if self.config.settings.cache_fidelity else []
+        names += [PREFERENCE] if self.config.preference_votes else []
         made = [path for name in names for path in self._table_files(name)]
         found = {Path("results") / path.name: path for path in made}
         figures = [*self.config.figures, *([CONSISTENCY] if self.config.consistency else [])]

@@ -125,6 +125,18 @@ def cache_fidelity(args: argparse.Namespace) -> None:
     _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
 
 
+def preference(args: argparse.Namespace) -> None:
+    """Render what raters of a preference study prefer, as CSV and LaTeX."""
+    settings = checked(job_settings(args).preference_table(), args)
+    from geomem.paper.preference import preference_table
+    from geomem.paper.tables import TEMPLATE
+    from geomem.study.ballots import read_ballots
+
+    inputs = {"template": TEMPLATE} | ({"votes": args.votes} if args.votes else {})
+    made = preference_table(settings, read_ballots(args.votes) if args.votes else [])
+    _write_table(args, made, {}, provenance("paper", VERSION, settings, inputs))
+
+
 def analysis_tables(args: argparse.Namespace) -> None:
     """Render the tables of what features know, as CSV and LaTeX."""
     jobs = job_settings(args)
@@ -193,7 +205,8 @@ def video(args: argparse.Namespace) -> None:
     jobs = job_settings(args)
     _choose("videos", args.name, jobs.config.videos)
     settings = checked(jobs.video(args.name), args)
-    from geomem.paper.films import film, write_mp4
+    from geomem.formats.mp4 import write_mp4
+    from geomem.paper.films import film
 
     frames, origin = film(settings, args.rollouts, args.clips)
     write_mp4(args.mp4, frames, rate=settings.video.rate)
@@ -304,6 +317,11 @@ def main() -> None:
     command.add_argument("--measured", type=Path, required=True, help="record of the scores")
     _table_outputs(command)
     command.set_defaults(command=cache_fidelity)
+
+    command = job_parser(commands.add_parser("preference", help=preference.__doc__))
+    command.add_argument("--votes", type=Path, help="of raters, CSV; none where there are none")
+    _table_outputs(command)
+    command.set_defaults(command=preference)
 
     command = job_parser(commands.add_parser("analysis-tables", help=analysis_tables.__doc__))
     command.add_argument("--analyses", type=Path, nargs="+", required=True, help="records")

@@ -7,22 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from geomem.formats import atomic_path
+from geomem.formats.mp4 import CELL
 from geomem.paper.drawings import videos_of_rows
 from geomem.paper.figures import CONTEXT_COLOUR, Frames
 from geomem.settings.jobs import VideoJob
 
-CELL = 192  # pixels; smaller frames are enlarged by a whole factor, so that labels fit
 GAP = 4
 HEADER = 20
 FONT_SIZE = 13
-# Enlarged pixels keep their colours through 4:2:0: 44 dB on rendered rooms of 32x32 pixels, against
-# 35 at their own size; a better quality gains nothing.
-QUALITY = {"crf": "12", "preset": "medium"}
 
 
 def film(
@@ -86,23 +81,3 @@ def _bar(labels: Iterable[str], step: int, width: int, *, given: bool) -> Frames
         place = (column * step + step // 2, HEADER // 2)
         draw.text(place, label, fill="black", font=font, anchor="mm")
     return np.asarray(image)
-
-
-def write_mp4(path: Path, frames: Frames, *, rate: int) -> None:
-    """Write frames (T, H, W, 3) of even sides as H.264 in MP4, whole or not at all.
-
-    Args:
-        path: File to write.
-        frames: The frames.
-        rate: Frames per second.
-    """
-    with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options=QUALITY)
-        stream.height, stream.width = frames.shape[1:3]
-        # What every player can show
-        stream.pix_fmt = "yuv420p"
-        # Threads share out rows by their number, which would show in the bytes.
-        stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())

@@ -482,6 +482,13 @@ class CacheFidelityTableJob(Strict):
     bootstrap: Positive
 
 
+class PreferenceTableJob(Strict):
+    """Renders the table of a preference study."""
+
+    scale: str
+    bootstrap: Positive
+
+
 class TeacherTableJob(Strict):
     """Renders the table of the teacher's errors."""
 
