@@ -513,11 +513,6 @@ def _check_rollout(config: Config, variant: str, protocol: str) -> None:
     if memory and KINDS[memory.kind].form not in method.reads:
         raise ValueError(f"variants.{variant}: {method.name} cannot read memory {memory.kind}")
     try:
-        plan_rollout(
-            config.frames_of(protocol),
-            window=config.window_of(variant),
-            keyframe_density=config.keyframe_density_of(variant, protocol),
-            context=config.context_of(protocol),
-        )
+        plan_rollout(config.frames_of(protocol), **config.windows_of(variant, protocol))
     except ValueError as error:
         raise ValueError(f"rollouts.protocols.{protocol}: {variant}: {error}") from None

@@ -227,6 +227,7 @@ class JobSettings:
         return SamplingJob(
             window=config.window_of(variant),
             keyframe_density=config.keyframe_density_of(variant, protocol),
+            kept=config.kept_of(variant, protocol),
             steps=rollouts.sampling_steps,
             level_power=rollouts.level_power,
             keyframes=_known_to(noise, rollouts.keyframes),

@@ -74,6 +74,11 @@ class Scale(Strict):
     leave_out: tuple[str, ...] = Field(
         default=(), description="variants that this scale does not train; their rows go too"
     )
+    leave_out_protocols: tuple[str, ...] = Field(
+        default=(),
+        description="protocols that this scale does not generate: they need no split, and columns, "
+        "figures and videos that show them go too, which tables say",
+    )
     candidates: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="`best_of` variants that choose among fewer candidates at this scale",
@@ -294,7 +299,26 @@ class Config(Strict):
         frames = self.frames_of(protocol)
         if frames <= self.window_of(variant) or not self.interpolates(variant):
             return 1.0
-        return max(self.settings.rollouts.keyframe_density, 2 / frames)
+        return max(self.density_of(protocol), 2 / frames)
+
+    def density_of(self, protocol: str) -> float:
+        """Return the share of frames that a protocol asks for first."""
+        own = self.settings.rollouts.protocols[protocol].keyframe_density
+        return self.settings.rollouts.keyframe_density if own is None else own
+
+    def kept_of(self, variant: str, protocol: str) -> int | None:
+        """Return how many frames a sliding window keeps; None for half of it."""
+        share, window = self.settings.rollouts.protocols[protocol].kept, self.window_of(variant)
+        return None if share is None else min(max(1, round(share * window)), window - 1)
+
+    def windows_of(self, variant: str, protocol: str) -> dict[str, Any]:
+        """Return how a variant's windows go over a protocol's videos, for `plan_rollout`."""
+        return {
+            "window": self.window_of(variant),
+            "keyframe_density": self.keyframe_density_of(variant, protocol),
+            "context": self.context_of(protocol),
+            "kept": self.kept_of(variant, protocol),
+        }
 
     def costing(self) -> list[str]:
         """Return the variants whose checkpoints the rows of the table of costs generate with."""

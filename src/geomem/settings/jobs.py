@@ -223,6 +223,7 @@ class SamplingJob(Strict):
 
     window: Positive
     keyframe_density: float
+    kept: Positive | None = Field(default=None, exclude_if=lambda kept: kept is None)
     steps: Positive
     level_power: float
     keyframes: Guidance
