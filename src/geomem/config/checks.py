@@ -13,7 +13,14 @@ from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
 from geomem.settings.analysis import AnalysisFigure
-from geomem.settings.evaluation import Figure, ReliabilityFigure, ScoresFigure, StripFigure, Video
+from geomem.settings.evaluation import (
+    Figure,
+    ReliabilityFigure,
+    ScoresFigure,
+    StripFigure,
+    TrainingFigure,
+    Video,
+)
 from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.training import BestOf, Variant, VariantMemory
 
@@ -404,7 +411,11 @@ def _check_figure(config: Config, name: str, figure: Figure) -> None:
         _known("figures", name, "rows.variant", row.variant, config.variants)
     for protocol in figure.shown_protocols:
         _known("figures", name, "protocol", protocol, scale.rollouts.protocols)
-    if isinstance(figure, AnalysisFigure | ScoresFigure | ReliabilityFigure):
+    if isinstance(figure, TrainingFigure):
+        untrained = [r.variant for r in figure.rows if not config.variants[r.variant].trained]
+        if untrained:
+            raise ValueError(f"figures.{name}.rows: {untrained[0]} has no training of its own")
+    if isinstance(figure, AnalysisFigure | ScoresFigure | ReliabilityFigure | TrainingFigure):
         return
     clips = scale.splits[scale.rollouts.protocols[figure.protocol].split].clips
     frames = config.frames_of(figure.protocol)

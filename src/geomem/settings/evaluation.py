@@ -509,7 +509,25 @@ class ReliabilityFigure(Strict):
         return ()
 
 
+class TrainingFigure(Strict):
+    """The loss of trainings by step, and their alignment terms; trained variants alone."""
+
+    kind: Literal["training"]
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """None: nothing is generated for it."""
+        return ()
+
+
 Figure = Annotated[
-    StripFigure | RevisitFigure | CurvesFigure | GainFigure | AnalysisFigure | ReliabilityFigure,
+    StripFigure
+    | RevisitFigure
+    | CurvesFigure
+    | GainFigure
+    | AnalysisFigure
+    | ReliabilityFigure
+    | TrainingFigure,
     Field(discriminator="kind"),
 ]
