@@ -105,3 +105,41 @@ def test_a_protocol_has_keyframes_and_a_history_of_its_own() -> None:
     assert (own.sampling.keyframe_density, own.sampling.kept) == (1.0, 6)
     # what a protocol does not say is not among the settings of its videos
     assert "kept" not in usual.sampling.recorded() and own.sampling.recorded()["kept"] == 6
+
+
+@pytest.mark.parametrize("scale", SCALES[1:])
+def test_regimes_differ_in_what_moves_alone(scale: str) -> None:
+    config = load_config(ROOT, scale=scale)
+    jobs = JobSettings(config)
+    clips = {name: jobs.clips(name) for name in ("out_and_back", "both_move", "both_still")}
+    lengths = {(c.role, c.clips, c.frames, c.resolution) for c in clips.values()}
+    assert len(lengths) == 1
+    ways = {name: list(c.options.trajectories) for name, c in clips.items()}
+    assert ways == {
+        "out_and_back": ["out_and_back"], "both_move": ["out_and_back"], "both_still": ["static"],
+    }  # fmt: skip
+    still, moving = clips["both_still"].settings, clips["both_move"].settings
+    assert still == clips["out_and_back"].settings
+    assert moving.source == "rooms_moving" and moving.world == still.source  # type: ignore[attr-defined]
+    given = {
+        p: config.context_of(p) / config.frames_of(p) for p in ("both_move", "both_still_replay")
+    }
+    assert given["both_move"] < 0.1 and given["both_still_replay"] == 0.5
+
+
+def test_another_renderer_is_shown_where_a_scale_asks_for_it(edit: Edit) -> None:
+    before = load_config(ROOT, scale="tiny").tables["domains_table"]
+    assert before.left_out == ("miniworld", "miniworld_replay")
+    content = yaml.safe_load((ROOT / "config/scales/tiny.yaml").read_text())
+    left_out = [p for p in content["leave_out_protocols"] if not p.startswith("miniworld")]
+    root = edit("config/scales/tiny.yaml", "leave_out_protocols", left_out)
+    with pytest.raises(InputError, match=r"miniworld\.split: 'miniworld' is none of"):
+        load_config(root, scale="tiny")
+    split = {"dataset": "miniworld", "role": "test", "clips": 2, "frames": 32}
+    edited = yaml.safe_load((root / "config/scales/tiny.yaml").read_text())
+    edited["splits"]["miniworld"] = {**split, "options": {"trajectories": {"out_and_back": 1}}}
+    (root / "config/scales/tiny.yaml").write_text(yaml.safe_dump(edited))
+    table = load_config(root, scale="tiny").tables["domains_table"]
+    assert table.left_out == ()
+    shown = [column.title for column in table.columns if column not in before.columns]
+    assert shown == ["other renderer", "other renderer", "other renderer, replay"]
