@@ -216,7 +216,7 @@ def check_cache_fidelity(config: Config, chosen: CacheFidelity) -> None:
         raise ValueError(f"{name}.test_split: {chosen.test_split} is what bases are fitted on")
     _known(name, "variant", "name", chosen.variant, config.variants)
     alignment = config.variants[chosen.variant].alignment
-    if alignment is None or alignment.teacher != "3d" or alignment.objective not in COMPARABLE:
+    if not config.compressed(chosen.variant) or alignment.objective not in COMPARABLE:  # type: ignore[union-attr]
         raise ValueError(
             f"{name}.variant: {chosen.variant} is not aligned with the 3D teacher by one of "
             f"{list(COMPARABLE)}"
@@ -468,6 +468,10 @@ def _check_analysis(config: Config) -> None:
         states = METHODS[method].hidden_states(config.method_settings(method), scale.resolution)
         if chosen.level >= len(states):
             raise ValueError(f"analysis.level: {name} has no hidden state {chosen.level}")
+        if variant.alignment and variant.alignment.depth is not None:
+            raise ValueError(
+                f"analysis.rows: {name} is aligned with raw tokens, not compressed ones"
+            )
 
 
 def _check_costs(config: Config) -> None:

@@ -76,6 +76,20 @@ def _of_variant(config: Config, variant: str) -> Values:
     if chosen.trained:
         recipe = scale.recipes[config.recipe_of(variant)[0]]
         values |= {"steps": lambda: recipe.steps, "batch": lambda: recipe.batch}
+    alignment = chosen.alignment
+    if alignment:
+        raw, kept = config.layer_of(alignment), scale.features
+        layers = kept.layers if raw is None else (raw,)
+        aligned = alignment.frames or config.window_of(variant)
+        seen = aligned if alignment.teacher_sees == "aligned" else config.window_of(variant)
+        target = f"compressed to {kept.channels} numbers" if raw is None else "raw tokens"
+        values |= {
+            "level": lambda: alignment.level,
+            "layer": lambda: ", ".join(map(str, layers)),
+            "target": lambda: target,
+            "aligned": lambda: aligned,
+            "seen": lambda: seen,
+        }
     return values
 
 

@@ -28,7 +28,7 @@ from geomem.settings.evaluation import (
 )
 from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.memory import Features, ImageTeacher, Memory, Teacher
-from geomem.settings.training import Noise, Optimization, Variant, VariantMemory
+from geomem.settings.training import Alignment, Noise, Optimization, Variant, VariantMemory
 from geomem.sources.registry import SOURCES, Condition, Source, SourceSettings
 
 VGGT_SCORE = "vggt_score"  # the family of metrics that has a calibration
@@ -243,7 +243,7 @@ class Config(Strict):
             caches["memory_features"] = CacheKind(
                 fewest=memory.fewest, most=memory.most, selection=memory.selection
             )
-        if self.aligned_in_3d(variant) and not self.settings.features.online:
+        if self.compressed(variant) and not self.settings.features.online:
             caches["window_features"] = CacheKind()
         return caches
 
@@ -252,13 +252,24 @@ class Config(Strict):
         alignment = self.variants[variant].alignment
         return alignment is not None and alignment.teacher == "3d"
 
+    def compressed(self, variant: str) -> bool:
+        """Return whether a variant is aligned with compressed features of the 3D teacher."""
+        alignment = self.variants[variant].alignment
+        return alignment is not None and alignment.teacher == "3d" and alignment.depth is None
+
+    def layer_of(self, alignment: Alignment) -> int | None:
+        """Return the teacher's layer whose raw tokens are compared; None for compressed ones."""
+        layers = self.settings.teacher.depth
+        return None if alignment.depth is None else max(1, round(alignment.depth * layers)) - 1
+
     def online_weights_of(self, variant: str) -> str:
         """Return the file of the teacher that runs while a variant is trained; empty for none."""
         scale, alignment = self.settings, self.variants[variant].alignment
         of_3d = scale.teacher.weights.format(scale=self.scale)
         if alignment and alignment.teacher == "2d":
             return scale.image_teacher.weights or of_3d
-        return of_3d if alignment and scale.features.online else ""
+        online = alignment and (scale.features.online or alignment.depth is not None)
+        return of_3d if online else ""
 
     def memory_dropout_of(self, memory: VariantMemory) -> float | None:
         """Return how often training drops a variant's memory; None where there is none to drop.

@@ -260,7 +260,8 @@ class TableRow(Strict):
 
     variant: str
     label: str = Field(
-        description="{window}, {steps} and {batch} of its training are filled in, of the variant's"
+        description="{window}, {steps} and {batch} of the variant's training are filled in; of "
+        "its alignment {level}, {layer}, {target}, {aligned} (frames) and {seen} (by the teacher)"
     )
     bound: bool = Field(default=False, description="an upper bound: shown, not ranked")
     rule_above: bool = Field(default=False, description="a thin line above")
