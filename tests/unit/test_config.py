@@ -301,12 +301,7 @@ def test_a_scale_fits_together(scale: str) -> None:
     settings = config.settings
     for name, protocols in config.runs().items():
         for protocol in protocols if name not in config.floors else ():
-            plan_rollout(
-                config.frames_of(protocol),
-                window=config.window_of(name),
-                keyframe_density=config.keyframe_density_of(name, protocol),
-                context=config.context_of(protocol),
-            )
+            plan_rollout(config.frames_of(protocol), **config.windows_of(name, protocol))
     shown = {column.protocol for table in config.tables.values() for column in table.columns}
     for protocol in shown:
         assert settings.splits[settings.rollouts.protocols[protocol].split].role == "test"

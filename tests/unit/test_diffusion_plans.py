@@ -96,6 +96,17 @@ def test_of_a_long_history_the_first_window_sees_its_end_and_evenly_spread_frame
     assert sorted(made) == list(range(16, 32))
 
 
+def test_the_more_a_window_keeps_the_more_windows_are_chained() -> None:
+    plans = [
+        plan_rollout(33, window=8, keyframe_density=1, context=1, kept=kept)
+        for kept in (2, None, 4, 6)
+    ]
+    for plan, made in zip(plans, (6, 4, 4, 2), strict=True):
+        assert all(len(w.generated) == made for w in plan.keyframe_windows[1:-1])
+    assert [plan.depth for plan in plans] == [6, 8, 8, 14]
+    assert plans[1] == plans[2]
+
+
 def test_given_and_generated_context_are_told_apart() -> None:
     plan = plan_rollout(8, window=6, keyframe_density=1, context=2)
     assert [as_golden(w) for w in plan.keyframe_windows] == [
@@ -114,6 +125,8 @@ def test_given_and_generated_context_are_told_apart() -> None:
         ({"keyframe_density": 1.5}, r"got 1\.5"),
         ({"keyframe_density": 0.01}, "0.01 of 64 frames gives 1 keyframes"),
         ({"window": 2, "keyframe_density": 0.5}, "got 2"),
+        ({"kept": 8}, "1 to 7 frames of a window, got 8"),
+        ({"kept": 0}, "got 0"),
     ],
 )
 def test_impossible_plans_are_refused(arguments: dict[str, Any], number: str) -> None:

@@ -130,6 +130,15 @@ def test_notes_tell_how_intervals_and_tests_are_made(files: list[Path]) -> None:
     assert r"differs from ``without''" in note
 
 
+def test_a_heading_and_what_a_scale_leaves_out_are_told(files: list[Path]) -> None:
+    columns = [column_of("psnr", title="5 frames"), column_of("perceptual", title="5 frames")]
+    job = settings(columns=columns, left_out=["length_3", "spin_replay"])
+    table, _ = score_table("lengths", job, Scores(files))
+    assert {column.group for column in table.columns} == {"5 frames"}
+    assert "Scale tiny: 8 clips of 5 frames, 1 of them given;" in table.caption
+    assert "Left out at this scale: length 3, spin replay." in table.notes[0]
+
+
 def test_a_table_of_more_tests_than_its_clips_can_bear_says_so(
     files: list[Path],
 ) -> None:

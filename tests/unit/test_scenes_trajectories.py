@@ -138,6 +138,13 @@ def test_static_camera_watches_the_moving_figure() -> None:
         assert (np.abs(seen[..., 0] / seen[..., 2] * 0.6) < 0.5).all()
 
 
+def test_where_nothing_moves_a_static_camera_stands_and_sees_one_picture() -> None:
+    for world in worlds():
+        cameras = make_trajectory(world, "static", frames=4, seed=1)
+        assert torch.equal(cameras, cameras[:1].expand_as(cameras))
+        assert not torch.equal(cameras, make_trajectory(world, "static", frames=4, seed=2))
+
+
 def test_seeds_and_intrinsics_are_honoured() -> None:
     world = worlds()[0]
     first = make_trajectory(world, "walk", frames=16, seed=0, intrinsics=(0.5, 0.7, 0.5, 0.4))

@@ -59,6 +59,7 @@ def show_less(experiments: Path) -> None:
     # every competitor once: trained, generated, scored without a network
     content["tables"]["main_table"]["columns"] = [{"protocol": "walk_short", "metric": "psnr"}]
     del content["tables"]["main_table_revisits"]
+    del content["tables"]["alignment_layers_table"]  # at this scale of rows that others have
     del content["figures"]["reliability"]  # whose calibration takes as long as a table
     del content["figures"]["gain_by_overlap"]  # whose clips no other job describes
     del content["figures"]["per_frame_all"]  # drawn as the other curves are

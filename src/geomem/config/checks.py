@@ -14,7 +14,14 @@ from geomem.diffusion.rollout_plans import plan_rollout
 from geomem.memory.registry import KINDS
 from geomem.methods.registry import METHODS
 from geomem.settings.analysis import AnalysisFigure
-from geomem.settings.evaluation import Figure, ReliabilityFigure, ScoresFigure, StripFigure, Video
+from geomem.settings.evaluation import (
+    Figure,
+    ReliabilityFigure,
+    ScoresFigure,
+    StripFigure,
+    TrainingFigure,
+    Video,
+)
 from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.training import BestOf, Variant, VariantMemory
 
@@ -210,7 +217,7 @@ def check_cache_fidelity(config: Config, chosen: CacheFidelity) -> None:
         raise ValueError(f"{name}.test_split: {chosen.test_split} is what bases are fitted on")
     _known(name, "variant", "name", chosen.variant, config.variants)
     alignment = config.variants[chosen.variant].alignment
-    if alignment is None or alignment.teacher != "3d" or alignment.objective not in COMPARABLE:
+    if not config.compressed(chosen.variant) or alignment.objective not in COMPARABLE:  # type: ignore[union-attr]
         raise ValueError(
             f"{name}.variant: {chosen.variant} is not aligned with the 3D teacher by one of "
             f"{list(COMPARABLE)}"
@@ -408,7 +415,11 @@ def _check_figure(config: Config, name: str, figure: Figure) -> None:
         _known("figures", name, "rows.variant", row.variant, config.variants)
     for protocol in figure.shown_protocols:
         _known("figures", name, "protocol", protocol, scale.rollouts.protocols)
-    if isinstance(figure, AnalysisFigure | ScoresFigure | ReliabilityFigure):
+    if isinstance(figure, TrainingFigure):
+        untrained = [r.variant for r in figure.rows if not config.variants[r.variant].trained]
+        if untrained:
+            raise ValueError(f"figures.{name}.rows: {untrained[0]} has no training of its own")
+    if isinstance(figure, AnalysisFigure | ScoresFigure | ReliabilityFigure | TrainingFigure):
         return
     clips = scale.splits[scale.rollouts.protocols[figure.protocol].split].clips
     frames = config.frames_of(figure.protocol)
@@ -461,6 +472,10 @@ def _check_analysis(config: Config) -> None:
         states = METHODS[method].hidden_states(config.method_settings(method), scale.resolution)
         if chosen.level >= len(states):
             raise ValueError(f"analysis.level: {name} has no hidden state {chosen.level}")
+        if variant.alignment and variant.alignment.depth is not None:
+            raise ValueError(
+                f"analysis.rows: {name} is aligned with raw tokens, not compressed ones"
+            )
 
 
 def _check_costs(config: Config) -> None:
@@ -517,11 +532,6 @@ def _check_rollout(config: Config, variant: str, protocol: str) -> None:
     if memory and KINDS[memory.kind].form not in method.reads:
         raise ValueError(f"variants.{variant}: {method.name} cannot read memory {memory.kind}")
     try:
-        plan_rollout(
-            config.frames_of(protocol),
-            window=config.window_of(variant),
-            keyframe_density=config.keyframe_density_of(variant, protocol),
-            context=config.context_of(protocol),
-        )
+        plan_rollout(config.frames_of(protocol), **config.windows_of(variant, protocol))
     except ValueError as error:
         raise ValueError(f"rollouts.protocols.{protocol}: {variant}: {error}") from None

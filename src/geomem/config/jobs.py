@@ -145,7 +145,8 @@ class JobSettings:
         )
 
     def _alignment(self, alignment: Alignment) -> AlignmentJob:
-        online = alignment.teacher == "3d" and self.config.settings.features.online
+        layer = self.config.layer_of(alignment)
+        online = self.config.settings.features.online or layer is not None
         return AlignmentJob(
             objective=alignment.objective,
             level=alignment.level,
@@ -153,7 +154,9 @@ class JobSettings:
             weight=alignment.weight,
             scale_weight=alignment.scale_weight,
             image_teacher=self._image_teacher() if alignment.teacher == "2d" else None,
-            online=self.teacher_model() if online else None,
+            online=self.teacher_model() if online and alignment.teacher == "3d" else None,
+            layer=layer,
+            teacher_sees=alignment.teacher_sees,
         )
 
     def _image_teacher(self) -> ImageTeacherModel:
@@ -169,7 +172,7 @@ class JobSettings:
         config, scale = self.config, self.config.settings
         chosen = config.variants[variant]
         recipe, plan = config.recipe_of(variant)
-        reads_features = chosen.memory or config.aligned_in_3d(variant)
+        reads_features = chosen.memory or config.compressed(variant)
         return TrainingJob(
             method=self.method(variant),
             seed=seed,
@@ -228,6 +231,7 @@ class JobSettings:
         return SamplingJob(
             window=config.window_of(variant),
             keyframe_density=config.keyframe_density_of(variant, protocol),
+            kept=config.kept_of(variant, protocol),
             steps=rollouts.sampling_steps,
             level_power=rollouts.level_power,
             keyframes=_known_to(noise, rollouts.keyframes),

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from geomem.config.checks import check
 from geomem.config.cluster import Cluster
+from geomem.config.labels import filled
 from geomem.config.study import Config, Scale
 from geomem.errors import InputError
 from geomem.registry.core import load_plugins
-from geomem.settings.evaluation import Figure, GainFigure, TableSettings
+from geomem.settings.evaluation import Figure, GainFigure, ScoresFigure, TableSettings, Video
 
 BASE = "base.yaml"  # what all scales share; a scale's own file beats it key by key
 # libyaml's, where PyYAML has it, reads a configuration in a third of the time
@@ -78,11 +79,12 @@ def load_config(
     except ValidationError as error:
         raise InputError("\n".join(_explain(fault, place) for fault in error.errors())) from None
     try:
+        config = _leave_out_protocols(config)
         check(config)
+        config = filled(_leave_out(config))
     except ValueError as error:
         key = str(error).split(":", 1)[0].split(" ", 1)[0]
         raise InputError(f"{place(key.split('.'))}: {error}") from None
-    config = _leave_out(config)
     return _main_job(config) if main_job else config
 
 
@@ -111,6 +113,43 @@ def _main_job(config: Config) -> Config:
     shown |= dict.fromkeys(("analysis", "costs", "content_bias", "consistency", "preference_votes"))
     by_name = config.settings.model_copy(update={"cache_fidelity": None})
     return config.model_copy(update={**shown, "settings": by_name})
+
+
+def _leave_out_protocols(config: Config) -> Config:
+    """Return the configuration without the protocols that its scale leaves out, nor columns,
+    figures and videos of them alone."""
+    gone = {*config.settings.leave_out_protocols}
+    protocols = config.settings.rollouts.protocols
+    if unknown := sorted(gone - protocols.keys()):
+        raise ValueError(f"leave_out_protocols: {unknown[0]!r} is none of {sorted(protocols)}")
+    if not gone:
+        return config
+
+    def kept(table: TableSettings) -> TableSettings:
+        columns = tuple(column for column in table.columns if column.protocol not in gone)
+        lost = {column.protocol: None for column in table.columns if column.protocol in gone}
+        return table.model_copy(update={"columns": columns, "left_out": tuple(lost)})
+
+    def seen(figure: Figure) -> Figure:
+        if not isinstance(figure, ScoresFigure):
+            return figure
+        left = tuple(name for name in figure.protocols if name not in gone)
+        return figure.model_copy(update={"protocols": left})
+
+    def stands(shown: Figure | Video) -> bool:
+        return not shown.shown_protocols or not gone.issuperset(shown.shown_protocols)
+
+    left = {name: protocol for name, protocol in protocols.items() if name not in gone}
+    rollouts = config.settings.rollouts.model_copy(update={"protocols": left})
+    tables = {name: kept(table) for name, table in config.tables.items()}
+    return config.model_copy(
+        update={
+            "settings": config.settings.model_copy(update={"rollouts": rollouts}),
+            "tables": {name: table for name, table in tables.items() if table.columns},
+            "figures": {name: seen(fig) for name, fig in config.figures.items() if stands(fig)},
+            "videos": {name: video for name, video in config.videos.items() if stands(video)},
+        }
+    )
 
 
 def _leave_out(config: Config) -> Config:

@@ -28,7 +28,7 @@ from geomem.settings.evaluation import (
 )
 from geomem.settings.fidelity import CacheFidelity
 from geomem.settings.memory import Features, ImageTeacher, Memory, Teacher
-from geomem.settings.training import Noise, Optimization, Variant, VariantMemory
+from geomem.settings.training import Alignment, Noise, Optimization, Variant, VariantMemory
 from geomem.sources.registry import SOURCES, Condition, Source, SourceSettings
 
 VGGT_SCORE = "vggt_score"  # the family of metrics that has a calibration
@@ -73,6 +73,11 @@ class Scale(Strict):
     )
     leave_out: tuple[str, ...] = Field(
         default=(), description="variants that this scale does not train; their rows go too"
+    )
+    leave_out_protocols: tuple[str, ...] = Field(
+        default=(),
+        description="protocols that this scale does not generate: they need no split, and columns, "
+        "figures and videos that show them go too, which tables say",
     )
     candidates: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
@@ -243,7 +248,7 @@ class Config(Strict):
             caches["memory_features"] = CacheKind(
                 fewest=memory.fewest, most=memory.most, selection=memory.selection
             )
-        if self.aligned_in_3d(variant) and not self.settings.features.online:
+        if self.compressed(variant) and not self.settings.features.online:
             caches["window_features"] = CacheKind()
         return caches
 
@@ -252,13 +257,24 @@ class Config(Strict):
         alignment = self.variants[variant].alignment
         return alignment is not None and alignment.teacher == "3d"
 
+    def compressed(self, variant: str) -> bool:
+        """Return whether a variant is aligned with compressed features of the 3D teacher."""
+        alignment = self.variants[variant].alignment
+        return alignment is not None and alignment.teacher == "3d" and alignment.depth is None
+
+    def layer_of(self, alignment: Alignment) -> int | None:
+        """Return the teacher's layer whose raw tokens are compared; None for compressed ones."""
+        layers = self.settings.teacher.depth
+        return None if alignment.depth is None else max(1, round(alignment.depth * layers)) - 1
+
     def online_weights_of(self, variant: str) -> str:
         """Return the file of the teacher that runs while a variant is trained; empty for none."""
         scale, alignment = self.settings, self.variants[variant].alignment
         of_3d = scale.teacher.weights.format(scale=self.scale)
         if alignment and alignment.teacher == "2d":
             return scale.image_teacher.weights or of_3d
-        return of_3d if alignment and scale.features.online else ""
+        online = alignment and (scale.features.online or alignment.depth is not None)
+        return of_3d if online else ""
 
     def memory_dropout_of(self, memory: VariantMemory) -> float | None:
         """Return how often training drops a variant's memory; None where there is none to drop.
@@ -299,7 +315,26 @@ class Config(Strict):
         frames = self.frames_of(protocol)
         if frames <= self.window_of(variant) or not self.interpolates(variant):
             return 1.0
-        return max(self.settings.rollouts.keyframe_density, 2 / frames)
+        return max(self.density_of(protocol), 2 / frames)
+
+    def density_of(self, protocol: str) -> float:
+        """Return the share of frames that a protocol asks for first."""
+        own = self.settings.rollouts.protocols[protocol].keyframe_density
+        return self.settings.rollouts.keyframe_density if own is None else own
+
+    def kept_of(self, variant: str, protocol: str) -> int | None:
+        """Return how many frames a sliding window keeps; None for half of it."""
+        share, window = self.settings.rollouts.protocols[protocol].kept, self.window_of(variant)
+        return None if share is None else min(max(1, round(share * window)), window - 1)
+
+    def windows_of(self, variant: str, protocol: str) -> dict[str, Any]:
+        """Return how a variant's windows go over a protocol's videos, for `plan_rollout`."""
+        return {
+            "window": self.window_of(variant),
+            "keyframe_density": self.keyframe_density_of(variant, protocol),
+            "context": self.context_of(protocol),
+            "kept": self.kept_of(variant, protocol),
+        }
 
     def costing(self) -> list[str]:
         """Return the variants whose checkpoints the rows of the table of costs generate with."""

@@ -38,7 +38,7 @@ class RunJobs(DataJobs):
             options[name] = self.layout.cache(self.teacher, plan, kind.name)
         if online := config.online_weights_of(variant):
             inputs["weights"] = options["weights"] = Path(online)
-            if config.aligned_in_3d(variant):
+            if config.compressed(variant):
                 inputs["basis"] = options["basis"] = self.basis
         return Job(
             stage="training",

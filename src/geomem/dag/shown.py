@@ -9,7 +9,13 @@ from geomem.dag.runs import RunJobs
 from geomem.metrics.registry import family_of, metric_of
 from geomem.registry.strict import Strict
 from geomem.settings.analysis import AnalysisFigure
-from geomem.settings.evaluation import Figure, ReliabilityFigure, ScoresFigure, Video
+from geomem.settings.evaluation import (
+    Figure,
+    ReliabilityFigure,
+    ScoresFigure,
+    TrainingFigure,
+    Video,
+)
 
 PUBLISHED = Path("config/published_numbers.csv")
 TEMPLATE = Path("src/geomem/paper/templates/table.tex.j2")
@@ -193,9 +199,22 @@ class ShownJobs(RunJobs):
             inputs = {"scores": self.figure_scores(figure)}
         elif isinstance(figure, ReliabilityFigure):
             inputs = {"calibration": self._calibration_shown()}
+        elif isinstance(figure, TrainingFigure):
+            return self._shows_trainings(name, figure)
         else:
             return self._shows_videos(name, figure, self.settings.figure(name), self._drawn(name))
         return self._shows(name, self.settings.figure(name), *self._drawn(name), **inputs)
+
+    def _shows_trainings(self, name: str, figure: TrainingFigure) -> Job:
+        """Return a job that is told of checkpoints, and reads the histories beside them."""
+        seeds = self.config.settings.seeds
+        runs = [(row.variant, seed) for row in figure.rows for seed in seeds]
+        records: dict[str, Files] = {
+            "checkpoints": [self.layout.checkpoint_record(*run) for run in runs]
+        }
+        job = self._shows(name, self.settings.figure(name), *self._drawn(name), **records)
+        curves = [self.layout.checkpoint(*run) / "curves.csv" for run in runs]
+        return replace(job, beside={"curves": curves})
 
     def _drawn(self, figure: str) -> list[Path]:
         return [self.layout.figure(figure, kind) for kind in ("pdf", "png")]

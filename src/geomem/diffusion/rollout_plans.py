@@ -1,6 +1,7 @@
 """Plans of long rollouts: which windows the sampler runs, in which order, on which frames.
 
-First sparse keyframes over the whole clip, in sliding windows that keep half the window as context;
+First sparse keyframes over the whole clip, in sliding windows that keep half the window as context
+(or another number of frames);
 then the frames between them, batch by batch, in as few windows as their length allows,
 as DFoT does. A plan depends on lengths alone, never on pixels.
 """
@@ -76,28 +77,36 @@ class RolloutPlan:
         return max(depths.values())
 
 
-def plan_rollout(frames: int, *, window: int, keyframe_density: float, context: int) -> RolloutPlan:
+def plan_rollout(
+    frames: int, *, window: int, keyframe_density: float, context: int, kept: int | None = None
+) -> RolloutPlan:
     """Plan the generation of a clip from its first frames.
 
     Args:
         frames: Length of the clip, above `context`.
         window: Frames that the model handles at once, at least 2 (3 if there is interpolation).
         keyframe_density: Keyframes per frame, in (0, 1]; 1 means that every frame is a keyframe.
-        context: Given frames at the start. Sliding windows keep half a window: of more given
-            frames, the first window sees the last and those that the spread of keyframes names.
+        context: Given frames at the start. Of more than a sliding window keeps, the first window
+            sees the last and those that the spread of keyframes names.
+        kept: Frames that a sliding window keeps of those before; half a window if none.
 
     Raises:
         ValueError: If an argument is out of its range, or the density gives fewer than 2 keyframes.
     """
     _check_lengths(frames, window=window, context=context)
-    kept = range(context) if context <= window // 2 else (context - 1,)
-    keyframes = _keyframes(frames, keyframe_density=keyframe_density, context=kept)
+    history = window // 2 if kept is None else kept
+    if not 0 < history < window:
+        raise ValueError(f"kept must be in 1 to {window - 1} frames of a window, got {kept}")
+    seen = range(context) if context <= history else (context - 1,)
+    keyframes = _keyframes(frames, keyframe_density=keyframe_density, context=seen)
     if len(keyframes) < frames and window < 3:
         raise ValueError(f"interpolation needs a window of at least 3 frames, got {window}")
     return RolloutPlan(
         frames=frames,
         context=context,
-        keyframe_windows=_keyframe_windows(keyframes, window=window, context=context),
+        keyframe_windows=_keyframe_windows(
+            keyframes, window=window, context=context, history=history
+        ),
         interpolation=_interpolation(frames, {*range(context), *keyframes}, window=window),
     )
 
@@ -130,19 +139,19 @@ def _spread(first: int, last: int, count: int) -> list[int]:
 
 
 def _keyframe_windows(
-    keyframes: list[int], *, window: int, context: int
+    keyframes: list[int], *, window: int, context: int, history: int
 ) -> tuple[SamplerWindow, ...]:
-    """Sliding windows over the keyframes."""
+    """Sliding windows over the keyframes, each with up to `history` that are known before it."""
     windows: list[SamplerWindow] = []
     known = sum(frame < context for frame in keyframes)
     while known < len(keyframes):
-        start = known - min(known, window // 2)
+        start = known - min(known, history)
         stop = min(len(keyframes), start + window)
-        history = [
+        before = [
             FrameState.GIVEN if frame < context else FrameState.GENERATED
             for frame in keyframes[start:known]
         ]
-        mask = history + [FrameState.TO_GENERATE] * (stop - known)
+        mask = before + [FrameState.TO_GENERATE] * (stop - known)
         windows.append(SamplerWindow(tuple(keyframes[start:stop]), tuple(map(int, mask))))
         known = stop
     return tuple(windows)

@@ -170,6 +170,13 @@ def compressed_features(teacher: VGGT, images: Tensor, *, basis: FeatureBasis) -
     return torch.cat([_compress(tokens[one.layer], teacher, one) for one in basis.layers], dim=2)
 
 
+def raw_features(teacher: VGGT, images: Tensor, *, layer: int) -> Tensor:
+    """Return a layer's tokens (B, K, D, h, w) of images (B, K, 3, S, S) in [0, 1]."""
+    tokens = teacher.aggregate(teacher_images(images, teacher), last_layer=layer)[layer]
+    grid = teacher.config.image_size // teacher.config.patch_size
+    return rearrange(patch_tokens(tokens, grid), "b k h w c -> b k c h w")
+
+
 def _compress(tokens: Tensor, teacher: VGGT, basis: FeatureBasis) -> Tensor:
     grid = teacher.config.image_size // teacher.config.patch_size
     compressed = rearrange(basis.compress(patch_tokens(tokens, grid)), "b k h w c -> b k c h w")

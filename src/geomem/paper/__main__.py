@@ -181,6 +181,13 @@ def figure(args: argparse.Namespace) -> None:
         calibration = read_calibration(args.calibration)
         drawn, origin = reliability_figure(calibration), {"error": calibration.error}
         inputs = {"calibration": args.calibration}
+    elif kind == "training":
+        if not args.checkpoints:
+            raise InputError(f"{args.name} shows trainings: give --checkpoints")
+        from geomem.paper.training_curves import training_curves
+
+        drawn, origin = training_curves(settings, args.checkpoints)
+        inputs = {"checkpoints": args.checkpoints}
     elif kind in ("strip", "revisits"):
         if not (args.rollouts and args.clips):
             raise InputError(f"{args.name} shows videos: give --rollouts and --clips")
@@ -337,6 +344,7 @@ def main() -> None:
     command.add_argument("--clips", type=Path, help="directory of their split")
     command.add_argument("--analyses", type=Path, nargs="+", help="records of the analysis")
     command.add_argument("--calibration", type=Path, help="of the VGGT score")
+    command.add_argument("--checkpoints", type=Path, nargs="+", help="records of trainings")
     command.add_argument("--pdf", type=Path, required=True)
     command.add_argument("--png", type=Path, required=True)
     command.add_argument("--provenance", type=Path, required=True)

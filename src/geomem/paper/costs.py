@@ -53,7 +53,11 @@ def evaluations(method: MethodJob, job: RolloutJob) -> int | None:
     if how is None:
         return None
     plan = plan_rollout(
-        job.frames, window=how.window, keyframe_density=how.keyframe_density, context=job.context
+        job.frames,
+        window=how.window,
+        keyframe_density=how.keyframe_density,
+        context=job.context,
+        kept=how.kept,
     )
     # guidance on a memory runs every branch with and without it
     twice = 1 if how.memory_guidance in (None, 0, 1) else 2

@@ -279,7 +279,7 @@ def _columns(column: TableColumn, scores: Scores, blind: Collection[str]) -> lis
         direction=DIRECTIONS[metric.better],
         precision=metric.precision if column.precision is None else column.precision,
         unit=metric.unit,
-        group=column.protocol.replace("_", " "),
+        group=column.title or column.protocol.replace("_", " "),
     )
     asked = column.published
     if not asked:
@@ -324,24 +324,27 @@ def _published_cells(
 def _caption(settings: TableJob, scores: Scores) -> Latex:
     columns = settings.table.columns
     protocols = list(dict.fromkeys(column.protocol for column in columns))
-    shared = [scores.protocol(protocol) for protocol in protocols]
+    shared = {protocol: scores.protocol(protocol) for protocol in protocols}
     networks = [scores.network(column.protocol, column.metric) for column in columns]
     stand_ins = sorted({network.stands_for for network in networks if network} - {""})
     seeds = len(settings.seeds)
     return sentences(
         settings.table.caption,
-        f"Scale {settings.scale}: {_lengths(protocols, shared)}; {seeds} training "
+        f"Scale {settings.scale}: {_lengths(columns, shared)}; {seeds} training "
         f"seed{'s' * (seeds > 1)}; teacher {settings.teacher}.",
         stands_in(settings.stands_in, stand_ins),
     )
 
 
-def _lengths(protocols: list[str], shared: list[dict[str, Any]]) -> str:
+def _lengths(columns: Sequence[TableColumn], shared: Mapping[str, Any]) -> str:
     """Say how many clips of each protocol there are and how long they are."""
+    titled = {column.protocol for column in columns if column.title}
     of_length: dict[tuple[int, int], list[str]] = {}
-    for protocol, content in zip(protocols, shared, strict=True):
-        shown = f"{len(content['clips'])} {protocol.replace('_', ' ')}"
-        of_length.setdefault((content["frames"], content["context"]), []).append(shown)
+    for protocol, content in shared.items():
+        # what a heading tells in other words is counted alone
+        name = "" if protocol in titled else f" {protocol.replace('_', ' ')}"
+        shown = of_length.setdefault((content["frames"], content["context"]), [])
+        shown += [] if (told := f"{len(content['clips'])}{name}") in shown else [told]
     return ", ".join(
         f"{' and '.join(clips)} clips of {frames} frames, {context} of them given"
         for (frames, context), clips in of_length.items()
@@ -361,11 +364,18 @@ def _notes(settings: TableJob, scores: Scores, tests: Tests, blind: Collection[s
             "error of a clip, revisit PSNR is a mean over frames.",
             interval_note(settings.bootstrap),
             *_set_notes(settings, scores, blind),
+            *_left_out_note(settings),
             _test_note(settings, scores, tests),
             "Bold: best, underlined: second; rows in italics are floors and bounds and are not "
             "ranked.",
         )
     ]
+
+
+def _left_out_note(settings: TableJob) -> list[str]:
+    """Say which columns a scale leaves out."""
+    names = ", ".join(name.replace("_", " ") for name in settings.table.left_out)
+    return [f"Left out at this scale: {names}."] if names else []
 
 
 def _coverage_note(held: Mapping[str, Any]) -> list[str]:

@@ -306,6 +306,8 @@ class Counter:
             width, size = image_teacher_sizes(alignment.image_teacher)
             dinov2 = alignment.image_teacher.dinov2
             grid = size // dinov2.patch_size if dinov2 else self.scale.teacher.grid
+        elif alignment.layer is not None:
+            width = self.scale.teacher.width
         else:
             width = self.scale.features.aligned_channels
         with unread_tensors():
@@ -329,7 +331,8 @@ class Counter:
             kept=kept.bytes,
         )
         if alignment.online:
-            made += self.teacher(frames, heads=False)
+            all_seen = alignment.teacher_sees == "window"
+            made += self.teacher(frames if all_seen else alignment.frames or frames, heads=False)
         elif alignment.image_teacher:
             made += self._image_teacher(alignment.image_teacher).times(frames)
         return made

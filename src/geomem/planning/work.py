@@ -260,6 +260,7 @@ class Workload:
             window=how.window,
             keyframe_density=how.keyframe_density,
             context=settings.context,
+            kept=how.kept,
         )
         return len(plan.keyframe_windows) + sum(map(len, plan.interpolation))
 

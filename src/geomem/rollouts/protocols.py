@@ -201,6 +201,7 @@ def sampling_of(settings: RolloutJob) -> Sampling:
             window=chosen.window,
             keyframe_density=chosen.keyframe_density,
             context=settings.context,
+            kept=chosen.kept,
         ),
         schedule=CosineSchedule(shift=32 / settings.clips.resolution),
         keyframes=history_guidance(**chosen.keyframes.model_dump()),

@@ -144,6 +144,19 @@ class Protocol(Strict):
         description="share of the frames that are given instead of `rollouts.context`: what comes "
         "after is made of a true history (replay); none: on the model's own (closed loop)",
     )
+    keyframe_density: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="overrides `rollouts.keyframe_density`; 1: no frames between keyframes",
+    )
+    kept: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of a sliding window that is kept as history: the more, the fewer frames "
+        "a window makes and the more windows are chained; none: half, as published",
+    )
 
 
 class Rollouts(Strict):
@@ -234,13 +247,22 @@ class TableColumn(Strict):
     published: Published | None = Field(
         default=None, description="adds a column with what the literature reports"
     )
+    title: str | None = Field(
+        default=None,
+        exclude_if=lambda title: title is None,
+        description="heading of the protocol's columns in place of its name; {frames}, {given}, "
+        "{density}, {keyframes} and {depth} (windows chained) are filled in",
+    )
 
 
 class TableRow(Strict):
     """A row of a table."""
 
     variant: str
-    label: str
+    label: str = Field(
+        description="{window}, {steps} and {batch} of the variant's training are filled in; of "
+        "its alignment {level}, {layer}, {target}, {aligned} (frames) and {seen} (by the teacher)"
+    )
     bound: bool = Field(default=False, description="an upper bound: shown, not ranked")
     rule_above: bool = Field(default=False, description="a thin line above")
     published: str = Field(default="", description="the method's name in the literature's numbers")
@@ -330,6 +352,11 @@ class TableSettings(Strict):
         exclude_if=lambda said: not said,
         description="what the paper's text says of it, by names that no other table has",
     )
+    left_out: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda names: not names,
+        description="protocols whose columns the scale leaves out; filled in where it does",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -341,7 +368,8 @@ class TableSettings(Strict):
 
     @model_validator(mode="after")
     def _rows_differ(self) -> Self:
-        labels = [row.label for row in self.rows]
+        # those that are filled in are compared then
+        labels = [row.label for row in self.rows if "{" not in row.label]
         if len(set(labels)) < len(labels):
             raise ValueError(f"row labels repeat in {labels}")
         return self
@@ -517,7 +545,25 @@ class ReliabilityFigure(Strict):
         return ()
 
 
+class TrainingFigure(Strict):
+    """The loss of trainings by step, and their alignment terms; trained variants alone."""
+
+    kind: Literal["training"]
+    rows: tuple[FigureRow, ...] = Field(min_length=1)
+
+    @property
+    def shown_protocols(self) -> tuple[str, ...]:
+        """None: nothing is generated for it."""
+        return ()
+
+
 Figure = Annotated[
-    StripFigure | RevisitFigure | CurvesFigure | GainFigure | AnalysisFigure | ReliabilityFigure,
+    StripFigure
+    | RevisitFigure
+    | CurvesFigure
+    | GainFigure
+    | AnalysisFigure
+    | ReliabilityFigure
+    | TrainingFigure,
     Field(discriminator="kind"),
 ]

@@ -158,6 +158,8 @@ class AlignmentJob(Strict):
         scale_weight: Of the scale's term.
         image_teacher: The 2D teacher, where it is one.
         online: The 3D teacher, where it runs while training.
+        layer: Of its raw tokens, where these are compared and not compressed ones.
+        teacher_sees: Whether it sees whole windows or the aligned frames alone.
     """
 
     objective: Objective
@@ -167,6 +169,10 @@ class AlignmentJob(Strict):
     scale_weight: float
     image_teacher: ImageTeacherModel | None = None
     online: TeacherModel | None = None
+    layer: int | None = Field(default=None, exclude_if=lambda layer: layer is None)
+    teacher_sees: Literal["window", "aligned"] = Field(
+        default="window", exclude_if=lambda seen: seen == "window"
+    )
 
 
 class PlanJob(Strict):
@@ -243,6 +249,7 @@ class SamplingJob(Strict):
 
     window: Positive
     keyframe_density: float
+    kept: Positive | None = Field(default=None, exclude_if=lambda kept: kept is None)
     steps: Positive
     level_power: float
     keyframes: Guidance

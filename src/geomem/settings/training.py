@@ -92,8 +92,28 @@ class Alignment(Strict):
     frames: Positive | None = Field(
         default=None, description="frames of a window that are aligned, spread evenly; all if none"
     )
+    depth: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="how deep in the 3D teacher, as a share of its layers (1: the last), the raw "
+        "tokens are taken from that are compared, computed while training; none: compressed ones, "
+        "of the layers that `features` keeps",
+    )
+    teacher_sees: Literal["window", "aligned"] = Field(
+        default="window",
+        description="whether the 3D teacher sees a whole window or the aligned frames alone",
+    )
     weight: float = Field(default=0.5, ge=0)
     scale_weight: float = Field(default=0.05, ge=0)
+
+    @model_validator(mode="after")
+    def _raw_tokens_are_the_3d_teacher_s(self) -> Self:
+        if self.depth is not None and self.teacher == "2d":
+            raise ValueError("`depth` is of the 3D teacher: leave it out with `teacher: 2d`")
+        if self.depth is None and self.teacher_sees == "aligned":
+            raise ValueError("cached features are of whole windows: name `depth` beside them")
+        return self
 
 
 class VariantMemory(Strict):

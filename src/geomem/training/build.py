@@ -10,13 +10,14 @@ from torch import Tensor
 from geomem.errors import InputError
 from geomem.formats.teacher_sizes import teacher_config
 from geomem.formats.teachers import load_image_teacher, load_teacher, read_basis
-from geomem.memory.reconstruction import FeatureBasis, compressed_features
+from geomem.memory.reconstruction import FeatureBasis, compressed_features, raw_features
 from geomem.methods.training import TrainedMethod
 from geomem.networks.dinov2 import image_tokens
 from geomem.networks.projectors import AlignmentProjector, RepaProjector
 from geomem.networks.vggt.layers import PatchEmbedder
 from geomem.networks.vggt.model import VGGT
 from geomem.settings.jobs import ImageTeacherModel, TrainingJob
+from geomem.training.objective import aligned_frames
 
 
 def build_model(settings: TrainingJob, *, initial: Path | None) -> TrainedMethod:
@@ -37,6 +38,9 @@ def build_projector(settings: TrainingJob) -> AlignmentProjector | RepaProjector
         return None
     if alignment.image_teacher:
         channels = image_teacher_sizes(alignment.image_teacher)[0]
+    elif alignment.layer is not None:
+        assert alignment.online is not None
+        channels = 2 * teacher_config(alignment.online.architecture).embed_dim
     else:
         assert settings.features is not None
         channels = settings.features.aligned_channels
@@ -60,6 +64,30 @@ class OnlineTeacher:
     def to(self, device: torch.device) -> Self:
         """Return it on a device."""
         return replace(self, teacher=self.teacher.to(device), basis=self.basis.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawTeacher:
+    """The frozen teacher at work while a variant is trained; its tokens are not compressed.
+
+    Attributes:
+        teacher: The teacher.
+        layer: Whose tokens are compared.
+        frames: How many frames of a window it sees, spread evenly; None for all.
+    """
+
+    teacher: VGGT
+    layer: int
+    frames: int | None
+
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Return the tokens (B, T', D, h, w) of frames (B, T, 3, S, S) in [-1, 1]."""
+        seen = frames[:, aligned_frames(frames.shape[1], self.frames)]
+        return raw_features(self.teacher, (seen + 1) / 2, layer=self.layer)
+
+    def to(self, device: torch.device) -> Self:
+        """Return it on a device."""
+        return replace(self, teacher=self.teacher.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +129,7 @@ def open_image_teacher(weights: Path, model: ImageTeacherModel) -> OnlineImageTe
 
 def online_teacher(
     settings: TrainingJob, weights: Path | None, basis: Path | None
-) -> OnlineTeacher | OnlineImageTeacher | None:
+) -> OnlineTeacher | RawTeacher | OnlineImageTeacher | None:
     """Load the teacher of a variant that is aligned without a cache; None where there is no such.
 
     Raises:
@@ -114,8 +142,12 @@ def online_teacher(
         return open_image_teacher(weights, alignment.image_teacher)
     if not (alignment and alignment.online):
         return None
-    if weights is None or basis is None:
+    if weights is None or (basis is None and alignment.layer is None):
         raise InputError("alignment with `features.online` needs --weights and --basis")
     teacher = load_teacher(weights, **alignment.online.model_dump())
+    if alignment.layer is not None:
+        frames = alignment.frames if alignment.teacher_sees == "aligned" else None
+        return RawTeacher(teacher=teacher, layer=alignment.layer, frames=frames)
+    assert basis is not None
     kept = settings.features.kept if settings.features else None
     return OnlineTeacher(teacher=teacher, basis=read_basis(basis, kept=kept))

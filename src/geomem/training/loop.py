@@ -12,7 +12,7 @@ from geomem.errors import InputError
 from geomem.formats.states import Log, States
 from geomem.settings.jobs import TrainingJob
 from geomem.settings.training import Optimization
-from geomem.training.build import OnlineImageTeacher, OnlineTeacher
+from geomem.training.build import OnlineImageTeacher, OnlineTeacher, RawTeacher
 from geomem.training.data import WindowDataset
 from geomem.training.objective import Objective
 from geomem.training.parallel import Team
@@ -29,7 +29,7 @@ def train(
     *,
     inputs: dict[str, str],
     device: torch.device = CPU,
-    teacher: OnlineTeacher | OnlineImageTeacher | None = None,
+    teacher: OnlineTeacher | RawTeacher | OnlineImageTeacher | None = None,
     state_folder: Path,
     progress: Callable[..., Any],
     spool: Callable[[dict[str, float]], None] | None = None,

@@ -74,9 +74,14 @@ class Objective(nn.Module):
     def _aligned(
         self, alignment: AlignmentJob, diffusion: Tensor, states: Tensor, tokens: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss with its alignment terms (B, T, D, h, w tokens), and their parts."""
-        chosen = aligned_frames(tokens.shape[1], alignment.frames)
-        target = rearrange(tokens[:, chosen], "b t d h w -> b t (h w) d")
+        """Return the loss with its alignment terms, and their parts.
+
+        Tokens (B, T, D, h, w) are of the whole window, or of the aligned frames alone where the
+        teacher sees no others.
+        """
+        chosen = aligned_frames(states.shape[1], alignment.frames)
+        seen = tokens if alignment.teacher_sees == "aligned" else tokens[:, chosen]
+        target = rearrange(seen, "b t d h w -> b t (h w) d")
         terms = align(
             self.projector,
             states[:, chosen].float(),

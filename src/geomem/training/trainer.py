@@ -18,7 +18,7 @@ from geomem.formats.states import Log, restore_tensors, state_tensors, whole
 from geomem.methods.training import pixels_last
 from geomem.settings.jobs import TrainingJob
 from geomem.settings.training import Optimization
-from geomem.training.build import OnlineImageTeacher, OnlineTeacher
+from geomem.training.build import OnlineImageTeacher, OnlineTeacher, RawTeacher
 from geomem.training.checkpointing import checkpoint_blocks
 from geomem.training.draws import draw_step
 from geomem.training.objective import Objective
@@ -88,7 +88,7 @@ class Trainer:
         settings: TrainingJob,
         *,
         team: Team,
-        teacher: OnlineTeacher | OnlineImageTeacher | None,
+        teacher: OnlineTeacher | RawTeacher | OnlineImageTeacher | None,
         micro: MicroBatch,
     ) -> None:
         """Spread the model over the processes and make its optimizer and averages.
