@@ -65,7 +65,7 @@ def test_the_table_has_the_rows_of_the_table_it_is_of(settings: CostsJob) -> Non
     assert (forcing["parameters"], forcing["steps"], forcing["windows"]) == (2.5, 4, 8)
     assert forcing["hours"] == pytest.approx(0.1)
     assert forcing["frames"] == 4
-    assert cells(table, "raw context of 8 frames")["frames"] == 4 + 8
+    assert cells(table, "raw context of 4 frames")["frames"] == 4 + 4
     assert cells(table, "WorldMem of 4 frames")["frames"] == 4  # its bank is read apart
     assert cells(table, "last given frame repeated") == {}
     assert "hours" not in cells(table, "raw context of 4 frames")  # trained elsewhere

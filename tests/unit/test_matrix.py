@@ -14,7 +14,7 @@ SCALES = ("smoke", "tiny", "small", "single", "paper")
 
 def test_what_shows_a_protocol_that_a_scale_leaves_out_goes_too(edit: Edit) -> None:
     left_out = yaml.safe_load((ROOT / SMOKE).read_text())["leave_out_protocols"]
-    gone = {"orbit", "orbit_replay"}
+    gone = {"orbit", "out_and_back_replay"}
     whole = load_config(ROOT, scale="smoke")
     root = edit(SMOKE, "leave_out_protocols", [*left_out, *gone])
     config = load_config(root, scale="smoke")
@@ -90,7 +90,7 @@ def test_a_placeholder_that_means_nothing_is_told(
 
 def test_labels_that_are_equal_when_they_are_filled_in_are_refused(edit: Edit) -> None:
     rows: list[dict[str, Any]] = [
-        {"variant": name, "label": "{window} frames"} for name in ("memory_1", "memory_4")
+        {"variant": name, "label": "{window} frames"} for name in ("memory_empty", "memory_4")
     ]
     root = edit(EXPERIMENTS, "tables.depth_table.rows", rows)
     with pytest.raises(InputError, match=r"depth_table.rows: labels repeat in \['4 frames'"):

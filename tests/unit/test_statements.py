@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from conftest import ROOT, Edit
-from geomem.config import load_config
+from geomem.config import JobSettings, load_config
 from geomem.errors import InputError
 from geomem.formats import read_json, write_json
 from geomem.paper.collect import Scores
@@ -153,3 +153,17 @@ def test_statements_of_variants_that_a_scale_leaves_out_are_gone(edit: Edit) -> 
         for of in (ROOT, root)
     )
     assert before.keys() - after.keys() == {"frozen_backbone"}
+
+
+def test_statements_are_about_the_protocols_that_a_scale_has(edit: Edit) -> None:
+    smoke = "config/scales/smoke.yaml"
+    left_out = yaml.safe_load((ROOT / smoke).read_text(encoding="utf-8"))["leave_out_protocols"]
+    root = edit(smoke, "leave_out_protocols", [*left_out, "orbit", "out_and_back_replay"])
+    config = load_config(root, scale="smoke")
+    [replay] = {column.protocol for column in config.tables["ablation_table2_replay"].columns}
+    assert replay == "spin_replay"
+    for name in config.tables:  # each is whole: its jobs check it again
+        JobSettings(config).table(name)
+    said = config.tables["regimes_table"].statements
+    assert "memory_in_moving_scenes" not in said
+    assert said["memory_where_nothing_moves"].protocols == ("both_still",)

@@ -1,6 +1,6 @@
 """How files become one checked `Config`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from geomem.config.labels import filled
 from geomem.config.study import Config, Scale
 from geomem.errors import InputError
 from geomem.registry.core import load_plugins
-from geomem.settings.evaluation import Figure, GainFigure, ScoresFigure, TableSettings, Video
+from geomem.settings.evaluation import (
+    Figure,
+    GainFigure,
+    ScoresFigure,
+    Statement,
+    TableColumn,
+    TableSettings,
+    Video,
+)
 
 BASE = "base.yaml"  # what all scales share; a scale's own file beats it key by key
 # libyaml's, where PyYAML has it, reads a configuration in a third of the time
@@ -128,7 +136,14 @@ def _leave_out_protocols(config: Config) -> Config:
     def kept(table: TableSettings) -> TableSettings:
         columns = tuple(column for column in table.columns if column.protocol not in gone)
         lost = {column.protocol: None for column in table.columns if column.protocol in gone}
-        return table.model_copy(update={"columns": columns, "left_out": tuple(lost)})
+        said = {name: _about(columns, given) for name, given in table.statements.items()}
+        return table.model_copy(
+            update={
+                "columns": columns,
+                "left_out": tuple(lost),
+                "statements": {name: left for name, left in said.items() if left},
+            }
+        )
 
     def seen(figure: Figure) -> Figure:
         if not isinstance(figure, ScoresFigure):
@@ -150,6 +165,22 @@ def _leave_out_protocols(config: Config) -> Config:
             "videos": {name: video for name, video in config.videos.items() if stands(video)},
         }
     )
+
+
+def _about(columns: Sequence[TableColumn], given: Statement) -> Statement | None:
+    """Return a statement about those of its columns that are left; None if none is."""
+    left = [
+        column
+        for column in columns
+        if column.metric in (given.metrics or {column.metric})
+        and column.protocol in (given.protocols or {column.protocol})
+    ]
+    shown = {column.metric for column in left}, {column.protocol for column in left}
+    named = {
+        "metrics": tuple(name for name in given.metrics if name in shown[0]),
+        "protocols": tuple(name for name in given.protocols if name in shown[1]),
+    }
+    return given.model_copy(update=named) if left else None
 
 
 def _leave_out(config: Config) -> Config:

@@ -29,6 +29,7 @@ class Difference:
         key: Of the column (`column_key`).
         metric: Its heading in one line, LaTeX.
         protocol: Name of the protocol.
+        title: Of the column's group, where it has one of its own.
         unit: Of the difference, or empty.
         precision: Decimals.
         gain: The paired difference, positive where the first row is better.
@@ -38,6 +39,7 @@ class Difference:
     key: str
     metric: str
     protocol: str
+    title: str | None = None
     unit: str
     precision: int
     gain: Interval
@@ -85,6 +87,7 @@ def differences(statement: Statement, settings: TableJob, scores: Scores) -> lis
                 key=column_key(column, scores),
                 metric=heading_in_one_line(label),
                 protocol=column.protocol,
+                title=column.title,
                 unit=metric.unit,
                 precision=metric.precision if column.precision is None else column.precision,
                 gain=gain,
@@ -116,7 +119,7 @@ def statement_latex(found: Sequence[Difference]) -> Latex:
     Args:
         found: What is compared; must not be empty.
     """
-    in_replay = all(one.protocol.endswith(REPLAY) for one in found)
+    in_replay = all(one.protocol.endswith(REPLAY) and not one.title for one in found)
     parts = []
     for verdict in VERDICTS:
         of_verdict = [one for one in found if one.verdict == verdict]
@@ -141,7 +144,7 @@ def overall(found: Sequence[Difference]) -> str:
 def _place(one: Difference, in_replay: bool) -> str:
     """Return where a difference was measured, and how large it is."""
     name = one.protocol.removesuffix(REPLAY) if in_replay else one.protocol
-    shown = escape_latex(name.replace("_", " "))
+    shown = escape_latex(one.title or name.replace("_", " "))
     if one.exact or not (one.unit or one.verdict == "worse"):
         return shown
     gain = one.gain

@@ -5,6 +5,7 @@ The bytes are a function of the table alone.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,6 +17,7 @@ import pandas as pd
 
 Direction = Literal["up", "down", "none"]
 MISSING = "--"
+HEADING_WIDTH = 16  # characters of a heading's line
 PANEL_COLUMNS = 6  # with intervals, what the width of a page holds at a size that can be read
 TEMPLATE = Path(__file__).parent / "templates/table.tex.j2"
 _ARROWS = {"up": r"\,$\uparrow$", "down": r"\,$\downarrow$", "none": ""}
@@ -233,9 +235,13 @@ def table_latex(table: Table) -> str:
     )
 
 
-def _heading(column: Column) -> str:
+def _heading(column: Column) -> dict[str, object]:
+    """Return a column's heading in lines, since the widest heading sets the size of a table, and
+    what follows it: its unit, and which way is better."""
     unit = f" [{escape_latex(column.unit)}]" if column.unit else ""
-    return escape_latex(column.label) + unit + _ARROWS[column.direction]
+    whole = isinstance(column.label, Latex) or len(column.label) <= HEADING_WIDTH
+    lines = [column.label] if whole else textwrap.wrap(column.label, HEADING_WIDTH)
+    return {"lines": list(map(escape_latex, lines)), "tail": unit + _ARROWS[column.direction]}
 
 
 def _panels(columns: Sequence[Column]) -> list[list[Column]]:
