@@ -416,7 +416,7 @@ def test_the_paper_model_is_the_published_one_and_runs(paper: Config) -> None:
         v, states = model(x, torch.empty(x.shape[:2]), rays, return_states=True)
     assert parameters(model) == 458_818_051
     assert v.shape == x.shape
-    # the state that 3D-REPA aligns (METHOD 5)
+    # the state that 3D-REPA aligns
     assert states[2].shape == (1, 16, 576, 32, 32)
 
 

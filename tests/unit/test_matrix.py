@@ -143,3 +143,23 @@ def test_another_renderer_is_shown_where_a_scale_asks_for_it(edit: Edit) -> None
     assert table.left_out == ()
     shown = [column.title for column in table.columns if column not in before.columns]
     assert shown == ["other renderer", "other renderer", "other renderer, replay"]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_published_numbers_stand_beside_the_same_data_and_length_alone(scale: str) -> None:
+    config = load_config(ROOT, scale=scale)
+    shown = [c for table in config.tables.values() for c in table.columns if c.published]
+    for column in shown:
+        split = config.settings.rollouts.protocols[column.protocol].split
+        assert config.source_of(split).name == "realestate10k" == column.published.dataset.lower()
+        assert column.published.frames == str(config.frames_of(column.protocol))
+    assert ("published_table" in config.tables) == bool(shown) == (scale in ("single", "paper"))
+
+
+def test_a_length_that_differs_has_no_published_number_beside_it(edit: Edit) -> None:
+    root = edit("config/scales/paper.yaml", "rollouts.protocols.walk_short", {"frames": 32})
+    shown = load_config(root, scale="paper").tables["published_table"].columns
+    assert {c.protocol: bool(c.published) for c in shown} == {
+        "walk_short": False,
+        "walk_long": True,
+    }

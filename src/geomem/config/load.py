@@ -89,7 +89,7 @@ def load_config(
     try:
         config = _leave_out_protocols(config)
         check(config)
-        config = filled(_leave_out(config))
+        config = _published_beside_the_like(filled(_leave_out(config)))
     except ValueError as error:
         key = str(error).split(":", 1)[0].split(" ", 1)[0]
         raise InputError(f"{place(key.split('.'))}: {error}") from None
@@ -213,6 +213,32 @@ def _leave_out(config: Config) -> Config:
             "videos": {name: kept(video) for name, video in config.videos.items()},
         }
     )
+
+
+def _published_beside_the_like(config: Config) -> Config:
+    """Return the configuration with numbers of the literature beside columns of the same data and
+    length alone, and without tables that compare with nothing else."""
+
+    def alike(column: TableColumn) -> bool:
+        asked = column.published
+        if asked is None:
+            return True
+        split = config.settings.rollouts.protocols[column.protocol].split
+        same_data = config.source_of(split).name == asked.dataset.lower()
+        return same_data and asked.frames == str(config.frames_of(column.protocol))
+
+    tables = {}
+    for name, table in config.tables.items():
+        odd = [column for column in table.columns if not alike(column)]
+        compared = any(column.published and alike(column) for column in table.columns)
+        if odd and not compared:
+            continue
+        columns = tuple(
+            column.model_copy(update={"published": None}) if column in odd else column
+            for column in table.columns
+        )
+        tables[name] = table.model_copy(update={"columns": columns}) if odd else table
+    return config.model_copy(update={"tables": tables})
 
 
 def _file_of(key: list[str], *, scale: str, own: dict[str, Any], shared: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ def compose_poses(a: Tensor, b: Tensor) -> Tensor:
 def relative_to_first(w2c: Tensor) -> Tensor:
     """Express world-to-camera poses (B, T, 3, 4) in the first frame's camera coordinates.
 
-    The first camera becomes the identity (up to rounding); METHOD 4, golden `camera_rays`.
+    The first camera becomes the identity (up to rounding); golden `camera_rays`.
     """
     return compose_poses(w2c, invert_poses(w2c[:, :1]))
 

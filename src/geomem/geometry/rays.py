@@ -17,7 +17,7 @@ RAY_CHANNELS = 6 * 2 * NUM_FREQUENCIES
 
 
 def camera_rays(cameras: Tensor, resolution: int) -> Tensor:
-    """Return per-pixel rays relative to the first frame of the window (METHOD 4).
+    """Return per-pixel rays relative to the first frame of the window.
 
     Args:
         cameras: Cameras (B, T, 16).

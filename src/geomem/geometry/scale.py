@@ -1,4 +1,4 @@
-"""Metric scale of cameras that are predicted up to scale (METHOD 7)."""
+"""Metric scale of cameras that are predicted up to scale (the paper, "Explicit memory")."""
 
 import math
 

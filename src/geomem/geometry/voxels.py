@@ -18,7 +18,7 @@ def voxel_downsample(
     """Merge points per voxel into weighted means; the voxel size doubles until they fit.
 
     The cells are fixed in the world, so adding points where there are points already changes no
-    count: the map grows with the scene, not with the history (METHOD 7).
+    count: the map grows with the scene, not with the history (the paper, "Explicit memory").
 
     Args:
         points: World points (N, 3), finite.

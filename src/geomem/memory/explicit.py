@@ -1,4 +1,5 @@
-"""Explicit memory: a fixed-budget map of world points with colours and features (METHOD 7).
+"""Explicit memory: a fixed-budget map of world points with colours and features (the paper's
+"Explicit memory").
 
 Shape suffixes: K memory frames, C feature channels, N points, T target cameras.
 """

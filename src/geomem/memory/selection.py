@@ -13,7 +13,7 @@ def select_by_time(frames: Sequence[int], k: int) -> list[int]:
     """Return up to k of the frames, those nearest to times spread evenly over all of them.
 
     Spread over the frames' numbers, not over their rank in the list: while keyframes wait for the
-    frames between them, a spread over ranks would crowd where frames are finished (METHOD 7).
+    frames between them, a spread over ranks would crowd where frames are finished.
 
     Args:
         frames: Numbers of the frames to choose from, ascending; gaps may be of any size.

@@ -27,7 +27,7 @@ def noise_generator(clip_id: str, window: SamplerWindow, seed: int) -> torch.Gen
 
 class WindowedGenerator(Generator):
     """A diffusion model that makes a window at a time: keyframes, then the frames between them
-    (METHOD 8)."""
+    (the paper, "Rollouts")."""
 
     @abstractmethod
     def bind(

@@ -98,11 +98,11 @@ def _sampling(settings: FactsJob) -> Latex:
         f"{_words(settings.interpolation)}."
     )
     kept = settings.features
+    place = "in training" if kept.online else "before training, into a cache"
     target = (
-        "Alignment: with the teacher's tokens as they are, computed in training."
-        if kept.online
-        else f"Alignment: with {kept.aligned_channels} principal components of the teacher's "
-        f"tokens, which were compressed for the cache (layer {kept.layer})."
+        f"Alignment: with the teacher's tokens compressed to {kept.aligned_channels} principal "
+        f"components (layer {kept.layer}), which are computed {place}; rows that say raw tokens "
+        "see them whole, in training."
     )
     return Latex(f"{escape_latex(text)} {escape_latex(target)}")
 

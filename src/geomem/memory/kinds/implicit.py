@@ -29,6 +29,7 @@ class Implicit(MemoryKind):
     """`geomem.memory.implicit`; what compresses it belongs to the method's network."""
 
     name = "implicit"
+    version = 2
     summary = "learned queries that compress the features of a history and the rays they lie on"
     form = "tokens"
     needs = frozenset({"features"})

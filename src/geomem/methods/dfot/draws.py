@@ -1,4 +1,4 @@
-"""How noisy each frame of a training window is: what tells diffusion baselines apart (METHOD 9).
+"""How noisy each frame of a training window is: what tells diffusion baselines apart.
 
 | noise | frames | conditions, which are not in the loss |
 | --- | --- | --- |

@@ -257,7 +257,23 @@ def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | 
         layers=sizes.layers,
     )
     control = ImplicitControl.from_base(backbone, sizes.width)
+    start = None if memory.new_branch else initial
+    known = read_checkpoint(start)["weights"] if start else {}
+    if start and "memory" in known:
+        control, compress = _from(start, "control", control), _from(start, "memory", compress)
+    elif start and "control" in known:
+        _copy_all_but_the_reader(load_module(MemoryControl, start, "control"), control)
     return VideoModel(backbone, control=control, memory=compress, names=names, frozen=frozen)
+
+
+def _copy_all_but_the_reader(branch: MemoryControl, made: ImplicitControl) -> None:
+    """Give a branch the weights of one that reads maps, but for how a memory enters it.
+
+    What replaces the stem ends in zeros: the branch begins as that one does without what its stem
+    adds, and the reader is trained through blocks that know what a memory is for.
+    """
+    kept = {k: v for k, v in branch.state_dict().items() if not k.startswith("memory_stem.")}
+    made.load_state_dict(made.state_dict() | kept)
 
 
 def _from(initial: Path | None, name: str, made: M) -> M:

@@ -1,4 +1,4 @@
-"""Floors: what no diffusion model is needed for (METHOD 9). They stand beside every method.
+"""Floors: what no diffusion model is needed for. They stand beside every method.
 
 Shape suffixes: B clips, T frames of a clip, S pixels.
 """
