@@ -15,7 +15,7 @@ LATEX := latexmk texlive-latex-base texlive-latex-recommended texlive-fonts-reco
 
 SLURM := munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core
 
-.PHONY: help setup latex reproduce test test-long test-faults test-slurm slurm-packages test-servers postgresql tracking-server lint paper bench lock clean
+.PHONY: help setup latex reproduce test test-long test-faults test-slurm slurm-packages test-servers postgresql tracking-server lint paper site bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ lint: .venv/ready ## ruff, mypy, snakefmt, codespell, snakemake --lint
 
 paper: setup ## the PDF from the results that are there
 	snakemake -- paper/main.pdf
+
+site: .venv/ready ## the results that are there as pages for a browser: site/index.html
+	geomem site
 
 bench: .venv/ready ## speed of the renderer, of clips and of the networks on this machine
 	python benchmarks/render.py

@@ -25,6 +25,28 @@ def top_view(cameras: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray
     return camera_centres(w2c)[:, [0, 2]].numpy(), w2c[:, 2, [0, 2]].numpy()
 
 
+def path_points(cameras: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return where the cameras (T, 16) stand on the drawing, (T, 2): x right, y down, its units."""
+    places, _ = top_view(cameras)
+    return _on_drawing(places, places)
+
+
+def _extent(places: NDArray[np.float64]) -> float:
+    return max(float(np.ptp(places, axis=0).max()), STILL)
+
+
+def _on_drawing(points: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points (..., 2), right and forward, on the drawing that holds all places."""
+    middle = (places.min(0) + places.max(0)) / 2
+    offset = (points - middle) / _extent(places) * (SIDE - 2 * MARGIN)
+    drawn: NDArray[np.float64] = SIDE / 2 + offset * [1, -1]
+    return drawn
+
+
+def _point(xy: NDArray[np.float64]) -> str:
+    return f"{xy[0]:.1f},{xy[1]:.1f}"
+
+
 def draw_path(cameras: NDArray[np.float32], *, context: int) -> str:
     """Return an SVG: the way of the given frames grey, of the generated ones blue; a disc where it
     starts, a square where it ends, and strokes that point where the camera looks.
@@ -34,13 +56,8 @@ def draw_path(cameras: NDArray[np.float32], *, context: int) -> str:
         context: Given frames, the first ones.
     """
     places, looks = top_view(cameras)
-    low, high = places.min(0), places.max(0)
-    extent = max(float((high - low).max()), STILL)
-    middle = (low + high) / 2
-
-    def point(place: NDArray[np.float64]) -> str:
-        right, forward = (place - middle) / extent * (SIDE - 2 * MARGIN)
-        return f"{SIDE / 2 + right:.1f},{SIDE / 2 - forward:.1f}"
+    extent = _extent(places)
+    drawn = [_point(xy) for xy in path_points(cameras)]
 
     def line(points: list[str], colour: str, width: int) -> str:
         return (
@@ -48,13 +65,12 @@ def draw_path(cameras: NDArray[np.float32], *, context: int) -> str:
             f'stroke-width="{width}" stroke-linejoin="round" stroke-linecap="round"/>'
         )
 
-    drawn = [point(place) for place in places]
     parts = [line(drawn[:context], GIVEN, 4), line(drawn[context - 1 :], NEW, 4)]
     shown = np.unique(np.linspace(0, len(places) - 1, ARROWS).round().astype(int)).tolist()
     length = 0.12 * extent
     for t in shown:
         size = max(float(np.linalg.norm(looks[t])), 1e-9)
-        tip = point(places[t] + looks[t] / size * length)
+        tip = _point(_on_drawing(places[t] + looks[t] / size * length, places))
         parts.append(line([drawn[t], tip], GIVEN if t < context else NEW, 2))
     (x, y), (u, v) = drawn[0].split(","), drawn[-1].split(",")
     parts.append(f'<circle cx="{x}" cy="{y}" r="6" fill="{GIVEN}"/>')
