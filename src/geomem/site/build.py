@@ -22,6 +22,7 @@ from geomem.site.pages import (
     table_page,
     tables_here,
 )
+from geomem.site.scenes import protocols_with_videos, read_scene
 
 HERE = Path(__file__).parent
 STATIC = ("style.css", "site.js", "player.js", "cloud.js", "three.min.js", "three.LICENSE")
@@ -67,9 +68,7 @@ class Site:
         for name in STATIC:
             shutil.copyfile(HERE / "static" / name, self.folder / "static" / name)
         names = tables_here(self.config, self.root)
-        tables = [
-            table_page(self.config, self.root, name, tracked=self.tracked) for name in names
-        ]
+        tables = [table_page(self.config, self.root, name, tracked=self.tracked) for name in names]
         for page in tables:
             self._copy(self.layout.table(page.table.name, "csv"), RECORDS)
             self._copy(self.layout.provenance(page.table.name), RECORDS)
@@ -111,9 +110,6 @@ class Site:
 
     def _scenes(self) -> tuple[list[dict[str, str]], list[str]]:
         """Write the pages of videos; return name and file of each, and why others are missing."""
-        # torch and matplotlib are needed where there are videos
-        from geomem.site.scenes import protocols_with_videos, read_scene
-
         scenes, missing = [], []
         for protocol, variants in protocols_with_videos(self.config, self.root).items():
             try:
@@ -138,9 +134,7 @@ def _claims(tables: list[TablePage]) -> dict[str, int]:
     return {"all": len(told), "hold": told.count(True), "fail": told.count(False)}
 
 
-def build_site(
-    config: Config, root: Path, output: Path, *, made: Made, tracked: bool
-) -> list[str]:
+def build_site(config: Config, root: Path, output: Path, *, made: Made, tracked: bool) -> list[str]:
     """Write the site of a scale, whole or not at all; equal results give equal bytes.
 
     Args:

@@ -53,23 +53,32 @@ def style_of(index: int) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
 
 
-def draw_curves(curves: Mapping[int, Sequence[float | None]], *, label: str, length: int) -> Markup:
+def draw_curves(
+    curves: Mapping[int, Sequence[float | None]],
+    *,
+    label: str,
+    length: int,
+    cap: float | None = None,
+) -> Markup:
     """Return curves over frames as SVG, with a line that a script moves to the frame shown.
 
     Args:
         curves: Index of a video (its style) -> value of each frame.
         label: Of the vertical axis, with its unit.
         length: Number of frames.
+        cap: Value of a perfect copy; it is drawn at the upper edge, wherever that is.
     """
     known = [value for values in curves.values() for value in values if value is not None]
-    low, high = min(known), max(known)
+    # a copy would press all others together
+    scaled = [value for value in known if cap is None or value < cap] or known
+    low, high = min(scaled), max(scaled)
     high = high if high > low else low + 1
 
     def x(frame: float) -> float:
         return LEFT + frame / max(length - 1, 1) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - (min(value, high) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = []
     for share in (0.0, 0.5, 1.0):
@@ -118,7 +127,7 @@ def scene_cloud(
     points = _in_first(lifted.numpy().reshape(-1, 3), w2c)
     centres = _in_first(camera_centres(w2c).numpy(), w2c)
     [seen] = np.nonzero(np.isfinite(points).all(1))
-    kept = seen[:: max(1, -(-len(seen) // POINTS))]
+    kept = seen[np.linspace(0, len(seen) - 1, min(POINTS, len(seen))).astype(int)]
     per_frame = points.shape[0] // len(rgb)
     ends = np.searchsorted(kept, np.arange(1, len(rgb) + 1) * per_frame)
     cloud = packed_cloud("true depth", points[kept], rgb.reshape(-1, 3)[kept], path=centres)

@@ -9,6 +9,7 @@ from geomem.layout import Layout
 from geomem.site.tables import ShownTable
 
 Fact = tuple[str, str]
+TESTED = {"difference": "difference to the reference", "p_holm": "its p after Holm's correction"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def _numbers(cell: Mapping[str, Any]) -> tuple[Fact, ...]:
     if "interquartile_mean" in cell:
         facts.append(("interquartile mean", str(cell["interquartile_mean"])))
     for name, value in cell.get("test", {}).items():
-        facts.append((f"test against the reference: {name.replace('_', ' ')}", str(value)))
+        facts.append((TESTED.get(name, name), str(value)))
     return tuple(facts)
 
 
@@ -109,7 +110,7 @@ def _source(
         ("their record's SHA-256", score["rollout"]["sha256"]),
         ("clips", score["clips"]),
     ]
-    run = runs.get(score.get("run"))
+    run = runs[score["run"]] if "run" in score else None
     if run is None:
         facts.append(("checkpoint", "none: it has no trained model"))
     else:
@@ -121,9 +122,7 @@ def _source(
             *((f"made of: {name}", value) for name, value in sorted(run["inputs"].items())),
             *((f"weights: {name}", value) for name, value in sorted(run["weights"].items())),
         ]
-    return Source(
-        path=path, facts=tuple(facts), command=command_for(layout, path, tracked=tracked)
-    )
+    return Source(path=path, facts=tuple(facts), command=command_for(layout, path, tracked=tracked))
 
 
 def _of_the_whole(table: ShownTable, record: Mapping[str, Any]) -> Origins:

@@ -63,6 +63,11 @@ class TablePage:
     said: tuple[Said, ...]
 
     @property
+    def shows(self) -> str:
+        """The first sentence of its caption, as text."""
+        return str(self.table.caption.striptags()).split(". ")[0].rstrip(".") + "."
+
+    @property
     def name(self) -> str:
         """Of the page's file, without its ending."""
         return f"table-{self.table.name}"
@@ -93,7 +98,7 @@ def table_page(config: Config, root: Path, name: str, *, tracked: bool) -> Table
     origins = origins_of(table, record, layout, tracked=tracked)
     cells = {
         f"{i}-{j}": {
-            "title": [str(table.rows[i].shown.striptags()), str(table.headings[j].striptags())],
+            "title": [str(part.striptags()) for part in (table.rows[i].shown, *table.head_of(j))],
             "facts": origin.facts,
             "sources": origin.sources,
         }
@@ -213,8 +218,7 @@ def _curves(scene: Scene, length: int) -> list[tuple[str, Markup]]:
     metrics = dict.fromkeys(name for video in scene.videos for name in video.curves)
     drawn = []
     for name in sorted(metrics, key=lambda metric: (metric != "psnr", metric)):
-        known_as = metric_of(name)
-        label = f"{known_as.label or name}{f' [{known_as.unit}]' if known_as.unit else ''}"
+        label = scene.axes[name]
         curves = {
             # the truth has no curve, so that styles begin with the first variant
             index - 1: video.curves[name]
@@ -222,7 +226,8 @@ def _curves(scene: Scene, length: int) -> list[tuple[str, Markup]]:
             if any(value is not None for value in video.curves.get(name, []))
         }
         if curves:
-            drawn.append((label, draw_curves(curves, label=label, length=length)))
+            cap = metric_of(name).cap
+            drawn.append((label, draw_curves(curves, label=label, length=length, cap=cap)))
     return drawn
 
 

@@ -17,6 +17,7 @@ from geomem.config import Config
 from geomem.errors import InputError
 from geomem.formats import ClipStore, read_record, sha256_file
 from geomem.layout import Layout
+from geomem.metrics.registry import metric_of
 from geomem.metrics.revisits import revisit_pairs
 from geomem.paper.drawings import videos_of_rows
 from geomem.settings.evaluation import FigureRow, MedianGain, RevisitFigure, Video, VideoFigure
@@ -56,6 +57,7 @@ class Scene:
         pairs: Frames that see a place again: first visit, revisit.
         depth: True depth (T, H, W), metres; None where the data set has none.
         unscored: Labels whose score files are missing or of other videos.
+        axes: Metric -> name of its axis, by the network that was used if there is one.
     """
 
     protocol: str
@@ -67,6 +69,7 @@ class Scene:
     pairs: tuple[tuple[int, int], ...]
     depth: NDArray[np.float32] | None
     unscored: tuple[str, ...]
+    axes: dict[str, str]
 
 
 def protocols_with_videos(config: Config, root: Path) -> dict[str, list[str]]:
@@ -121,15 +124,16 @@ def read_scene(config: Config, root: Path, protocol: str, variants: list[str]) -
         clips=1,
         rows=tuple(FigureRow(variant=name, label=label) for name, label in labels.items()),
     )
-    rows, record = videos_of_rows(
-        shown, seed, folders.values(), clips, clip=rule, context=context
-    )
+    rows, record = videos_of_rows(shown, seed, folders.values(), clips, clip=rule, context=context)
     index = [info.clip_id for info in store.clips].index(record["clip"])
     length = min(len(frames) for frames in rows.values())
     visible = _shown_first(config, labels)
-    videos, unscored = [Shown(variant="", label="truth", frames=rows["truth"][:length], curves={})], []
+    videos = [Shown(variant="", label="truth", frames=rows["truth"][:length], curves={})]
+    unscored: list[str] = []
+    axes: dict[str, str] = {}
     for name, label in labels.items():
-        curves = _curves(root, config, name, protocol, clip=index, length=length)
+        curves, named = _curves(root, config, name, protocol, clip=index, length=length)
+        axes |= named
         unscored += [] if curves else [label]
         videos.append(
             Shown(
@@ -151,6 +155,7 @@ def read_scene(config: Config, root: Path, protocol: str, variants: list[str]) -
         pairs=_pairs(config, protocol, cameras, context=context),
         depth=store.depth(index)[:length] if store.has_depth else None,
         unscored=tuple(unscored),
+        axes=axes,
     )
 
 
@@ -197,20 +202,28 @@ def _shown_first(config: Config, labels: dict[str, str]) -> set[str]:
 
 def _curves(
     root: Path, config: Config, variant: str, protocol: str, *, clip: int, length: int
-) -> dict[str, list[float | None]]:
-    """Return metric -> value by frame of a clip, of score files that are of these very videos."""
+) -> tuple[dict[str, list[float | None]], dict[str, str]]:
+    """Return metric -> value by frame of a clip, and metric -> name of its axis.
+
+    Score files that are not of the videos which are here are passed over.
+    """
     layout, seed = Layout(config.scale), config.settings.seeds[0]
     videos = sha256_file(root / layout.rollout_record(variant, seed, protocol))
     folder = (root / layout.scores(variant, seed, protocol, "any")).parent
-    curves = {}
+    curves: dict[str, list[float | None]] = {}
+    axes: dict[str, str] = {}
     for path in sorted(folder.glob("*.json")):
-        scores = read_record(path, "per_frame", "context", "provenance")
+        scores = read_record(path, "per_frame", "names", "context", "provenance")
         if scores["provenance"]["inputs"].get("rollout") != videos:
             continue
         for metric, by_clip in sorted(scores["per_frame"].items()):
             values = [None] * scores["context"] + by_clip[clip]
             curves[metric] = values[:length]
-    return curves
+            known_as = metric_of(metric)
+            unit = f" [{known_as.unit}]" if known_as.unit else ""
+            network = scores["names"].get(metric)
+            axes[metric] = network["axis"] if network else f"{known_as.label or metric}{unit}"
+    return curves, axes
 
 
 def _pairs(

@@ -70,6 +70,11 @@ class ShownTable:
     notes: tuple[Markup, ...]
     statements: dict[str, Markup] = field(default_factory=dict)
 
+    def head_of(self, column: int) -> tuple[Markup, ...]:
+        """Return the headings above a column: of its group, if there is one, and its own."""
+        groups = [label for label, count in self.groups for _ in range(count)]
+        return (*(label for label in groups[column : column + 1] if label), self.headings[column])
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Panel:
@@ -118,7 +123,11 @@ def _panel(lines: list[str]) -> _Panel:
     middle = lines.index(r"\midrule") if r"\midrule" in lines else len(lines)
     headings = _cells(lines[middle - 1])
     groups = [(text, int(count)) for line in lines[: middle - 1] for count, text in _spans(line)]
-    labels, values, intervals, rules, rule = [], [], [], [], False
+    labels: list[str] = []
+    values: list[list[str]] = []
+    intervals: list[list[str]] = []
+    rules: list[bool] = []
+    rule = False
     for line in lines[middle + 1 :]:
         found = INTERVALS.match(line)
         if line == r"\midrule":

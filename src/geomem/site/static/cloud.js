@@ -58,7 +58,7 @@
     const linear = Float32Array.from(colours, (value) => Math.pow(value / 255, 2.2));
     geometry.setAttribute("color", new THREE.BufferAttribute(linear, 3));
     geometry.computeBoundingSphere();
-    const size = geometry.boundingSphere.radius / 90;
+    const size = geometry.boundingSphere.radius / 60;
     points = new THREE.Points(geometry, new THREE.PointsMaterial({ size, vertexColors: true }));
     scene.add(points);
     if (cloud.path.length) {
