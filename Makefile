@@ -45,7 +45,7 @@ reproduce: setup ## the main job at the default scale: table 2, figures, PDF
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-test-long: .venv/ready latex ## whole studies on other data, with remotes, in several processes; raters in a browser
+test-long: .venv/ready latex ## whole studies on other data, with remotes, in several processes; raters in a browser, and the site's pages
 	pytest -q -n 2 --dist loadfile -m long tests/workflow tests/unit tests/raters
 
 test-faults: .venv/ready latex ## damage and kills: every remedy is followed, every result compared

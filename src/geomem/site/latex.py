@@ -49,9 +49,9 @@ def text_of(latex: str) -> str:
     return str(html_of(latex).striptags())
 
 
-def _group(tokens: list[str], at: int) -> tuple[Markup, int]:
+def _group(tokens: list[str], at: int, *, math: bool = False) -> tuple[Markup, int]:
     """Return what stands up to the closing brace, or to the end, and the place behind it."""
-    parts, closing, math = [Markup()], Markup(), False
+    parts, closing = [Markup()], Markup()
     while at < len(tokens):
         token = tokens[at]
         name = token.strip().removeprefix("\\")
@@ -61,12 +61,12 @@ def _group(tokens: list[str], at: int) -> tuple[Markup, int]:
         if token == "$":
             math = not math
         elif token == "{":
-            inner, at = _group(tokens, at)
+            inner, at = _group(tokens, at, math=math)
             parts.append(inner)
         elif token.startswith("\\") and name in TAGS:
             tag = TAGS[name]
             if at < len(tokens) and tokens[at] == "{":
-                inner, at = _group(tokens, at + 1)
+                inner, at = _group(tokens, at + 1, math=math)
                 parts.append(Markup(f"<{tag}>{inner}</{tag}>"))
             else:  # it holds for the rest of its group
                 parts.append(Markup(f"<{tag}>"))
@@ -86,7 +86,7 @@ def _group(tokens: list[str], at: int) -> tuple[Markup, int]:
 
 def _argument(tokens: list[str], at: int) -> tuple[Markup, int]:
     if at < len(tokens) and tokens[at] == "{":
-        return _group(tokens, at + 1)
+        return _group(tokens, at + 1, math=True)
     return Markup().join(_sign(token, math=True) for token in tokens[at : at + 1]), at + 1
 
 

@@ -57,7 +57,7 @@ def draw_curves(
     curves: Mapping[int, Sequence[float | None]],
     *,
     label: str,
-    length: int,
+    frames: range,
     cap: float | None = None,
 ) -> Markup:
     """Return curves over frames as SVG, with a line that a script moves to the frame shown.
@@ -65,17 +65,18 @@ def draw_curves(
     Args:
         curves: Index of a video (its style) -> value of each frame.
         label: Of the vertical axis, with its unit.
-        length: Number of frames.
+        frames: That are drawn, the generated ones.
         cap: Value of a perfect copy; it is drawn at the upper edge, wherever that is.
     """
-    known = [value for values in curves.values() for value in values if value is not None]
+    known = [v for values in curves.values() for v in values if v is not None]
+    first, last = frames[0], frames[-1]
     # a copy would press all others together
     scaled = [value for value in known if cap is None or value < cap] or known
     low, high = min(scaled), max(scaled)
     high = high if high > low else low + 1
 
     def x(frame: float) -> float:
-        return LEFT + frame / max(length - 1, 1) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (frame - first) / max(last - first, 1) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (min(value, high) - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
@@ -87,7 +88,7 @@ def draw_curves(
         parts.append(
             f'<text x="{LEFT - 6:.1f}" y="{at + 4:.1f}" text-anchor="end">{value:.3g}</text>'
         )
-    for frame in sorted({0, (length - 1) // 2, length - 1}):
+    for frame in sorted({first, (first + last) // 2, last}):
         parts.append(
             f'<text x="{x(frame):.1f}" y="{HEIGHT - 8:.1f}" text-anchor="middle">{frame}</text>'
         )
@@ -103,7 +104,8 @@ def draw_curves(
             f'stroke-width="2" stroke-dasharray="{dashes}"/>'
         )
     parts.append(
-        f'<line class="now" data-left="{LEFT:.1f}" data-right="{WIDTH - RIGHT:.1f}" '
+        f'<line class="now" data-first="{first}" data-last="{last}" '
+        f'data-left="{LEFT:.1f}" data-right="{WIDTH - RIGHT:.1f}" '
         f'x1="{LEFT:.1f}" x2="{LEFT:.1f}" y1="{TOP:.1f}" y2="{HEIGHT - BOTTOM:.1f}"/>'
     )
     return Markup(

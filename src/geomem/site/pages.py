@@ -24,7 +24,7 @@ from geomem.site.media import (
 from geomem.site.origins import Source, command_for, origins_of
 from geomem.site.scenes import Scene, labels_of
 from geomem.site.tables import ShownTable, read_table
-from geomem.study.camera_path import describe_path, draw_path, path_points
+from geomem.study.camera_path import describe_path, draw_path, path_marks
 
 RECORDS = "records"  # folder of the site: CSV and provenance as they are
 
@@ -208,13 +208,14 @@ def scene_page(scene: Scene, folder: Path) -> dict[str, Any]:
         "videos": videos,
         "path": Markup(draw_path(scene.cameras, context=scene.context)),
         "described": describe_path(scene.cameras),
-        "places": in_script(path_points(scene.cameras).round(1).tolist()),
+        "places": in_script(path_marks(scene.cameras).round(1).tolist()),
         "curves": _curves(scene, length),
         "clouds": in_script(clouds) if clouds else None,
     }
 
 
 def _curves(scene: Scene, length: int) -> list[tuple[str, Markup]]:
+    frames = range(scene.context, length)
     metrics = dict.fromkeys(name for video in scene.videos for name in video.curves)
     drawn = []
     for name in sorted(metrics, key=lambda metric: (metric != "psnr", metric)):
@@ -227,7 +228,7 @@ def _curves(scene: Scene, length: int) -> list[tuple[str, Markup]]:
         }
         if curves:
             cap = metric_of(name).cap
-            drawn.append((label, draw_curves(curves, label=label, length=length, cap=cap)))
+            drawn.append((label, draw_curves(curves, label=label, frames=frames, cap=cap)))
     return drawn
 
 

@@ -24,10 +24,18 @@ function drawStills(index) {
   }
 }
 
-const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-ring.setAttribute("r", "9");
-ring.setAttribute("class", "ring");
-player.querySelector(".path svg").append(ring);
+function onPath(kind, attributes) {
+  const mark = document.createElementNS("http://www.w3.org/2000/svg", kind);
+  mark.setAttribute("class", "here");
+  set(mark, attributes);
+  player.querySelector(".path svg").append(mark);
+  return mark;
+}
+function set(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) { element.setAttribute(name, value); }
+}
+const ring = onPath("circle", { r: 9 });
+const gaze = onPath("line", {});
 
 function show() {
   const frame = Number(slider.value);
@@ -39,13 +47,14 @@ function show() {
     if (!canvas.closest("figure").hidden) { draw(canvas, Number(canvas.dataset.index), frame); }
   }
   for (const mark of player.querySelectorAll("line.now")) {
-    const [left, right] = [Number(mark.dataset.left), Number(mark.dataset.right)];
-    const x = left + (frame / Math.max(length - 1, 1)) * (right - left);
-    mark.setAttribute("x1", x);
-    mark.setAttribute("x2", x);
+    const [first, last, left, right] = ["first", "last", "left", "right"].map((name) => Number(mark.dataset[name]));
+    const x = left + ((frame - first) / Math.max(last - first, 1)) * (right - left);
+    set(mark, { x1: x, x2: x });
+    mark.toggleAttribute("hidden", frame < first);
   }
-  ring.setAttribute("cx", places[frame][0]);
-  ring.setAttribute("cy", places[frame][1]);
+  const [[x, y], [u, v]] = places[frame];
+  set(ring, { cx: x, cy: y });
+  set(gaze, { x1: x, y1: y, x2: x + 2 * (u - x), y2: y + 2 * (v - y) });
   document.dispatchEvent(new CustomEvent("frame", { detail: frame }));
 }
 
