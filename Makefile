@@ -15,7 +15,7 @@ LATEX := latexmk texlive-latex-base texlive-latex-recommended texlive-fonts-reco
 
 SLURM := munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariadb-client-core
 
-.PHONY: help setup latex reproduce test test-long test-faults test-slurm slurm-packages test-servers postgresql tracking-server lint paper bench lock clean
+.PHONY: help setup latex reproduce test test-long test-faults test-slurm slurm-packages test-servers postgresql tracking-server lint paper site bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,7 +45,7 @@ reproduce: setup ## the main job at the default scale: table 2, figures, PDF
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-test-long: .venv/ready latex ## whole studies on other data, with remotes, in several processes; raters in a browser
+test-long: .venv/ready latex ## whole studies on other data, with remotes, in several processes; raters in a browser, and the site's pages
 	pytest -q -n 2 --dist loadfile -m long tests/workflow tests/unit tests/raters
 
 test-faults: .venv/ready latex ## damage and kills: every remedy is followed, every result compared
@@ -85,6 +85,9 @@ lint: .venv/ready ## ruff, mypy, snakefmt, codespell, snakemake --lint
 
 paper: setup ## the PDF from the results that are there
 	snakemake -- paper/main.pdf
+
+site: .venv/ready ## the results that are there as pages for a browser: site/index.html
+	geomem site
 
 bench: .venv/ready ## speed of the renderer, of clips and of the networks on this machine
 	python benchmarks/render.py

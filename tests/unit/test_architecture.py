@@ -58,8 +58,8 @@ def faults(paths: list[Path], allowed: dict[str, set[str]]) -> dict[str, set[str
 
 def test_every_package_is_of_a_known_kind() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    rest = {"formats", "settings", "config", "commands", "registry", "planning", "dag", "study"}
-    assert packages - {*STAGES, *LIBRARIES} == rest
+    rest = {"formats", "settings", "config", "commands", "registry", "planning", "dag"}
+    assert packages - {*STAGES, *LIBRARIES} == rest | {"study", "site"}
 
 
 def test_libraries_import_libraries_alone() -> None:
@@ -100,6 +100,10 @@ def test_no_stage_imports_another() -> None:
     # the paper shows what raters said
     allowed = {stage: shared | ({"study"} if stage == "paper" else set()) for stage in STAGES}
     assert faults(files_of(*STAGES), allowed) == {}
+
+
+def test_pages_are_made_by_a_command_alone() -> None:
+    assert {owner(path) for path in FILES if "site" in own_imports(path)} == {"site", "commands"}
 
 
 def test_what_raters_said_is_weighed_without_their_server() -> None:

@@ -50,9 +50,7 @@ class Checked:
     @property
     def holds(self) -> bool | None:
         """Whether it does; None where nothing here says so."""
-        if not self.contests:
-            return None
-        return all(one["verdict"] == self.statement.expect for one in self.contests)
+        return self.statement.holds(one["verdict"] for one in self.found or [])
 
 
 def check_claims(config: Config, root: Path, *, revision: str) -> list[Checked]:

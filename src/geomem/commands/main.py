@@ -14,6 +14,7 @@ from geomem.commands import (
     listing,
     main_job,
     planning,
+    site,
     study,
     times,
     tracking,
@@ -37,6 +38,7 @@ and in the order in which one needs them:
   geomem times                            what it took
   geomem verify                           whether every result is what the configuration asks for
   geomem check                            whether tables agree with git, and the claims hold
+  geomem site                             all of it as pages for a browser
 
 A stage runs by itself as well: python -m geomem.<stage> --help, of clips,
 teacher, features, training, rollouts, scores, picks, paper. Settings are
@@ -65,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         download,
         export,
         planning,
+        site,
         study,
         times,
         housekeeping,

@@ -1,5 +1,6 @@
 """Long generation, its scores, and the tables and figures that show them."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -335,6 +336,11 @@ class Statement(Strict):
     expect: Verdict = Field(
         default="better", exclude=True, description="what it has to be in every column for that"
     )
+
+    def holds(self, verdicts: Iterable[str]) -> bool | None:
+        """Return whether the claim holds, by its verdict in each column; None without a contest."""
+        contests = [verdict for verdict in verdicts if verdict != "no contest"]
+        return all(verdict == self.expect for verdict in contests) if contests else None
 
 
 class TableSettings(Strict):

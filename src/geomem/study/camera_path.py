@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geomem.geometry.cameras import camera_centres, relative_to_first, split_cameras
 
 SIDE, MARGIN = 240.0, 30.0  # of the drawing, user units of SVG
-ARROWS = 8
+ARROWS, STROKE = 8, 0.12  # strokes that point, and their length as a share of the path's extent
 STILL = 0.05  # world units: below that the path is a place
 LEAST_TURN = 5.0  # degrees worth a word
 GIVEN, NEW = "#8a8a8a", "#0b57a4"
@@ -25,6 +25,19 @@ def top_view(cameras: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray
     return camera_centres(w2c)[:, [0, 2]].numpy(), w2c[:, 2, [0, 2]].numpy()
 
 
+def path_marks(cameras: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return where the cameras (T, 16) stand on the drawing and the ends of strokes that point
+    where they look, (T, 2, 2): x right, y down, user units."""
+    places, looks = top_view(cameras)
+    low, high = places.min(0), places.max(0)
+    extent = max(float((high - low).max()), STILL)
+    sizes = np.maximum(np.linalg.norm(looks, axis=-1, keepdims=True), 1e-9)
+    ends = places + looks / sizes * STROKE * extent
+    offsets = (np.stack([places, ends], axis=1) - (low + high) / 2) / extent
+    marks: NDArray[np.float64] = SIDE / 2 + offsets * (SIDE - 2 * MARGIN) * [1, -1]
+    return marks
+
+
 def draw_path(cameras: NDArray[np.float32], *, context: int) -> str:
     """Return an SVG: the way of the given frames grey, of the generated ones blue; a disc where it
     starts, a square where it ends, and strokes that point where the camera looks.
@@ -33,14 +46,9 @@ def draw_path(cameras: NDArray[np.float32], *, context: int) -> str:
         cameras: (T, 16).
         context: Given frames, the first ones.
     """
-    places, looks = top_view(cameras)
-    low, high = places.min(0), places.max(0)
-    extent = max(float((high - low).max()), STILL)
-    middle = (low + high) / 2
-
-    def point(place: NDArray[np.float64]) -> str:
-        right, forward = (place - middle) / extent * (SIDE - 2 * MARGIN)
-        return f"{SIDE / 2 + right:.1f},{SIDE / 2 - forward:.1f}"
+    places, ends = (
+        [f"{x:.1f},{y:.1f}" for x, y in points] for points in path_marks(cameras).swapaxes(0, 1)
+    )
 
     def line(points: list[str], colour: str, width: int) -> str:
         return (
@@ -48,15 +56,11 @@ def draw_path(cameras: NDArray[np.float32], *, context: int) -> str:
             f'stroke-width="{width}" stroke-linejoin="round" stroke-linecap="round"/>'
         )
 
-    drawn = [point(place) for place in places]
-    parts = [line(drawn[:context], GIVEN, 4), line(drawn[context - 1 :], NEW, 4)]
+    parts = [line(places[:context], GIVEN, 4), line(places[context - 1 :], NEW, 4)]
     shown = np.unique(np.linspace(0, len(places) - 1, ARROWS).round().astype(int)).tolist()
-    length = 0.12 * extent
     for t in shown:
-        size = max(float(np.linalg.norm(looks[t])), 1e-9)
-        tip = point(places[t] + looks[t] / size * length)
-        parts.append(line([drawn[t], tip], GIVEN if t < context else NEW, 2))
-    (x, y), (u, v) = drawn[0].split(","), drawn[-1].split(",")
+        parts.append(line([places[t], ends[t]], GIVEN if t < context else NEW, 2))
+    (x, y), (u, v) = places[0].split(","), places[-1].split(",")
     parts.append(f'<circle cx="{x}" cy="{y}" r="6" fill="{GIVEN}"/>')
     parts.append(
         f'<rect x="{float(u) - 5:.1f}" y="{float(v) - 5:.1f}" width="10" height="10" fill="{NEW}"/>'
