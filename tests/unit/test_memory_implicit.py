@@ -9,11 +9,11 @@ from test_control import Inputs, make_base
 from torch import Tensor
 from torch.nn.functional import pad
 
-from geomem.geometry.rays import RAY_CHANNELS, encode_cameras
+from geomem.geometry.rays import RAY_CHANNELS, camera_rays, encode_cameras
 from geomem.memory.implicit import History
 from geomem.memory.registry import KINDS
 from geomem.networks.uvit.control import MemoryControl
-from geomem.networks.uvit.implicit import ImplicitControl, ImplicitMemory
+from geomem.networks.uvit.implicit import ImplicitControl, ImplicitMemory, RayReader, sphere
 from geomem.networks.uvit.model import UViT3DPose
 
 FEATURES, GRID, WIDTH, QUERIES = 3, 4, 16, 6
@@ -191,19 +191,41 @@ def test_queries_layers_and_own_blocks_learn_and_the_base_does_not(
 
 
 def test_trained_it_tells_histories_apart(
-    base: UViT3DPose,
-    memory: ImplicitMemory,
-    branch: ImplicitControl,
-    inputs: Inputs,
-    histories: Tensor,
+    base: UViT3DPose, memory: ImplicitMemory, branch: ImplicitControl, inputs: Inputs
 ) -> None:
-    start = train(base, memory, branch, inputs, histories, steps=1)
-    end = train(base, memory, branch, inputs, histories, steps=60)
-    assert end < 0.5 * start
+    """Queries from random weights do not in 120 steps."""
+    bright = torch.cat([torch.ones(4, FEATURES, GRID, GRID), history(4)[:, FEATURES:]], dim=1)
+    dark = torch.cat([-bright[:, :FEATURES], bright[:, FEATURES:]], dim=1)
+    histories = torch.stack([bright, dark])
+    x, noise, rays = inputs
+    alike = (x[:1].expand_as(x), noise[:1].expand_as(noise), rays[:1].expand_as(rays))
+    assert train(base, memory, branch, alike, histories, steps=60) < 0.5
     with torch.no_grad():
-        right = base(*inputs, control=branch(*inputs, memory(histories)))
-        one_frame = base(*inputs, control=branch(*inputs, memory(histories[:, :1])))
-    assert (right - one_frame).abs().max() > 1e-2
+        shown = base(*alike, control=branch(*alike, memory(histories)))
+        exchanged = base(*alike, control=branch(*alike, memory(histories.flip(0))))
+    torch.testing.assert_close(exchanged, shown.flip(0))
+    assert (shown[0] - shown[1]).mean() > 1  # the goals are 1 and -1
+
+
+def test_queries_and_patches_begin_by_looking_in_their_direction() -> None:
+    torch.manual_seed(0)
+    memory = ImplicitMemory(CHANNELS, queries=64, width=64, heads=4, layers=1)
+    ahead = camera(0.0)[None]
+    rays = encode_cameras(ahead[None], 8)[0, 0].flatten(1).T  # of one frame's patches
+    tokens = torch.cat([torch.randn(len(rays), FEATURES), rays], dim=1)
+    likeness = memory.learned_queries @ memory.embed(tokens).T  # (64, 64)
+    directions = camera_rays(ahead[None], 8)[0, 0, ..., 3:].flatten(0, 1)
+    angles = sphere(64) @ (directions / directions.norm(dim=-1, keepdim=True)).T
+    near, far = likeness[angles > 0.97], likeness[angles < 0.5]
+    assert near.mean() > far.mean() + 10  # half of it is that all look from one place
+
+    torch.manual_seed(1)
+    reader = RayReader(64, 8, 8, places=RAY_CHANNELS, hidden=64, heads=4)
+    reader.ask_as(memory)
+    asked, told = reader.ask(rays), reader.memory_in(memory.norm(memory.learned_queries))
+    likeness = told @ asked.T
+    near, far = likeness[angles > 0.97], likeness[angles < 0.5]
+    assert near.mean() > far.mean() + (likeness.std() / 2)
 
 
 def test_dropped_memory_is_the_base_for_those_clips_alone(

@@ -13,7 +13,7 @@ from geomem.registry.strict import Positive
 class ImplicitSettings(TokenSettings):
     """Its size, however long the history."""
 
-    queries: Positive = Field(default=64, description="tokens of the memory")
+    queries: int = Field(default=64, ge=2, description="tokens of the memory")
     width: Positive = Field(default=64, description="width of those tokens")
     heads: Positive = Field(default=4, description="attention heads of the queries")
     layers: Positive = Field(default=2, description="looks of the queries at the history")

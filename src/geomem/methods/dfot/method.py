@@ -257,6 +257,7 @@ def build(settings: UViTSettings, *, memory: MemoryFace | None, initial: Path | 
         layers=sizes.layers,
     )
     control = ImplicitControl.from_base(backbone, sizes.width)
+    control.memory_stem.ask_as(compress)
     start = None if memory.new_branch else initial
     known = read_checkpoint(start)["weights"] if start else {}
     if start and "memory" in known:

@@ -79,7 +79,7 @@ class MemoryControl(UViTTrunk):
         super().__init__()
         check_levels(channels, num_updown_blocks, block_types, block_dropouts)
         self.widths, self.heads, self.patch_size = tuple(channels), num_heads, patch_size
-        self.memory_channels = memory_channels
+        self.memory_channels, self.camera_channels = memory_channels, camera_channels
         self._build_embeddings(in_channels, channels[0], emb_channels, camera_channels, patch_size)
         options: dict[str, Any] = {"emb_channels": emb_channels, "heads": num_heads}
         self.down_blocks = make_down_levels(
@@ -160,8 +160,8 @@ class MemoryControl(UViTTrunk):
             ValueError: If the memory map does not fit the frames or the stem, or as for the base.
         """
         self._check_memory(x, memory)
-        emb = self._camera_input(x, rays, camera_embedding)
-        to_frames, to_emb = self._read_memory(memory, emb)
+        emb, places = self._apart(self._camera_input(x, rays, camera_embedding))
+        to_frames, to_emb = self._read_memory(memory, places)
         if camera_mask is not None:
             emb = emb.masked_fill(camera_mask.view(-1, 1, 1, 1, 1), 0.0)
         emb = emb + to_emb.unflatten(0, x.shape[:2])
@@ -181,7 +181,11 @@ class MemoryControl(UViTTrunk):
     def _make_stem(self, width: int, emb_channels: int, hidden: int) -> nn.Module:
         return MemoryStem(self.memory_channels, width, emb_channels, self.patch_size, hidden=hidden)
 
-    def _read_memory(self, memory: Tensor, camera_embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def _apart(self, camera_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embedding of cameras, and what tells the memory where patches look."""
+        return camera_embedding, camera_embedding
+
+    def _read_memory(self, memory: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is added to the embedded frames and to the embedding of noise and cameras."""
         to_frames, to_emb = self.memory_stem(memory.flatten(0, 1))
         return to_frames, to_emb
