@@ -1,0 +1,215 @@
+"""The diffusers pipeline: the rollouts' videos bit for bit, through a folder and back."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import ROOT, edit_yaml, run_stage, told
+from geomem.commands.main import main
+from geomem.config import JobSettings, load_config
+from geomem.errors import InputError
+from geomem.formats import ClipStore, read_json, read_videos
+from geomem.formats.teachers import load_teacher, read_basis
+from geomem.pipelines.example import example_clip
+from geomem.pipelines.export import from_checkpoint
+from geomem.pipelines.memory_video import MemoryVideoPipeline
+
+VARIANT, PROTOCOL, FRAMES = "pretraining_memory", "out_and_back_replay", 12
+MODEL = "weights/uvit_tiny/model.safetensors"
+BASIS, TEACHER = "weights/uvit_tiny/basis.safetensors", "weights/vggt_plain/model.safetensors"
+CHECKPOINT = "results/tiny/checkpoints/uvit_tiny/seed0"
+SPLIT = "data/tiny/clips/rooms_plain/out_and_back"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project at scale `tiny` with the tracked weights, a checkpoint of them, two rendered clips
+    and what the stage `rollouts` makes of it."""
+    root = tmp_path_factory.mktemp("study")
+    (root / "weights").symlink_to(ROOT / "weights")
+    shutil.copytree(ROOT / "config", root / "config")
+    edit_yaml(
+        root / "config/scales/tiny.yaml",
+        splits__out_and_back={
+            "dataset": "rooms_plain", "clips": 2, "frames": FRAMES, "options": {"stride": 2}
+        },
+    )  # fmt: skip
+    run_stage(
+        root, "clips", "make", f"{SPLIT}/shard-000", "--split", "out_and_back", "--number", "0"
+    )
+    run_stage(root, "training", "import", CHECKPOINT, "--variant", "uvit_tiny", "--seed", "0",
+              "--weights", MODEL)  # fmt: skip
+    run_stage(root, "rollouts", "generate", "videos", "--variant", VARIANT, "--seed", "0",
+              "--protocol", PROTOCOL, "--clips", SPLIT, "--checkpoint", CHECKPOINT,
+              "--base", CHECKPOINT, "--weights", TEACHER, "--basis", BASIS,
+              "--device", "cpu")  # fmt: skip
+    with chdir(root):
+        main(["export", "pipeline", "pipeline", "tracked"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def pipeline(study: Path) -> MemoryVideoPipeline:
+    loaded = MemoryVideoPipeline.from_pretrained(study / "pipeline", local_files_only=True)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def clip(study: Path) -> tuple[Tensor, Tensor, str]:
+    """Given frames in [0, 1], all cameras, and the id of the second rendered clip."""
+    store, context = ClipStore(study / SPLIT), FRAMES // 2
+    rgb = torch.from_numpy(np.array(store.rgb(1, range(context))))
+    cameras = torch.from_numpy(np.array(store.cameras(1, range(FRAMES))))
+    return rgb.permute(0, 3, 1, 2).float() / 255, cameras, store.clips[1].clip_id
+
+
+def as_bytes(video: Tensor) -> np.ndarray:
+    return (video * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def test_it_makes_what_the_rollouts_make_bit_for_bit(
+    study: Path, pipeline: MemoryVideoPipeline, clip: tuple[Tensor, Tensor, str]
+) -> None:
+    frames, cameras, clip_id = clip
+    made = pipeline(frames, cameras, clip_id=clip_id)
+    rgb, record = read_videos(study / "videos")
+    assert np.array_equal(as_bytes(made.video), rgb[1])
+    assert torch.equal(made.video[: len(frames)], frames)
+    coverage = [None if x.isnan() else round(float(x), 4) for x in made.coverage]
+    assert coverage == record["coverage"][1]
+    other = pipeline(frames, cameras, clip_id=clip_id, seed=1)
+    assert not np.array_equal(as_bytes(other.video), rgb[1])
+
+
+def test_a_checkpoint_of_a_run_gives_the_same_pipeline(
+    study: Path, pipeline: MemoryVideoPipeline
+) -> None:
+    job = JobSettings(load_config(study, scale="tiny")).rollout(VARIANT, PROTOCOL)
+    made = from_checkpoint(
+        job, keyframe_density=0.25, checkpoint=study / CHECKPOINT, base=study / CHECKPOINT,
+        weights=study / TEACHER, basis=study / BASIS,
+    )  # fmt: skip
+    assert made.settings == pipeline.settings
+    for name, component in made.components.items():
+        own = getattr(pipeline, name)
+        assert (component is None) == (own is None), name
+        if component is not None:
+            theirs = own.state_dict()
+            assert {n: torch.equal(x, theirs[n]) for n, x in component.state_dict().items()} == (
+                dict.fromkeys(theirs, True)
+            )
+
+
+def test_the_folder_is_whole_and_holds_nothing_but_weights_and_words(
+    study: Path, pipeline: MemoryVideoPipeline, tmp_path: Path
+) -> None:
+    names = {path.relative_to(study / "pipeline").as_posix() for path in files(study / "pipeline")}
+    parts = ("backbone", "control", "gate", "teacher", "basis")
+    whole = {f"{p}/{f}" for p in parts for f in ("config.json", WEIGHTS)}
+    assert names == {"README.md", "model_index.json"} | whole
+    pipeline.save_pretrained(tmp_path)
+    assert {p.suffix for p in files(tmp_path)} == {".json", ".safetensors"}
+    for part in parts:
+        saved, exported = tmp_path / part / WEIGHTS, study / "pipeline" / part / WEIGHTS
+        assert saved.read_bytes() == exported.read_bytes()
+    index = read_json(study / "pipeline/model_index.json")
+    assert index["settings"] == pipeline.settings.recorded()
+    assert not [key for p in files(study / "pipeline") if p.suffix == ".json"
+                for key in read_json(p) if key == "_name_or_path"]  # fmt: skip
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_teacher_and_its_basis_come_back_as_the_tracked_files_have_them(
+    pipeline: MemoryVideoPipeline,
+) -> None:
+    sizes: Any = load_config(ROOT, scale="tiny").settings.teacher.architecture
+    tracked = load_teacher(ROOT / TEACHER, sizes)
+    assert pipeline.teacher.vggt.config == tracked.config
+    theirs = pipeline.teacher.vggt.state_dict()
+    assert all(torch.equal(x, theirs[name]) for name, x in tracked.state_dict().items())
+    basis, own = read_basis(ROOT / BASIS), pipeline.basis.basis
+    assert (own.layer, own.unit, own.scale_prior, own.grid) == (
+        basis.layer, basis.unit, basis.scale_prior, basis.grid
+    )  # fmt: skip
+    assert torch.equal(own.mean, basis.mean) and torch.equal(own.components, basis.components)
+
+
+def test_the_memory_is_read_and_more_of_its_frames_change_the_video(
+    pipeline: MemoryVideoPipeline, clip: tuple[Tensor, Tensor, str]
+) -> None:
+    frames, cameras, _ = clip
+    made = {n: pipeline(frames, cameras, steps=1, memory_frames=n) for n in (0, 1, 4)}
+    means = [made[n].coverage[len(frames) :].mean() for n in (0, 1, 4)]
+    assert means[0] == 0 < means[1] < means[2]
+    without = pipeline(frames, cameras, steps=1, memory_guidance=0.0, memory_frames=4)
+    assert not torch.equal(made[4].video, without.video)
+
+
+def test_what_does_not_fit_is_told_in_a_line(
+    study: Path, pipeline: MemoryVideoPipeline, clip: tuple[Tensor, Tensor, str]
+) -> None:
+    frames, cameras, _ = clip
+    told(lambda: pipeline(frames[:, :, :16], cameras), "(T0, 3, 32, 32)", "(6, 3, 16, 32)")
+    told(lambda: pipeline(frames * 255, cameras), "[0, 1]", "255")
+    told(lambda: pipeline(frames, cameras[:6]), "above the 6 given frames")
+    told(lambda: pipeline(frames, cameras * 2), "rotation")
+    told(lambda: pipeline(frames, cameras, steps=0), "steps = 0")
+    told(lambda: pipeline(frames, cameras, guidance={"scheme": "none"}), "keyframes")
+    told(lambda: pipeline(frames, cameras, memory_frames=-1), "memory_frames = -1")
+    told(lambda: pipeline(frames, cameras, keyframe_density=0.01), "at least 2 are needed")
+    plain = MemoryVideoPipeline(
+        pipeline.backbone, settings=pipeline.settings.recorded() | {"memory": None}
+    )
+    told(lambda: plain(frames, cameras, memory_frames=4), "has no memory")
+    told(lambda: MemoryVideoPipeline(pipeline.backbone), "`settings`", "resolution")
+    for words, *arguments in (
+        ("either `tracked` or --variant", "new"),
+        ("either `tracked` or --variant", "new", "tracked", "--variant", "memory"),
+        ("has no model_index.json", "config", "tracked"),
+        ("--replace it", "pipeline", "tracked"),
+        ("is a floor", "new", "--variant", "splat"),
+        ("is not there; make it: snakemake", "new", "--variant", "memory_4"),
+        ("has no tracked weights", "new", "tracked", "--scale", "smoke"),
+    ):
+        with chdir(study), pytest.raises(SystemExit, match=words):
+            main(["export", "pipeline", *arguments])
+    assert not (study / "new").exists()
+
+
+def test_the_readme_s_five_lines_run_as_they_stand(study: Path) -> None:
+    section = (ROOT / "README.md").read_text().split("## Use a model\n")[1].split("\n## ")[0]
+    assert len(section.splitlines()) <= 12
+    [command] = re.findall(r"`geomem (export [^`]+)`", section)
+    [code] = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) == 5
+    names: dict[str, Any] = {}
+    with chdir(study):
+        main(command.split())
+        exec(code, names)
+    video, truth = names["video"], example_clip("out_and_back")[0]
+    assert video.shape == truth.shape and torch.equal(video[:16], truth[:16])
+    errors = [((guess - truth[16:]) ** 2).mean() for guess in (video[16:], truth[15:16])]
+    assert errors[0] < errors[1] / 4
+
+
+def test_a_method_without_a_pipeline_is_refused(study: Path) -> None:
+    job = JobSettings(load_config(study, scale="tiny")).rollout("worldmem", PROTOCOL)
+    with pytest.raises(InputError, match="method worldmem has no pipeline"):
+        from_checkpoint(
+            job, keyframe_density=1, checkpoint=study, base=study, weights=None, basis=None
+        )
