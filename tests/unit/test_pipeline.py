@@ -213,3 +213,19 @@ def test_a_method_without_a_pipeline_is_refused(study: Path) -> None:
         from_checkpoint(
             job, keyframe_density=1, checkpoint=study, base=study, weights=None, basis=None
         )
+
+
+@pytest.mark.parametrize("name", ["uvit_tiny", "vggt_plain", "vggt_tiny"])
+def test_the_lines_on_a_card_of_tracked_weights_run_as_they_stand(study: Path, name: str) -> None:
+    card = (ROOT / f"weights/{name}/README.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    with chdir(study):
+        for command in re.findall(r"`geomem (export [^`]+)`", card):
+            main([*command.split(), "--replace"])
+        exec(code, names)
+    if name == "uvit_tiny":
+        assert names["video"].shape == names["frames"].shape
+    else:
+        depth = names["told"].depth
+        assert depth.shape == (1, 4, 32, 32) and depth.min() > 0

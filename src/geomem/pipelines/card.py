@@ -7,7 +7,6 @@ from string import Template
 
 import yaml
 
-CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("templates") / "card.md"
 TAGS = ("video-generation", "diffusion-forcing", "camera-control", "3d-memory")
 

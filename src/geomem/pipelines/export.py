@@ -7,9 +7,9 @@ import torch
 from geomem.errors import InputError
 from geomem.formats.checkpoints import drop_path
 from geomem.formats.files import atomic_directory, check_sha256, weights_remedy
+from geomem.formats.hub import CARD
 from geomem.memory.live import Reconstructor
 from geomem.methods.dfot.method import Sampler
-from geomem.pipelines.card import CARD
 from geomem.pipelines.components import FrozenTeacher, TeacherBasis
 from geomem.pipelines.memory_video import MemoryVideoPipeline
 from geomem.pipelines.settings import PipelineSettings

@@ -48,6 +48,7 @@ class MemoryVideoPipeline(DiffusionPipeline):
     """The U-ViT with its memory branch, the frozen teacher and the basis of its features."""
 
     _optional_components = ["control", "gate", "compress", "teacher", "basis"]  # noqa: RUF012
+
     def __init__(
         self,
         backbone: UViT3DPose,
