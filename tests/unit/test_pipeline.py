@@ -5,19 +5,28 @@ import shutil
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from test_rollouts_memory import CHANNELS, SETTINGS, SIZE, branch_on, cameras, small_base
+from test_rollouts_memory import TEACHER as TINY
 from torch import Tensor
 
 from conftest import ROOT, edit_yaml, run_stage, told
 from geomem.commands.main import main
 from geomem.config import JobSettings, load_config
 from geomem.errors import InputError
-from geomem.formats import ClipStore, read_json, read_videos
+from geomem.formats import ClipStore, digest, read_json, read_videos
+from geomem.formats.records import read_provenance
+from geomem.formats.teacher_sizes import teacher_config
 from geomem.formats.teachers import load_teacher, read_basis
+from geomem.memory.reconstruction import FeatureBasis, fit_basis
+from geomem.networks.vggt.model import VGGT
+from geomem.pipelines.components import FrozenTeacher, TeacherBasis
 from geomem.pipelines.example import example_clip
 from geomem.pipelines.export import from_checkpoint
 from geomem.pipelines.memory_video import MemoryVideoPipeline
@@ -229,3 +238,73 @@ def test_the_lines_on_a_card_of_tracked_weights_run_as_they_stand(study: Path, n
     else:
         depth = names["told"].depth
         assert depth.shape == (1, 4, 32, 32) and depth.min() > 0
+
+
+def test_a_run_s_checkpoint_is_exported_with_what_its_videos_scored(
+    study: Path, pipeline: MemoryVideoPipeline, clip: tuple[Tensor, Tensor, str]
+) -> None:
+    run, scores = "results/tiny/checkpoints/memory/seed0", "results/tiny/scores/memory_4/seed0"
+    shutil.copytree(study / CHECKPOINT, study / run)
+    shutil.copytree(ROOT / scores, study / scores)
+    with chdir(study):
+        main(["export", "pipeline", "run", "--variant", "memory_4"])
+    own = MemoryVideoPipeline.from_pretrained(study / "run", local_files_only=True)
+    assert own.settings.memory and own.settings.memory.most == 4
+    frames, cameras, _ = clip
+    made = [
+        model(frames, cameras, steps=1, memory_frames=asked).video
+        for model, asked in ((own, None), (pipeline, 4))
+    ]
+    assert torch.equal(*made)
+    card = (study / "run/README.md").read_text()
+    _, matter, _ = card.split("---\n", 2)
+    [entry] = yaml.safe_load(matter)["model-index"]
+    [replay] = [r for r in entry["results"] if r["dataset"]["name"] == "rooms_plain, spin_replay"]
+    told = {metric["type"]: metric["value"] for metric in replay["metrics"]}
+    psnr = read_json(study / scores / "spin_replay/frames.json")["per_clip"]["psnr"]
+    assert told["psnr"] == round(fmean(psnr), 4)
+    assert set(told) == {"psnr", "ssim", "efficientnet_lite0_distance"}
+    made_by = read_provenance(study / run / "checkpoint.json")
+    assert f"| settings | `{digest(made_by['settings'])}` |" in card
+    assert "up to 4 finished frames" in card and "## Training data\n`rooms_plain`" in card
+
+
+@pytest.mark.parametrize("kind", ["implicit", "raw", None])
+def test_other_memories_and_none_come_back_from_a_folder(kind: str | None, tmp_path: Path) -> None:
+    base = small_base()
+    with_teacher = kind == "implicit"
+    torch.manual_seed(0)
+    teacher = VGGT(teacher_config(TINY)).eval()
+    mean, components, _ = fit_basis(torch.randn(200, 32), CHANNELS)
+    basis = FeatureBasis(layer=1, mean=mean, components=components, unit=1.3, scale_prior=0.7)
+    branch = branch_on(base, kind) if with_teacher else {"control": None, "memory": None}
+    if with_teacher:
+        for parameter in branch["control"].zero_initialised_parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    memory = kind and {
+        "kind": kind, "version": 1, "settings": SETTINGS[kind], "fewest": 1, "most": 2,
+        "geometry": "teacher", "selection": "time", "overlap": {}, "channels": CHANNELS,
+    }  # fmt: skip
+    plain = {"scheme": "conditional"}
+    sampling = {
+        "window": 4, "keyframe_density": 0.5, "steps": 2, "level_power": 1.0, "keyframes": plain,
+        "interpolation": plain, "memory_guidance": 1.0, "precision": "fp32", "seed": 0,
+    }  # fmt: skip
+    made = MemoryVideoPipeline(
+        base,
+        control=branch["control"],
+        compress=branch["memory"],
+        teacher=FrozenTeacher.of(teacher) if with_teacher else None,
+        basis=TeacherBasis.of(basis) if with_teacher else None,
+        settings={"resolution": SIZE, "sampling": sampling, "memory": memory},
+    )
+    made.save_pretrained(tmp_path)
+    back = MemoryVideoPipeline.from_pretrained(tmp_path, local_files_only=True)
+    assert back.settings == made.settings
+    given = torch.rand(2, 3, SIZE, SIZE)
+    videos = [model(given, cameras()).video for model in (made, back)]
+    assert torch.equal(*videos) and videos[0].isfinite().all()
+    other = back(given, cameras(), seed=1).video
+    assert not torch.equal(other, videos[0])
+    if kind == "implicit":
+        assert not torch.equal(back(given, cameras(), memory_guidance=0.0).video, videos[0])

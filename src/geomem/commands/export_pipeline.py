@@ -164,7 +164,7 @@ def _scores(config: Config, root: Path, variant: str, seed: int) -> "list[Score]
                         Score(
                             protocol=protocol,
                             dataset=settings.splits[chosen.split].dataset,
-                            metric=content["names"].get(metric, metric),
+                            metric=content["names"].get(metric, {"key": metric})["key"],
                             value=fmean(values),
                             clips=len(values),
                         )
