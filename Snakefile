@@ -8,7 +8,7 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
-report: "workflow/report.rst"
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"

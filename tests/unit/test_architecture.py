@@ -59,7 +59,7 @@ def faults(paths: list[Path], allowed: dict[str, set[str]]) -> dict[str, set[str
 def test_every_package_is_of_a_known_kind() -> None:
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     rest = {"formats", "settings", "config", "commands", "registry", "planning", "dag"}
-    assert packages - {*STAGES, *LIBRARIES} == rest | {"study", "site"}
+    assert packages - {*STAGES, *LIBRARIES} == rest | {"study", "site", "pipelines"}
 
 
 def test_libraries_import_libraries_alone() -> None:
@@ -104,6 +104,11 @@ def test_no_stage_imports_another() -> None:
 
 def test_pages_are_made_by_a_command_alone() -> None:
     assert {owner(path) for path in FILES if "site" in own_imports(path)} == {"site", "commands"}
+
+
+def test_pipelines_generate_as_the_rollouts_do_and_know_no_configuration() -> None:
+    allowed = {*LIBRARIES, *GROUND, "formats", "settings", "rollouts"}
+    assert faults(files_of("pipelines"), {"pipelines": allowed}) == {}
 
 
 def test_what_raters_said_is_weighed_without_their_server() -> None:

@@ -1,14 +1,27 @@
 """`geomem doctor` and what `geomem main-job` takes from DVC."""
 
+import re
 import shutil
 import socket
+import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, edit_yaml
-from geomem.commands.doctor import FAULT, NONE, OK, Finding, findings, unreachable
+from conftest import ROOT, edit_yaml, flip_last_byte
+from geomem.commands.doctor import (
+    FAULT,
+    LEAST_DISK,
+    NONE,
+    OK,
+    PYTHON,
+    Finding,
+    disk,
+    findings,
+    unreachable,
+)
 from geomem.commands.main import main
 from geomem.commands.main_job import forces
 from geomem.config import load_config
@@ -46,11 +59,35 @@ def test_addresses_that_answer_and_those_that_do_not(tmp_path: Path, nobody: str
 
 def test_a_machine_without_results_or_remote(project: Path) -> None:
     told = found(project)
+    assert told["Python"].state == OK and sys.executable in told["Python"].found
     assert told["packages"].state == OK and "snakemake" in told["packages"].found
     assert told["main job"].state == FAULT and "is missing" in told["main job"].found
     assert told["DVC remote"].state == NONE and "nowhere to pull from" in told["DVC remote"].found
     assert told["checkpoints"].found.startswith("0 of ")
     assert told["tracking"].state == OK
+    assert told["weights"].state == FAULT
+    assert "is missing; bring it back with `git checkout" in told["weights"].found
+
+
+def test_every_line_that_is_not_well_says_what_to_do(project: Path) -> None:
+    lines = found(project)
+    wanted = ("Python", "packages", "GPU", "Slurm", "LaTeX", "disk", "DVC remote", "tracking")
+    assert {*wanted, "main job", "weights"} <= lines.keys()
+    remedy = re.compile(r"`|make |docs/|run |snakemake|start on|scales ")
+    for finding in lines.values():
+        assert finding.state == OK or remedy.search(finding.found), finding
+
+
+def test_damaged_weights_and_a_full_disk_are_faults(project: Path) -> None:
+    shutil.copytree(ROOT / "weights", project / "weights")
+    assert found(project)["weights"].state == OK
+    flip_last_byte(project / "weights/vggt_tiny/model.safetensors")
+    damaged = found(project)["weights"]
+    assert damaged.state == FAULT and "fails its checksum" in damaged.found
+    assert disk(LEAST_DISK).state == OK and "geomem plan" in disk(LEAST_DISK).found
+    assert disk(LEAST_DISK - 0.1).state == FAULT and "free some" in disk(0).found
+    project_file = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project_file["requires-python"] == ">=" + ".".join(map(str, PYTHON))
 
 
 def test_what_cannot_be_reached_is_a_fault_in_one_line(

@@ -169,15 +169,16 @@ class TestSmoke:
     def test_second_run_does_nothing(self, finished: Path) -> None:
         assert planned(finished) == {}
 
-    def test_the_report_is_one_file_with_tables_figures_and_run_times(self, finished: Path) -> None:
+    def test_the_report_has_tables_figures_videos_and_run_times(self, finished: Path) -> None:
         run(finished, "snakemake", "--report", "report.html")
         report = (finished / "report.html").read_text()
         loaded = re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?(https?:[^\" >]+)", report)
         assert not loaded, "it loads what is not in it"
         for path in (finished / "results/smoke/tables").glob("*.csv"):
             assert f"results/smoke/tables/{path.name}" in report
-        figure = finished / "results/figures/qualitative.png"
-        assert base64.b64encode(figure.read_bytes()).decode() in report
+        videos = sorted((finished / "results/smoke/videos").iterdir())
+        for shown in (finished / "results/figures/qualitative.png", *videos):
+            assert base64.b64encode(shown.read_bytes()).decode() in report
         seconds = re.findall(r'"rule": "train_variant", "runtime": ([0-9.]+)', report)
         study = load_config(finished)
         trained = [name for name in study.runs() if study.variants[name].trained]

@@ -398,3 +398,26 @@ def to_mirror(wildcards):
 if workflow.is_main_process and which("sbatch"):
     starts = workflow.resource_settings.nodes is not None
     slurm.prepare(Path("."), starts=starts and not PLANS_ONLY)
+
+
+def part_of_study(wildcards):
+    """The report's section of a table or figure that is named by a wildcard."""
+    [name] = wildcards
+    return "Main job" if name in STUDY.main else "The rest of the study"
+
+
+# One label each: of several, the report takes those with two values for a switch between views.
+def table_labels(wildcards):
+    """How the report lists a table."""
+    return {"table": f"{wildcards.table}: {CONFIG.tables[wildcards.table].caption}"}
+
+
+def figure_labels(wildcards):
+    """How the report lists a figure."""
+    return {"figure": f"{wildcards.figure} ({CONFIG.figures[wildcards.figure].kind})"}
+
+
+def video_labels(wildcards):
+    """How the report lists a video."""
+    shown = ", ".join(row.label for row in CONFIG.videos[wildcards.video].rows)
+    return {"video": f"{wildcards.video}: truth, {shown}"}

@@ -21,7 +21,11 @@ rule render_table:
         unpack(job_inputs(table_job)),
     output:
         csv=report(
-            str(LAYOUT.table("{table}", "csv")), category="Tables", labels={"table": "{table}"}
+            str(LAYOUT.table("{table}", "csv")),
+            caption="../report/table.rst",
+            category="Tables",
+            subcategory=part_of_study,
+            labels=table_labels,
         ),
         tex=str(LAYOUT.table("{table}", "tex")),
         values=str(LAYOUT.metrics("{table}")),
@@ -50,8 +54,10 @@ rule render_teacher_table:
     output:
         csv=report(
             str(LAYOUT.table("teacher_table", "csv")),
+            caption="../report/teacher_table.rst",
             category="Tables",
-            labels={"table": "teacher_table"},
+            subcategory="Main job",
+            labels={"table": "teacher_table: How well the teacher reconstructs."},
         ),
         tex=str(LAYOUT.table("teacher_table", "tex")),
         values=str(LAYOUT.metrics("teacher_table")),
@@ -104,8 +110,10 @@ if CONFIG.costs:
         output:
             csv=report(
                 str(LAYOUT.table("costs_table", "csv")),
+                caption="../report/costs_table.rst",
                 category="Tables",
-                labels={"table": "costs_table"},
+                subcategory="The rest of the study",
+                labels={"table": "costs_table: What each method costs."},
             ),
             tex=str(LAYOUT.table("costs_table", "tex")),
             values=str(LAYOUT.metrics("costs_table")),
@@ -136,8 +144,10 @@ if CONFIG.content_bias:
         output:
             csv=report(
                 str(LAYOUT.table("content_bias", "csv")),
+                caption="../report/content_bias_table.rst",
                 category="Tables",
-                labels={"table": "content_bias"},
+                subcategory="The rest of the study",
+                labels={"table": "content_bias: Which networks see time."},
             ),
             tex=str(LAYOUT.table("content_bias", "tex")),
             values=str(LAYOUT.metrics("content_bias")),
@@ -168,16 +178,20 @@ if CONFIG.consistency:
         output:
             csv=report(
                 str(LAYOUT.table("consistency", "csv")),
+                caption="../report/consistency_table.rst",
                 category="Tables",
-                labels={"table": "consistency"},
+                subcategory="The rest of the study",
+                labels={"table": "consistency: How metrics follow known errors."},
             ),
             tex=str(LAYOUT.table("consistency", "tex")),
             values=str(LAYOUT.metrics("consistency")),
             pdf=str(LAYOUT.figure("consistency", "pdf")),
             png=report(
                 str(LAYOUT.figure("consistency", "png")),
+                caption="../report/consistency_figure.rst",
                 category="Figures",
-                labels={"figure": "consistency"},
+                subcategory="The rest of the study",
+                labels={"figure": "consistency (curves)"},
             ),
             provenance=str(LAYOUT.provenance("consistency")),
         log:
@@ -204,7 +218,13 @@ if SETTINGS.cache_fidelity:
         input:
             unpack(job_inputs(cache_fidelity_table_job)),
         output:
-            csv=str(LAYOUT.table("cache_fidelity", "csv")),
+            csv=report(
+                str(LAYOUT.table("cache_fidelity", "csv")),
+                caption="../report/cache_fidelity_table.rst",
+                category="Tables",
+                subcategory="The rest of the study",
+                labels={"table": "cache_fidelity: What the feature cache loses."},
+            ),
             tex=str(LAYOUT.table("cache_fidelity", "tex")),
             values=str(LAYOUT.metrics("cache_fidelity")),
             provenance=str(LAYOUT.provenance("cache_fidelity")),
@@ -232,7 +252,13 @@ if CONFIG.preference_votes:
         input:
             unpack(job_inputs(preference_table_job)),
         output:
-            csv=str(LAYOUT.table("preference_table", "csv")),
+            csv=report(
+                str(LAYOUT.table("preference_table", "csv")),
+                caption="../report/preference_table.rst",
+                category="Tables",
+                subcategory="The rest of the study",
+                labels={"table": "preference_table: What people preferred."},
+            ),
             tex=str(LAYOUT.table("preference_table", "tex")),
             values=str(LAYOUT.metrics("preference_table")),
             provenance=str(LAYOUT.provenance("preference_table")),
@@ -261,9 +287,21 @@ if CONFIG.analysis:
         input:
             unpack(job_inputs(analysis_tables_job)),
         output:
-            csv=str(LAYOUT.table("feature_analysis", "csv")),
+            csv=report(
+                str(LAYOUT.table("feature_analysis", "csv")),
+                caption="../report/analysis_table.rst",
+                category="Tables",
+                subcategory="The rest of the study",
+                labels={"table": "feature_analysis: What features know of space."},
+            ),
             tex=str(LAYOUT.table("feature_analysis", "tex")),
-            decoding_csv=str(LAYOUT.table("feature_decoding", "csv")),
+            decoding_csv=report(
+                str(LAYOUT.table("feature_decoding", "csv")),
+                caption="../report/decoding_table.rst",
+                category="Tables",
+                subcategory="The rest of the study",
+                labels={"table": "feature_decoding: What hidden states decode to."},
+            ),
             decoding_tex=str(LAYOUT.table("feature_decoding", "tex")),
             values=str(LAYOUT.metrics("feature_analysis")),
             provenance=str(LAYOUT.provenance("feature_analysis")),
@@ -293,8 +331,10 @@ rule draw_figure:
         pdf=str(LAYOUT.figure("{figure}", "pdf")),
         png=report(
             str(LAYOUT.figure("{figure}", "png")),
+            caption="../report/figure.rst",
             category="Figures",
-            labels={"figure": "{figure}"},
+            subcategory=part_of_study,
+            labels=figure_labels,
         ),
         provenance=str(LAYOUT.provenance("{figure}")),
     log:
@@ -319,7 +359,12 @@ rule encode_video:
     input:
         unpack(job_inputs(video_job)),
     output:
-        mp4=str(LAYOUT.video("{video}")),
+        mp4=report(
+            str(LAYOUT.video("{video}")),
+            caption="../report/video.rst",
+            category="Videos",
+            labels=video_labels,
+        ),
         provenance=str(LAYOUT.provenance("{video}")),
     log:
         f"logs/encode_video/{SCALE}/{{video}}.log",
@@ -363,7 +408,12 @@ rule build_paper:
     input:
         unpack(job_inputs(paper_job)),
     output:
-        pdf=report(str(LAYOUT.paper), category="Paper", labels={"document": "paper"}),
+        pdf=report(
+            str(LAYOUT.paper),
+            caption="../report/paper.rst",
+            category="Paper",
+            labels={"document": "paper"},
+        ),
         provenance=str(LAYOUT.provenance("paper")),
     log:
         f"logs/build_paper/{SCALE}.log",

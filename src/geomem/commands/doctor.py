@@ -3,8 +3,10 @@
 import argparse
 import configparser
 import os
+import platform
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,12 +19,16 @@ from geomem.commands.verification import verify
 from geomem.config import Config, load_config
 from geomem.dag.graph import Dag
 from geomem.errors import InputError
+from geomem.formats.files import check_sha256, weights_remedy
 
 PACKAGES = ("snakemake", "torch", "diffusers", "dvc", "mlflow")
 PORTS = {"http": 80, "https": 443, "s3": 443, "ssh": 22}
 HOSTS = {"s3": "s3.amazonaws.com", "hub": "https://huggingface.co"}
 SLURM_CONF = "/etc/slurm/slurm.conf"  # where Slurm looks
 PATIENCE = 5.0  # seconds for a connection
+
+PYTHON = (3, 11)  # the oldest, as pyproject.toml says
+LEAST_DISK = 5  # GiB; the main job at `tiny` takes about one, an environment three
 
 OK, NONE, FAULT = "ok", "-", "FAULT"
 
@@ -64,6 +70,16 @@ def unreachable(address: str, *, patience: float = PATIENCE) -> str | None:
     return None
 
 
+def python() -> Iterator[Finding]:
+    """Look at the interpreter."""
+    here, least = platform.python_version(), ".".join(map(str, PYTHON))
+    if sys.version_info < PYTHON:
+        found = f"{here}: install {least} or newer, then make setup"
+        yield Finding(state=FAULT, what="Python", found=found)
+    else:
+        yield Finding(state=OK, what="Python", found=f"{here} ({sys.executable})")
+
+
 def packages() -> Iterator[Finding]:
     """Look at the packages of the environment."""
     found, missing = [], []
@@ -83,7 +99,7 @@ def machine(root: Path) -> Iterator[Finding]:
     import torch
 
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    alone = "none, so CPUs compute: scales tiny and smoke"
+    alone = "none, so CPUs compute: scales tiny and smoke; others need a GPU (docs/cluster.md)"
     yield Finding(state=OK if cards else NONE, what="GPU", found=", ".join(cards) or alone)
     partitions = ", ".join(sorted(slurm.partitions())) if shutil.which("sbatch") else ""
     if partitions:
@@ -91,25 +107,36 @@ def machine(root: Path) -> Iterator[Finding]:
     elif shutil.which("sbatch") and Path(os.environ.get("SLURM_CONF", SLURM_CONF)).exists():
         yield Finding(state=FAULT, what="Slurm", found="sinfo does not answer: is it up?")
     else:
-        yield Finding(state=NONE, what="Slurm", found="none: no --profile slurm here")
+        yield Finding(
+            state=NONE, what="Slurm", found="none: start on a login node for --profile slurm"
+        )
     latex = shutil.which("latexmk")
     yield Finding(
         state=OK if latex else NONE,
         what="LaTeX",
         found=latex or "none: all but the PDF is made (make latex)",
     )
-    free = shutil.disk_usage(root).free / 2**30
-    yield Finding(state=OK, what="disk", found=f"{free:.0f} GiB free")
+    yield disk(shutil.disk_usage(root).free / 2**30)
+
+
+def disk(free: float) -> Finding:
+    """Judge how many GiB are free."""
+    told = f"{free:.0f} GiB free; `geomem plan` says what a scale takes"
+    if free < LEAST_DISK:
+        told = f"{free:.1f} GiB free, {LEAST_DISK} are wanted: free some, or `geomem plan`"
+    return Finding(state=OK if free >= LEAST_DISK else FAULT, what="disk", found=told)
 
 
 def tracked(config: Config, root: Path) -> Iterator[Finding]:
     """Look at the results that git has, and at the large files that DVC has."""
     faults = verify(config, root, main_job=True)
-    more = f" and {len(faults) - 1} more: geomem verify --main-job" if len(faults) > 1 else ""
+    more = f" and {len(faults) - 1} more (geomem verify --main-job)" if len(faults) > 1 else ""
     yield Finding(
         state=FAULT if faults else OK,
         what="main job",
-        found=f"{faults[0]}{more}" if faults else f"verified at scale {config.scale}",
+        found=f"{faults[0]}{more}; `make reproduce` makes it"
+        if faults
+        else f"verified at scale {config.scale}",
     )
     dag = Dag(config)
     for folder in dag.layout.large:
@@ -118,7 +145,7 @@ def tracked(config: Config, root: Path) -> Iterator[Finding]:
         whole = here == len(jobs)
         found = f"{here} of {len(jobs)} are here"
         if not whole:
-            found += "; none is needed while the main job verifies"
+            found += "; none is needed while the main job verifies, `dvc pull` brings them"
         yield Finding(state=OK if whole else NONE, what=folder.name, found=found)
 
 
@@ -137,7 +164,9 @@ def remotes(root: Path) -> Iterator[Finding]:
         place = settings[section].get("endpointurl", str(root / ".dvc" / url) if local else url)
         reason = unreachable(place)
         yield Finding(
-            state=FAULT if reason else OK, what="DVC remote", found=f"{url}{_why(reason)}"
+            state=FAULT if reason else OK,
+            what="DVC remote",
+            found=f"{url}{_why(reason)}" + ("; `dvc remote modify` changes it" if reason else ""),
         )
 
 
@@ -152,8 +181,18 @@ def tracking(config: Config) -> Iterator[Finding]:
 
 
 def hub(config: Config, root: Path) -> Iterator[Finding]:
-    """Look at the published weights of this scale, and at what has the first that is missing."""
+    """Look at the weights of this scale, tracked and published, and at what has the first that is
+    missing."""
     known = Dag(config).downloads()
+    for path, sha256 in Dag(config).pinned().items():
+        if str(path) not in known and sha256:
+            try:
+                check_sha256(root / path, sha256, weights_remedy(path))
+            except InputError as error:
+                here = (root / path).exists()
+                told = str(error) if here else f"{path} is missing; {weights_remedy(path)}"
+                yield Finding(state=FAULT, what="weights", found=told)
+                return
     missing = [path for path in known if not (root / path).exists()]
     if not missing:
         yield Finding(state=OK, what="weights", found="all of this scale are here")
@@ -162,7 +201,8 @@ def hub(config: Config, root: Path) -> Iterator[Finding]:
     yield Finding(
         state=FAULT if reason else NONE,
         what="weights",
-        found=f"{missing[0]} will be downloaded{_why(reason)}",
+        found=f"{missing[0]} will be downloaded{_why(reason)}"
+        + ("; bring it here by hand, or run where the hub is" if reason else ""),
     )
 
 
@@ -172,6 +212,7 @@ def _why(reason: str | None) -> str:
 
 def findings(config: Config, root: Path) -> Iterator[Finding]:
     """Look at everything, one after the other."""
+    yield from python()
     yield from packages()
     yield from machine(root)
     yield from tracked(load_config(root, scale=config.scale, main_job=True), root)

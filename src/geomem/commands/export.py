@@ -1,4 +1,4 @@
-"""Write generated videos for the code of other benchmarks: `geomem export`.
+"""Write generated videos for the code of other benchmarks, and models: `geomem export`.
 
 Legend: T frames, H rows, W columns. Frames are uint8 (T, H, W, 3), as stored.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from geomem.commands import export_pipeline
 from geomem.config import Config
 from geomem.errors import InputError
 from geomem.formats import ClipStore, atomic_directory, read_videos, sha256_file, write_json
@@ -271,7 +272,7 @@ def _file_names(names: Sequence[str]) -> list[str]:
 
 def add_commands(commands: Any) -> None:
     """Add `export` to the `geomem` command."""
-    export = commands.add_parser("export", help="Write videos for the code of other benchmarks.")
+    export = commands.add_parser("export", help="Write videos or models for the code of others.")
     formats = export.add_subparsers(required=True, metavar="format")
     mind = formats.add_parser("mind", help=export_mind.__doc__, description=export_mind.__doc__)
     job_parser(mind)
@@ -293,3 +294,4 @@ def add_commands(commands: Any) -> None:
         help=f"turn that is an action, in degrees a frame (default: {LEAST_TURN})",
     )
     mind.set_defaults(command=export_mind)
+    export_pipeline.add_command(formats)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from geomem.config.cluster import Resources
+from geomem.diffusion.rollout_plans import density_for
 from geomem.formats.cache_kinds import CacheKind
 from geomem.memory.registry import KINDS, Need
 from geomem.methods.registry import METHODS
@@ -312,10 +313,10 @@ class Config(Strict):
     def keyframe_density_of(self, variant: str, protocol: str) -> float:
         """Return the share of frames made first, at least two of them; 1 where one window makes
         all at once, or all are made in their order."""
-        frames = self.frames_of(protocol)
-        if frames <= self.window_of(variant) or not self.interpolates(variant):
+        if not self.interpolates(variant):
             return 1.0
-        return max(self.density_of(protocol), 2 / frames)
+        frames, window = self.frames_of(protocol), self.window_of(variant)
+        return density_for(frames, window=window, density=self.density_of(protocol))
 
     def density_of(self, protocol: str) -> float:
         """Return the share of frames that a protocol asks for first."""

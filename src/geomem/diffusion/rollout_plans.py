@@ -111,6 +111,12 @@ def plan_rollout(
     )
 
 
+def density_for(frames: int, *, window: int, density: float) -> float:
+    """Return the share of frames to be made first where `density` is asked for: at least two of
+    them; 1 where one window makes all at once."""
+    return 1.0 if frames <= window else max(density, 2 / frames)
+
+
 def _check_lengths(frames: int, *, window: int, context: int) -> None:
     if window < 2:
         raise ValueError(f"window must be at least 2 frames, got {window}")

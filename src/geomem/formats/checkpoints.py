@@ -37,7 +37,7 @@ def write_checkpoint(
     with atomic_directory(folder / "model") as temporary:
         for name, module in modules.items():
             module.save_pretrained(temporary / name)
-            _drop_path(temporary / name / "config.json")
+            drop_path(temporary / name / "config.json")
     weights = {name: sha256_file(folder / "model" / name / WEIGHTS) for name in modules}
     columns = ["step", *sorted({name for entry in log for name in entry} - {"step"})]
     with atomic_path(folder / "curves.csv") as temporary:
@@ -55,7 +55,8 @@ def _remedy(folder: Path) -> str:
     return f"delete the folder {folder} and run the workflow again"
 
 
-def _drop_path(config: Path) -> None:
+def drop_path(config: Path) -> None:
+    """Take out of a diffusers configuration file where its model lay."""
     # diffusers records where a model was loaded from, which differs from machine to machine
     content = json.loads(config.read_text(encoding="utf-8"))
     content.pop("_name_or_path", None)

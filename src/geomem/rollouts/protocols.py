@@ -20,7 +20,7 @@ from geomem.geometry.cameras import check_cameras
 from geomem.memory.live import LiveMemory, Reconstructor
 from geomem.methods.clips import Clips, Sampling, WindowSampling
 from geomem.methods.registry import Generator, Weights
-from geomem.settings.jobs import RolloutJob
+from geomem.settings.jobs import MemoryJob, RolloutJob, SamplingJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +82,39 @@ def load_variant(
 def _memory(
     settings: RolloutJob, weights: Path | None, basis: Path | None, device: torch.device
 ) -> LiveMemory | None:
-    memory, geometry = settings.memory, settings.geometry
-    if memory is None:
+    if settings.memory is None:
         return None
     reconstructor = None
     if settings.teacher and weights and basis:
-        reconstructor = Reconstructor(
-            teacher=load_teacher(weights, **settings.teacher.model_dump()).to(device),
-            basis=read_basis(basis).to(device),
-            **(geometry.model_dump() if geometry else {}),
-        )
+        reconstructor = load_reconstructor(settings, weights, basis, device)
+    return live_memory(settings.memory, reconstructor)
+
+
+def load_reconstructor(
+    settings: RolloutJob, weights: Path, basis: Path, device: torch.device
+) -> Reconstructor:
+    """Return what tells a memory of finished frames, on a device.
+
+    Args:
+        settings: Of a job whose memory asks the teacher.
+        weights: Of the teacher.
+        basis: Of its features.
+        device: Where it computes.
+
+    Raises:
+        InputError: If a file is missing or damaged.
+    """
+    assert settings.teacher is not None
+    geometry = settings.geometry
+    return Reconstructor(
+        teacher=load_teacher(weights, **settings.teacher.model_dump()).to(device),
+        basis=read_basis(basis).to(device),
+        **(geometry.model_dump() if geometry else {}),
+    )
+
+
+def live_memory(memory: MemoryJob, reconstructor: Reconstructor | None) -> LiveMemory:
+    """Return a variant's memory while it generates."""
     return LiveMemory(
         kind=memory.spec,
         settings=memory.settings,
@@ -192,18 +215,40 @@ def _run_batch(
 
 def sampling_of(settings: RolloutJob) -> Sampling:
     """Return how clips are made."""
-    chosen = settings.sampling
-    if chosen is None:
+    if settings.sampling is None:
         return Sampling(context=settings.context)
-    windows = WindowSampling(
+    windows = window_sampling(
+        settings.sampling,
+        frames=settings.frames,
+        context=settings.context,
+        resolution=settings.clips.resolution,
+    )
+    return Sampling(context=settings.context, windows=windows)
+
+
+def window_sampling(
+    chosen: SamplingJob, *, frames: int, context: int, resolution: int
+) -> WindowSampling:
+    """Return how a network makes the frames of clips.
+
+    Args:
+        chosen: What the settings say.
+        frames: Length of the clips.
+        context: Given frames, the first ones.
+        resolution: Side of the frames, pixels.
+
+    Raises:
+        ValueError: If no windows go over such clips.
+    """
+    return WindowSampling(
         plan=plan_rollout(
-            settings.frames,
+            frames,
             window=chosen.window,
             keyframe_density=chosen.keyframe_density,
-            context=settings.context,
+            context=context,
             kept=chosen.kept,
         ),
-        schedule=CosineSchedule(shift=32 / settings.clips.resolution),
+        schedule=CosineSchedule(shift=32 / resolution),
         keyframes=history_guidance(**chosen.keyframes.model_dump()),
         interpolation=history_guidance(**chosen.interpolation.model_dump()),
         steps=chosen.steps,
@@ -212,4 +257,3 @@ def sampling_of(settings: RolloutJob) -> Sampling:
         precision=chosen.precision,
         memory_guidance=1.0 if chosen.memory_guidance is None else chosen.memory_guidance,
     )
-    return Sampling(context=settings.context, windows=windows)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  # pipelines find it here
 from torch import Tensor, nn
 
 from geomem.networks.uvit.layers import PatchEmbedding, zero_init

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  # pipelines find it here
 from einops import rearrange
 from torch import Tensor, nn
 
