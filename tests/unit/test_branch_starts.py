@@ -73,3 +73,18 @@ def test_an_implicit_memory_goes_on_from_one(tmp_path: Path) -> None:
     for name, value in first.state_dict().items():
         assert value.equal(again.state_dict()[name]), name
     assert any(p.any() for p in first.control.zero_projections.parameters())
+
+
+def test_what_lies_behind_a_zero_end_is_trained_where_adam_s_eps_lets_it() -> None:
+    """Gradients of 1e-10 move nothing at the usual eps: its recipe has a smaller one."""
+    recipes = load_config(ROOT, scale="smoke").settings.recipes
+    assert recipes["branch"].eps == 1e-12 and "eps" not in recipes["memory"].model_dump()
+    moved = {}
+    for name in ("branch", "memory"):
+        weight = nn.Parameter(torch.zeros(()))
+        optimizer = torch.optim.AdamW([weight], lr=1e-3, eps=recipes[name].eps, weight_decay=0)
+        for _ in range(10):
+            weight.grad = torch.tensor(1e-10)
+            optimizer.step()
+        moved[name] = -weight.item()
+    assert moved["branch"] > 0.0095 and moved["memory"] < 0.0002

@@ -9,6 +9,8 @@ from geomem.methods.registry import METHODS, MethodName
 from geomem.metrics.registry import MetricName, metric_of
 from geomem.registry.strict import Positive, Share, Strict
 
+ADAM_EPS = 1e-8
+
 
 class Optimization(Strict):
     """One training recipe."""
@@ -25,6 +27,13 @@ class Optimization(Strict):
     warmup_steps: int = Field(ge=0)
     decay: Literal["constant", "cosine"] = "constant"
     betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = Field(
+        default=ADAM_EPS,
+        gt=0,
+        exclude_if=lambda eps: eps == ADAM_EPS,
+        description="added to the root of Adam's second moment; gradients of what lies behind an "
+        "end that starts at zero are below the default, which keeps it where it is",
+    )
     weight_decay: float = Field(ge=0)
     clip_norm: float = Field(gt=0)
     ema_decay: Share

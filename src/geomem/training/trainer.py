@@ -120,6 +120,7 @@ class Trainer:
             groups,
             lr=rate,
             betas=self.recipe.betas,
+            eps=self.recipe.eps,
             weight_decay=self.recipe.weight_decay,
         )
         # sharded parameters cannot be copied by one kernel for all
