@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, edit_yaml
-from geomem.commands.doctor import FAULT, NONE, OK, Finding, findings, unreachable
+from geomem.commands.doctor import FAULT, NONE, OK, Finding, findings, terms, unreachable
 from geomem.commands.main import main
 from geomem.commands.main_job import forces
 from geomem.config import load_config
@@ -47,10 +47,30 @@ def test_addresses_that_answer_and_those_that_do_not(tmp_path: Path, nobody: str
 def test_a_machine_without_results_or_remote(project: Path) -> None:
     told = found(project)
     assert told["packages"].state == OK and "snakemake" in told["packages"].found
-    assert told["main job"].state == FAULT and "is missing" in told["main job"].found
+    assert told["main job"].state == NONE and "scale=smoke only=main" in told["main job"].found
     assert told["DVC remote"].state == NONE and "nowhere to pull from" in told["DVC remote"].found
     assert told["checkpoints"].found.startswith("0 of ")
     assert told["tracking"].state == OK
+
+
+def test_a_part_of_the_main_job_is_a_fault(project: Path) -> None:
+    (project / "results/smoke").mkdir(parents=True)
+    told = found(project)["main job"]
+    assert told.state == FAULT and "is missing" in told.found
+
+
+def test_terms_that_nobody_has_accepted_are_named_before_anything_runs(project: Path) -> None:
+    def named() -> list[str]:
+        config = load_config(project, scale="paper")
+        return [finding.found.split(":")[0] for finding in terms(config, project)]
+
+    weights = "data/weights/vggt_1b/model.safetensors"
+    assert named() == [weights, "realestate10k"]
+    edit_yaml(project / "config/config.yaml", accepted_terms=["realestate10k"])
+    assert named() == [weights]
+    (project / weights).parent.mkdir(parents=True)
+    (project / weights).touch()
+    assert named() == []
 
 
 def test_what_cannot_be_reached_is_a_fault_in_one_line(
