@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from geomem.config import load_config
+from geomem.errors import InputError
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md")),
@@ -40,6 +42,7 @@ PLACEHOLDERS = {
 }
 PROGRAMS = ("geomem", "make", "snakemake", "python", "dvc", "mlflow", "pytest", "pip")
 FENCE = re.compile(r"^ *```(\w*)[^\n`]*\n(.*?)^ *```$", flags=re.MULTILINE | re.DOTALL)
+MESSAGE = re.compile(r"^\| `.*?` \| (?=.* \| .* \|$)", flags=re.MULTILINE)  # of three columns
 SHELL = ("", "bash", "sh")  # what blocks of commands are labelled
 SEPARATORS = {"&&", "||", ";", "|"}
 
@@ -71,7 +74,7 @@ def commands_of(page: Path) -> list[Command]:
     for block in (block for label, block in FENCE.findall(text) if label in SHELL):
         lines = block.replace("\\\n", " ").splitlines()
         found += [Command(name, words, True) for line in lines for words in split_line(line)]
-    for span in spans_of(text):
+    for span in spans_of(MESSAGE.sub("| ", text)):
         if span.split(" ")[0] in PROGRAMS and " " in span:
             found += [Command(name, words, False) for words in split_line(span)]
     return found
@@ -117,7 +120,7 @@ def fault_of(command: Command) -> str | None:
     program, *words = command.words
     match program, words:
         case "geomem", _:
-            return _by_help(_geomem, words)
+            return _by_help(_geomem, words) or _unnamed(words)
         case "python", ["-m", module, *rest] if module.startswith("geomem."):
             if module == "geomem.launch":  # has no options: it passes all on
                 return None if len(rest) >= 2 else "expected LOG COMMAND"
@@ -125,6 +128,8 @@ def fault_of(command: Command) -> str | None:
         case "python", [script, *rest] if script.startswith("benchmarks/"):
             if not (ROOT / script).is_file():
                 return f"{script} is not there"
+            if not rest:
+                return None
             return _by_help(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), rest)
         case "make", _:
             return next((f"no target {word}" for word in words if word not in targets()), None)
@@ -148,12 +153,35 @@ def _geomem() -> None:
     importlib.import_module("geomem.commands.main").main()
 
 
+def _unnamed(words: list[str]) -> str | None:
+    """Say which scale, variant or protocol of a command is in no configuration."""
+    given: dict[str, list[str]] = {}
+    option = ""
+    for word in words:
+        if word.startswith("--"):
+            option = word
+        else:
+            given.setdefault(option, []).append(word)
+    if not given.keys() & {"--scale", "--variant", "--variants", "--protocol"}:
+        return None
+    try:
+        config = load_config(ROOT, scale=given.get("--scale", [None])[0])
+    except InputError as error:
+        return str(error)
+    known = {"--variant": config.variants, "--variants": config.variants}
+    known["--protocol"] = config.settings.rollouts.protocols
+    wrong = [(key, name) for key in known for name in given.get(key, []) if name not in known[key]]
+    return f"{wrong} at scale {config.scale}" if wrong else None
+
+
 def _dvc() -> None:
     from dvc.cli import DvcParserError
     from dvc.cli.parser import get_main_parser
 
-    with suppress(DvcParserError):  # which it has told
+    try:
         get_main_parser().parse_args(sys.argv[1:])
+    except DvcParserError:  # why is in its log
+        print("error: dvc does not know it")
 
 
 def _stage(module: str) -> Callable[[], None]:

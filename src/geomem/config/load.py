@@ -34,8 +34,9 @@ def _read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER) or {}
     except FileNotFoundError:
         choices = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        told = f"{path.parent} has {choices}" if choices else "run in the root of the project"
-        raise InputError(f"{path} is missing; {told}") from None
+        if not choices:
+            raise InputError(f"{path} is missing; run in the root of the project") from None
+        raise InputError(f"{path} is missing; {path.parent} has {choices}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
 
