@@ -33,7 +33,7 @@ PLACEHOLDERS = {
     "<video>": "spin_clips",
     "<table>": "main_table",
     "<folder>": "/big/disk",
-    "<what you want>": "all",
+    "<what you want>": "results/ablation_table2.tex",
     "<stage>": "clips",
     "--scale S": "--scale tiny",
     "scale=S": "scale=single",
@@ -128,9 +128,9 @@ def fault_of(command: Command) -> str | None:
         case "python", [script, *rest] if script.startswith("benchmarks/"):
             if not (ROOT / script).is_file():
                 return f"{script} is not there"
-            if not rest:
-                return None
-            return _by_help(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"), rest)
+            text = (ROOT / script).read_text(encoding="utf-8")
+            options = [word for word in rest if word.startswith("-")]
+            return next((f"no option {word}" for word in options if f'"{word}"' not in text), None)
         case "make", _:
             return next((f"no target {word}" for word in words if word not in targets()), None)
         case "snakemake", _:
@@ -147,6 +147,12 @@ def fault_of(command: Command) -> str | None:
             # an index may have another package of this name
             return "not from an index" if any("geomem" in name for name in packages) else None
     return None
+
+
+def fault_of_benchmark(words: tuple[str, ...]) -> str | None:
+    """Return what is wrong with `python benchmarks/...`, by its own parser, for which it is imported."""
+    script = ROOT / words[1]
+    return _by_help(lambda: runpy.run_path(str(script), run_name="__main__"), list(words[2:]))
 
 
 def _geomem() -> None:

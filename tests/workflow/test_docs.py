@@ -1,7 +1,6 @@
 """What the pages for people say: their commands, options, paths and messages are true."""
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -14,14 +13,23 @@ import pytest
 
 from clones import jobs_in, run
 from conftest import ROOT
-from doc_commands import PAGES, Command, commands_of, fault_of, spans_of, split_line
+from doc_commands import (
+    PAGES,
+    Command,
+    commands_of,
+    fault_of,
+    fault_of_benchmark,
+    spans_of,
+    split_line,
+)
 
 COMMANDS = [command for page in PAGES for command in commands_of(page)]
 
 # Commands that are run as they are, in a clone with the tracked results.
 AS_IS = re.compile(
-    r"geomem (check|doctor|list|verify --main-job)\b.*|make help|git status .*|cp config/.*"
-    r"|snakemake (-n\b.*|--unlock|results/\S+\.tex|--report .*)"
+    r"geomem (check( --main-job)?|doctor|doctor --scale small|list \w+|verify --main-job)"
+    r"|make help|git status .*|cp config/.*"
+    r"|snakemake (-n\b.*|--unlock|results/ablation_table2\.tex|--report .*)"
 )
 # Those that take long or need more than is here, and what is run in their place; of commands that
 # have a parser the words were parsed before.
@@ -31,9 +39,10 @@ IN_THEIR_PLACE = {
     r"make (?!help).*": "make -n",
     r"dvc repro( -f)?": "dvc repro --dry",
     r"mlflow ui .*": "mlflow ui --help",
-    r"geomem (plan|site|study|export|times|track|verify|schema|versions-lock|main-job|compare)\b.*": "",
+    r"geomem (check|doctor|plan|site|study|export|times|track|verify|compare)\b.*": "",
     r"python -m geomem\..*": "",
     r"python benchmarks/.*": "",
+    r"pytest -m gpu": "",
 }
 # Those that cannot be run here, and why.
 NOT_HERE = {
@@ -56,6 +65,16 @@ NOT_HERE = {
     r"snakemake --executor .*": "another executor's plugin is not installed",
 }
 OTHERS_PARSER = re.compile(r"snakemake --executor .*")  # that of a plugin
+# Counts of jobs that pages tell, by the end of the dry run that has them.
+COUNTS = {
+    " -n --profile slurm --config scale=paper -- all": (
+        "docs/cluster.md",
+        r"`paper` is ([\d,]+) jobs",
+    ),
+    " -n --config scale=smoke": ("README.md", r"nothing \| ([\d,]+) jobs"),
+    " -n --quiet rules --config scale=small": ("docs/scales.md", r"485, ([\d,]+)"),
+    " -n --config scale=small only=main": ("docs/scales.md", r"([\d,]+), 2,607"),
+}
 # Paths that are named before they are there, and who makes them.
 MADE = {
     "benchmarks/calibration.json": "geomem plan --calibrate",
@@ -77,15 +96,13 @@ def test_commands_of_a_page_are_those_that_the_programs_know(page: Path) -> None
 
 @pytest.mark.long  # they import torch
 def test_the_usage_that_benchmarks_tell_is_theirs() -> None:
-    told = {}
+    used = {c.words for c in COMMANDS if c.text.startswith("python benchmarks/")}
     for path in sorted((ROOT / "benchmarks").glob("*.py")):
         usage = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         lines = [line for line in usage.splitlines() if line.startswith("    python ")]
         assert lines, f"{path.name} does not tell how it is called"
-        for words in (words for line in lines for words in split_line(line)):
-            command = Command(str(path.relative_to(ROOT)), words, True)
-            if fault := fault_of(command):
-                told[command.text] = fault
+        used |= {words for line in lines for words in split_line(line)}
+    told = {words: fault for words in used if (fault := fault_of_benchmark(words))}
     assert told == {}
 
 
@@ -230,20 +247,25 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-RUN = sorted({line for command in COMMANDS if (line := class_of(command))})
+def lines_to_run() -> list[str]:
+    """Return what is run, each once; dry runs of files at the default scale are one."""
+    lines = {line for command in COMMANDS if (line := class_of(command))}
+    of_files = {line for line in lines if re.fullmatch(r"snakemake -n (-- )?\S+/\S+", line)}
+    together = " ".join(["snakemake -n --", *sorted(line.split()[-1] for line in of_files)])
+    return sorted(lines - of_files | {together})
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("line", RUN)
+@pytest.mark.parametrize("line", lines_to_run())
 def test_the_command_does_what_the_page_says(clone: Path, line: str) -> None:
     words = next(split_line(line))
     done = run(clone, *words)
     assert "Traceback" not in done.stderr
-    if line.endswith("scale=paper -- all"):
-        jobs = jobs_in(done.stdout + done.stderr)
-        page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
-        told = re.search(r"`all` at scale `paper` is ([\d,]+) jobs", page)
-        assert told and sum(jobs.values()) + 1 == int(told[1].replace(",", ""))
+    for end, (page, pattern) in COUNTS.items():
+        if line.endswith(end):
+            found = re.search(pattern, (ROOT / page).read_text(encoding="utf-8"))
+            jobs = jobs_in(done.stdout + done.stderr)
+            assert found and sum(jobs.values()) + 1 == int(found[1].replace(",", ""))
 
 
 @pytest.mark.long
