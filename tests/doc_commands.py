@@ -150,7 +150,7 @@ def fault_of(command: Command) -> str | None:
 
 
 def fault_of_benchmark(words: tuple[str, ...]) -> str | None:
-    """Return what is wrong with `python benchmarks/...`, by its own parser, for which it is imported."""
+    """Return what is wrong with `python benchmarks/...`, by its own parser."""
     script = ROOT / words[1]
     return _by_help(lambda: runpy.run_path(str(script), run_name="__main__"), list(words[2:]))
 
