@@ -18,7 +18,7 @@ SLURM := munge slurmctld slurmd slurm-client slurmdbd mariadb-server-core mariad
 .PHONY: help setup latex reproduce test test-long test-faults test-slurm slurm-packages test-servers postgresql tracking-server lint paper site bench lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 setup: .venv/ready latex ## install everything that is missing
 
@@ -45,7 +45,7 @@ reproduce: setup ## the main job at the default scale: table 2, figures, PDF
 test: .venv/ready latex ## every test that needs neither root nor Slurm nor a GPU
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-test-long: .venv/ready latex ## whole studies on other data, with remotes, in several processes; raters in a browser, and the site's pages
+test-long: .venv/ready latex ## whole studies, remotes, raters in a browser, every command of the docs
 	pytest -q -n 2 --dist loadfile -m long tests/workflow tests/unit tests/raters
 
 test-faults: .venv/ready latex ## damage and kills: every remedy is followed, every result compared

@@ -111,6 +111,9 @@ def run_command(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         args.command(args)
     except InputError as error:
         raise SystemExit(f"{parser.prog}: error: {error}") from None
+    except BrokenPipeError:  # of `geomem list variants | head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not flushed
+        raise SystemExit(1) from None
     except OSError as error:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise SystemExit(

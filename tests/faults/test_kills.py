@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from clones import ENVIRONMENT, copy_project, results_of, run
-from conftest import edit_yaml
+from conftest import edit_yaml, keep_rows
 
 pytestmark = pytest.mark.fault
 KILLS = 10
@@ -27,7 +27,7 @@ def cut_project(folder: Path) -> Path:
     experiments = project / "config/experiments.yaml"
     content = yaml.safe_load(experiments.read_text())
     table, figure = content["tables"]["ablation_table2"], content["figures"]["qualitative"]
-    table["rows"] = [row for row in table["rows"] if row["variant"] in SHOWN]
+    keep_rows(table, SHOWN.__contains__)
     table["columns"] = [c for c in table["columns"] if c["protocol"] == "spin"]
     figure["protocol"] = "spin"
     curves = content["figures"]["per_frame_psnr"] | {"protocols": ["spin"], "metrics": ["psnr"]}

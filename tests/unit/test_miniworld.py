@@ -122,7 +122,7 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "miniworld", None)
     miniworld._stage.cache_clear()
-    told(lambda: Studio(resolution=32), "geomem[renderers]", "libegl1 libgl1 libglu1-mesa")
+    told(lambda: Studio(resolution=32), ".[renderers]", "libegl1 libgl1 libglu1-mesa")
     miniworld._stage.cache_clear()
 
 

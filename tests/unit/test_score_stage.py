@@ -288,8 +288,8 @@ def test_what_clips_are_like_is_the_same_whatever_was_generated(
 @pytest.mark.parametrize(
     ("family", "settings", "words"),
     [
-        ("perceptual", {"network": "lpips"}, ("alex weights", "pip install geomem[perceptual]")),
-        ("sets", {"network": "i3d", "i3d_weights": "absent.pt"}, ("absent.pt", "geomem[scores]")),
+        ("perceptual", {"network": "lpips"}, ("alex weights", "pip install -e '.[perceptual]'")),
+        ("sets", {"network": "i3d", "i3d_weights": "absent.pt"}, ("absent.pt", ".[scores]")),
     ],
 )
 def test_a_network_that_is_asked_for_and_not_there_is_told(

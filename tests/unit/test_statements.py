@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from conftest import ROOT, Edit
-from geomem.config import JobSettings, load_config
+from geomem.config import load_config
 from geomem.errors import InputError
 from geomem.formats import read_json, write_json
 from geomem.paper.collect import Scores
@@ -131,10 +131,22 @@ def test_names_are_listed_as_in_a_sentence() -> None:
     assert enumeration(["a", "b", "c"]) == "a, b and c"
 
 
-def test_a_statement_about_something_else_is_refused() -> None:
-    for wrong in ({"against": "nobody"}, {"metrics": ["ssim"]}, {"protocols": ["orbit"]}):
-        with pytest.raises(ValidationError, match=r"statements\.it: the table has no"):
-            settings(statements={"it": {"row": "memory", "against": "base", **wrong}})
+def test_a_statement_about_another_row_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"statements\.it: no row is of nobody"):
+        settings(statements={"it": {"row": "memory", "against": "nobody"}})
+
+
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+def test_every_statement_is_about_something_that_its_table_shows(scale: str) -> None:
+    for name, table in load_config(ROOT, scale=scale).tables.items():
+        for said, given in table.statements.items():
+            columns = [
+                column
+                for column in table.columns
+                if column.metric in (given.metrics or {column.metric})
+                and column.protocol in (given.protocols or {column.protocol})
+            ]
+            assert columns or "miniworld" in given.protocols, (name, said)
 
 
 def test_two_tables_may_not_say_the_same_name(edit: Edit) -> None:
@@ -155,15 +167,15 @@ def test_statements_of_variants_that_a_scale_leaves_out_are_gone(edit: Edit) -> 
     assert before.keys() - after.keys() == {"frozen_backbone"}
 
 
-def test_statements_are_about_the_protocols_that_a_scale_has(edit: Edit) -> None:
-    smoke = "config/scales/smoke.yaml"
-    left_out = yaml.safe_load((ROOT / smoke).read_text(encoding="utf-8"))["leave_out_protocols"]
-    root = edit(smoke, "leave_out_protocols", [*left_out, "orbit", "out_and_back_replay"])
-    config = load_config(root, scale="smoke")
-    [replay] = {column.protocol for column in config.tables["ablation_table2_replay"].columns}
-    assert replay == "spin_replay"
-    for name in config.tables:  # each is whole: its jobs check it again
-        JobSettings(config).table(name)
-    said = config.tables["regimes_table"].statements
-    assert "memory_in_moving_scenes" not in said
-    assert said["memory_where_nothing_moves"].protocols == ("both_still",)
+def test_protocols_that_a_scale_leaves_out_take_their_columns_from_statements(
+    files: list[Path],
+) -> None:
+    job = settings(
+        columns=[column_of("psnr")],
+        statements={
+            "gone": {"row": "memory", "against": "base", "protocols": ["orbit"]},
+            "left": {"row": "memory", "against": "base", "metrics": ["psnr", "ssim"]},
+        },
+    )
+    texts, records = table_statements(job, Scores(files))
+    assert set(records) == {"left"} and set(texts) == {"statement:left", "verdict:left"}

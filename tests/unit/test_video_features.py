@@ -109,7 +109,7 @@ def test_a_missing_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(video_networks, "installed", lambda package: False)
     family = FAMILIES["video_sets"]
     with pytest.raises(
-        InputError, match=r"install the extra `video` \(pip install geomem\[video\]"
+        InputError, match=r"install the extra `video` \(pip install -e '.\[video\]'"
     ):
         family.open(family.Settings(), torch.device("cpu"))
     assert available_video_networks(Path("absent.pt")) == {}

@@ -218,7 +218,7 @@ def test_paths_return_and_move(plans: dict[str, DoomMap]) -> None:
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vizdoom", None)
-    told(lambda: Player(resolution=64, fov=90), "geomem[renderers]")
+    told(lambda: Player(resolution=64, fov=90), ".[renderers]")
 
 
 def test_the_workflow_takes_maps(tmp_path: Path) -> None:

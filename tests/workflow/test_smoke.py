@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from clones import commit, copy_project, planned, results_of, run
-from conftest import edit_yaml
+from conftest import edit_yaml, keep_rows
 from geomem.config import load_config
 
 LEFT_OUT = (
@@ -54,8 +54,7 @@ def show_less(experiments: Path) -> None:
             and not (column["protocol"] == "spin" and column["metric"] in by_network)
         ]
         if name != "base_table":
-            simplest = ("repeated_frame", "mean_colour")
-            table["rows"] = [row for row in table["rows"] if row["variant"] not in simplest]
+            keep_rows(table, lambda variant: variant not in ("repeated_frame", "mean_colour"))
     # every competitor once: trained, generated, scored without a network
     content["tables"]["main_table"]["columns"] = [{"protocol": "walk_short", "metric": "psnr"}]
     del content["tables"]["main_table_revisits"]
@@ -68,8 +67,7 @@ def show_less(experiments: Path) -> None:
     content["tables"] = tables
     content["main"] = [name for name in content["main"] if name in tables | content["figures"]]
     replayed = tables["ablation_table2_replay"]
-    chosen = ("splat", "memory_empty", "raw_4", "memory_4")
-    replayed["rows"] = [row for row in replayed["rows"] if row["variant"] in chosen]
+    keep_rows(replayed, {"splat", "memory_empty", "raw_4", "memory_4"}.__contains__)
     content["figures"]["qualitative"]["protocol"] = "spin_replay"
     for figure in content["figures"].values():
         if "protocols" in figure:
@@ -223,6 +221,7 @@ class TestSmoke:
         assert set(jobs) <= {
             "render_table",
             "render_teacher_table",
+            "state_facts",
             "render_analysis_tables",
             "render_content_bias",
             "render_consistency",

@@ -129,22 +129,26 @@ def disk(free: float) -> Finding:
 
 def tracked(config: Config, root: Path) -> Iterator[Finding]:
     """Look at the results that git has, and at the large files that DVC has."""
-    faults = verify(config, root, main_job=True)
-    more = f" and {len(faults) - 1} more (geomem verify --main-job)" if len(faults) > 1 else ""
-    yield Finding(
-        state=FAULT if faults else OK,
-        what="main job",
-        found=f"{faults[0]}{more}; `make reproduce` makes it"
-        if faults
-        else f"verified at scale {config.scale}",
-    )
     dag = Dag(config)
+    begun = (root / dag.layout.results).is_dir()
+    faults = verify(config, root, main_job=True) if begun else []
+    more = f" and {len(faults) - 1} more: geomem verify --main-job" if len(faults) > 1 else ""
+    if not begun:
+        told = f"not made yet: snakemake --config scale={config.scale} only=main"
+        yield Finding(state=NONE, what="main job", found=told)
+    elif faults:
+        told = f"{faults[0]}{more}; `make reproduce` makes it"
+        yield Finding(state=FAULT, what="main job", found=told)
+    else:
+        yield Finding(state=OK, what="main job", found=f"verified at scale {config.scale}")
     for folder in dag.layout.large:
         jobs = dag.below(folder)
         here = sum((root / job.record).exists() for job in jobs)
         whole = here == len(jobs)
         found = f"{here} of {len(jobs)} are here"
-        if not whole:
+        if not begun:
+            found += "; `snakemake` makes them"
+        elif not whole:
             found += "; none is needed while the main job verifies, `dvc pull` brings them"
         yield Finding(state=OK if whole else NONE, what=folder.name, found=found)
 
@@ -178,6 +182,20 @@ def tracking(config: Config) -> Iterator[Finding]:
     if reason:
         reason += "; `geomem track upload` brings runs when it is back"
     yield Finding(state=FAULT if reason else OK, what="tracking", found=f"{uri}{_why(reason)}")
+
+
+def terms(config: Config, root: Path) -> Iterator[Finding]:
+    """Look for data sets and weights that this scale downloads, and nobody has accepted yet."""
+    dag = Dag(config)
+    used = {split.dataset for split in config.settings.splits.values()}
+    sets = {name for name in used if getattr(config.datasets[name], "archive", None)}
+    bound = {name for name in sets if not (root / dag.layout.unpacked(name)).exists()}
+    for path, file in dag.downloads().items():
+        if file.terms and not (root / path).exists():
+            bound.add(path)
+    for name in sorted(bound - {*config.accepted_terms}):
+        told = f"{name}: read them in data/README.md, then add it to `accepted_terms`"
+        yield Finding(state=FAULT, what="terms", found=told)
 
 
 def hub(config: Config, root: Path) -> Iterator[Finding]:
@@ -218,6 +236,7 @@ def findings(config: Config, root: Path) -> Iterator[Finding]:
     yield from tracked(load_config(root, scale=config.scale, main_job=True), root)
     yield from remotes(root)
     yield from tracking(config)
+    yield from terms(config, root)
     yield from hub(config, root)
 
 

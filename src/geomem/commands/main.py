@@ -25,21 +25,21 @@ from geomem.jobs import run_command
 
 STORY = """\
 What makes the results is the workflow:
-  snakemake --config only=main            table 2, its figures, the paper's PDF
-  snakemake                               every table and figure of the study
-  snakemake results/main_table.tex        one of them
-  snakemake --config scale=smoke          all of it in minutes; its numbers mean nothing
-  snakemake --profile slurm all           on a Slurm cluster
+  snakemake --config only=main        table 2, its figures, the paper's PDF
+  snakemake                           every table and figure of the study
+  snakemake results/main_table.tex    one of them
+  snakemake --config scale=smoke      the same in minutes, for tests
+  snakemake --profile slurm all       on a Slurm cluster
 
 and in the order in which one needs them:
-  geomem doctor                           what this machine has, and what to do about the rest
-  geomem list variants                    what can be named (methods, metrics ...)
-  geomem plan --scale paper               hours, bytes and money, before anything runs
-  snakemake -n                            what would run, and why
-  geomem times                            what it took
-  geomem verify                           whether every result is what the configuration asks for
-  geomem check                            whether tables agree with git, and the claims hold
-  geomem site                             all of it as pages for a browser
+  geomem doctor                       what this machine has and lacks
+  geomem list variants                what can be named (methods, metrics ...)
+  geomem plan --scale paper           hours, bytes and money beforehand
+  snakemake -n                        what would run, and why
+  geomem times                        what it took
+  geomem verify                       whether all results are as configured
+  geomem check                        whether tables and claims agree with git
+  geomem site                         all of it as pages for a browser
 
 A stage runs by itself as well: python -m geomem.<stage> --help, of clips,
 teacher, features, training, rollouts, scores, picks, paper. Settings are

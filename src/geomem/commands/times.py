@@ -5,6 +5,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from geomem.errors import InputError
+
 BENCHMARKS = Path("benchmarks/jobs")
 
 
@@ -27,9 +29,12 @@ def _read(file: Path) -> list[dict[str, str]]:
 
 def print_times(args: argparse.Namespace) -> None:
     """Print time and peak memory of every rule as a Markdown table."""
+    folder = args.root / BENCHMARKS
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing: no job has run here yet")
     print("| rule | jobs | all jobs, s | longest job, s | peak memory, MiB |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for name, jobs, total, longest, memory in rule_times(args.root / BENCHMARKS):
+    for name, jobs, total, longest, memory in rule_times(folder):
         print(f"| {name} | {jobs} | {total:.0f} | {longest:.0f} | {memory:.0f} |")
 
 

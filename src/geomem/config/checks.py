@@ -404,8 +404,8 @@ def _check_tables(config: Config) -> None:
             raise ValueError(f"tables.{name}.reference: {table.reference} is a floor")
         for column in table.columns:
             _known("tables", name, "columns.protocol", column.protocol, protocols)
-    said = Counter(name for table in config.tables.values() for name in table.statements)
-    if twice := [name for name, tables in said.items() if tables > 1]:
+    names = Counter(name for table in config.tables.values() for name in table.statements)
+    if twice := [name for name, tables in names.items() if tables > 1]:
         raise ValueError(f"tables: statements.{twice[0]} is in two tables; give each its own name")
 
 

@@ -1,6 +1,6 @@
 """How files become one checked `Config`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from geomem.settings.evaluation import (
     Figure,
     GainFigure,
     ScoresFigure,
-    Statement,
     TableColumn,
     TableSettings,
     Video,
@@ -34,6 +33,8 @@ def _read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER) or {}
     except FileNotFoundError:
         choices = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        if not choices:
+            raise InputError(f"{path} is missing; run in the root of the project") from None
         raise InputError(f"{path} is missing; {path.parent} has {choices}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
@@ -136,14 +137,7 @@ def _leave_out_protocols(config: Config) -> Config:
     def kept(table: TableSettings) -> TableSettings:
         columns = tuple(column for column in table.columns if column.protocol not in gone)
         lost = {column.protocol: None for column in table.columns if column.protocol in gone}
-        said = {name: _about(columns, given) for name, given in table.statements.items()}
-        return table.model_copy(
-            update={
-                "columns": columns,
-                "left_out": tuple(lost),
-                "statements": {name: left for name, left in said.items() if left},
-            }
-        )
+        return table.model_copy(update={"columns": columns, "left_out": tuple(lost)})
 
     def seen(figure: Figure) -> Figure:
         if not isinstance(figure, ScoresFigure):
@@ -165,22 +159,6 @@ def _leave_out_protocols(config: Config) -> Config:
             "videos": {name: video for name, video in config.videos.items() if stands(video)},
         }
     )
-
-
-def _about(columns: Sequence[TableColumn], given: Statement) -> Statement | None:
-    """Return a statement about those of its columns that are left; None if none is."""
-    left = [
-        column
-        for column in columns
-        if column.metric in (given.metrics or {column.metric})
-        and column.protocol in (given.protocols or {column.protocol})
-    ]
-    shown = {column.metric for column in left}, {column.protocol for column in left}
-    named = {
-        "metrics": tuple(name for name in given.metrics if name in shown[0]),
-        "protocols": tuple(name for name in given.protocols if name in shown[1]),
-    }
-    return given.model_copy(update=named) if left else None
 
 
 def _leave_out(config: Config) -> Config:

@@ -38,7 +38,7 @@ def measure_content_bias(
     videomae = Path(settings.videomae_weights) if settings.videomae_weights else None
     networks = available_video_networks(first, vjepa, videomae, device=device)
     if not networks:
-        raise InputError("no network of video features is here (pip install geomem[scores,video])")
+        raise InputError("no network of video features is here (pip install -e '.[scores,video]')")
     store, chosen = ClipStore(folder), settings.content_bias
     numbers = range(min(chosen.clips, len(store)))
     frames = list(range(chosen.frames))

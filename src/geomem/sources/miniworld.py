@@ -29,7 +29,7 @@ from geomem.sources.embedded import Clip, Film, path_frames, pinhole
 from geomem.sources.registry import ClipsOfSplit
 
 REMEDY = (
-    "pip install 'geomem[renderers]'; on Debian apt-get install libegl1 libgl1 libglu1-mesa, "
+    "pip install -e '.[renderers]'; on Debian apt-get install libegl1 libgl1 libglu1-mesa, "
     "which draw in software where there is no GPU"
 )
 NEAR, FAR = 0.04, 100.0  # of miniworld's projection, metres

@@ -24,7 +24,7 @@ from geomem.scenes.trajectories import look
 from geomem.sources.embedded import Clip, Film, path_frames
 from geomem.sources.registry import ClipsOfSplit, Role
 
-REMEDY = "pip install 'geomem[renderers]'"
+REMEDY = "pip install -e '.[renderers]'"
 WADS = ("freedoom1.wad", "freedoom2.wad")
 HEIGHTS = (384, 480, 600, 768, 960, 1200)  # of the screens of 4:3 that the engine has
 STRETCH = 1.2  # the game shows heights so much greater than widths

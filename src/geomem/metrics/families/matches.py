@@ -226,7 +226,7 @@ class Matches(MetricFamily):
         try:
             return MatchScorer(XFeatMatcher(settings.side, device=device), settings)
         except ModuleNotFoundError as error:
-            raise InputError(f"{error} (pip install geomem[matches])") from None
+            raise InputError(f"{error} (pip install -e '.[matches]')") from None
 
 
 FAMILIES.add(Matches())

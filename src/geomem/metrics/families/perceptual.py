@@ -152,7 +152,7 @@ class PerceptualDistances(MetricFamily):
             raise InputError(f"perceptual: {error}") from None
         except (ModuleNotFoundError, FileNotFoundError) as error:
             extra = "perceptual" if settings.network in BACKBONES else "scores"
-            raise InputError(f"{error} (pip install geomem[{extra}])") from None
+            raise InputError(f"{error} (pip install -e '.[{extra}]')") from None
 
 
 FAMILIES.add(PerceptualDistances())

@@ -292,7 +292,7 @@ class Places(MetricFamily):
                 settings,
             )
         except (ModuleNotFoundError, FileNotFoundError) as error:
-            raise InputError(f"{error} (pip install geomem[scores])") from None
+            raise InputError(f"{error} (pip install -e '.[scores]')") from None
 
 
 FAMILIES.add(Places())

@@ -175,7 +175,7 @@ class SetDistances(MetricFamily):
         except ValueError as error:
             raise InputError(f"sets: {error}") from None
         except (ModuleNotFoundError, FileNotFoundError) as error:
-            raise InputError(f"{error} (pip install geomem[scores])") from None
+            raise InputError(f"{error} (pip install -e '.[scores]')") from None
         return SetScorer(network, settings.stride)
 
 

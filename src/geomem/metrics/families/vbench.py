@@ -204,7 +204,7 @@ class VBench(MetricFamily):
             paths = [getattr(settings.weights, name).path for name in files]
             missing = [f"no {path}" for path in paths if not Path(path).is_file()]
             missing += [
-                f"no package {package} (pip install geomem[{EXTRA}])"
+                f"no package {package} (pip install -e '.[{EXTRA}]')"
                 for package in packages
                 if not installed(package)
             ]

@@ -74,7 +74,7 @@ class VideoSetDistances(MetricFamily):
         try:
             network = TransNetV2Features(device=device)
         except ModuleNotFoundError as error:
-            raise InputError(f"{error} (pip install geomem[video])") from None
+            raise InputError(f"{error} (pip install -e '.[video]')") from None
         return VideoSetScorer(network, settings.stride)
 
 
