@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from geomem.formats.records import write_record
 from geomem.metrics.frames import psnr_per_frame, ssim_per_frame
 
 ROUNDS = 3
+LOOK_SECONDS = 0.02  # how often memory is looked at
 PROTOCOL, FAMILIES = "walk_short", ("frames", "perceptual", "sets")
 
 
@@ -163,24 +165,27 @@ def score(args: argparse.Namespace) -> None:
     settings = JobSettings(load_config(scale="tiny")).scores(PROTOCOL, args.family)
     settings = settings.model_copy(update={"frames": args.frames, "context": 1})
     scorer = settings.spec.open(settings.settings, device)
-    most = [0]
+    most, done = [0], Event()
 
-    def watched(clips: range, **_: int) -> object:
-        for clip in clips:
-            yield clip
+    def watch() -> None:
+        while not done.wait(LOOK_SECONDS):
             most[0] = max(most[0], own_memory())
 
+    watcher = Thread(target=watch)
+    watcher.start()
     begun = time.perf_counter()
     found = score_videos(
         args.folder / "videos", args.folder / "clips", settings, scorer,
-        device=device, progress=watched,
+        device=device, progress=lambda clips, **_: clips,
     )  # fmt: skip
     took = time.perf_counter() - begun
+    done.set()
+    watcher.join()
     frames = len(found["clips"]) * args.frames
     whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{args.family:12} {frames / took:8.1f} frames/s on {device}, {most[0] / 2**30:.2f} GiB of "
-        f"its own after a clip, {whole:.2f} GiB at most with mapped files",
+        f"{args.family:12} {frames / took:8.1f} frames/s on {device}, at most {most[0] / 2**30:.2f} GiB "
+        f"of its own, {whole:.2f} with files that are mapped",
         flush=True,
     )
 

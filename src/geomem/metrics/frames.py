@@ -5,6 +5,7 @@ count: context frames are given to the model and must be left out.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ SSIM_SIGMA = 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 # Identical frames would have infinite PSNR and spoil every mean: the error is floored at 100 dB.
 MSE_FLOOR = 10 ** (-PSNR_CAP / 10)
+AT_ONCE = 2**22  # numbers that are measured in double precision at a time, 34 MB
 
 
 def unit_frames(frames: Tensor) -> Tensor:
@@ -103,10 +105,14 @@ def _windows(maps: Tensor) -> Tensor:
 def gradient_magnitude(frames: Tensor) -> Tensor:
     """Return the mean absolute difference of neighbouring pixels of every frame, float64 (..., T):
     how sharp it is."""
-    frames = frames.double()
-    across = (frames[..., 1:] - frames[..., :-1]).abs().mean((-3, -2, -1))
-    down = (frames[..., 1:, :] - frames[..., :-1, :]).abs().mean((-3, -2, -1))
-    return (across + down) / 2
+
+    def measure(some: Tensor) -> Tensor:
+        some = some.double()
+        across = (some[..., 1:] - some[..., :-1]).abs().mean((-3, -2, -1))
+        down = (some[..., 1:, :] - some[..., :-1, :]).abs().mean((-3, -2, -1))
+        return (across + down) / 2
+
+    return _some_at_a_time(measure, frames)
 
 
 def patch_energy(frames: Tensor, patch: int) -> Tensor:
@@ -125,8 +131,12 @@ def patch_energy(frames: Tensor, patch: int) -> Tensor:
     height, width = frames.shape[-2:]
     if patch < 2 or height % patch or width % patch:
         raise ValueError(f"no patches of {patch} pixels in frames of {height} x {width}")
-    energy = torch.fft.fft2(frames.double()).abs().square().mean(-3)
-    return (energy[..., height // patch, :].mean(-1) + energy[..., width // patch].mean(-1)) / 2
+
+    def measure(some: Tensor) -> Tensor:
+        energy = torch.fft.fft2(some.double()).abs().square().mean(-3)
+        return (energy[..., height // patch, :].mean(-1) + energy[..., width // patch].mean(-1)) / 2
+
+    return _some_at_a_time(measure, frames)
 
 
 def clip_mean(per_frame: Tensor, scored: Tensor) -> Tensor:
@@ -146,7 +156,23 @@ def psnr_of_error(mse: Tensor) -> Tensor:
 
 def _frame_mse(generated: Tensor, truth: Tensor) -> Tensor:
     _check_pair(generated, truth)
-    return (generated.double() - truth.double()).square().mean((-3, -2, -1))
+    return _some_at_a_time(
+        lambda made, true: (made.double() - true.double()).square().mean((-3, -2, -1)),
+        generated,
+        truth,
+    )
+
+
+def _some_at_a_time(measure: Callable[..., Tensor], *clips: Tensor) -> Tensor:
+    """Return what `measure` says of every frame (..., T) of clips (..., T, 3, H, W), so many frames
+    at a time that a long clip is never whole in double precision."""
+    frames = clips[0].shape[-4]
+    step = max(1, AT_ONCE * frames // max(1, clips[0].numel()))
+    parts = [
+        [clip.narrow(-4, at, min(step, frames - at)) for clip in clips]
+        for at in range(0, frames, step)
+    ]
+    return torch.cat([measure(*part) for part in parts], dim=-1) if parts else measure(*clips)
 
 
 def _check_pair(generated: Tensor, truth: Tensor) -> None:
