@@ -184,8 +184,8 @@ def score(args: argparse.Namespace) -> None:
     frames = len(found["clips"]) * args.frames
     whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"{args.family:12} {frames / took:8.1f} frames/s on {device}, at most {most[0] / 2**30:.2f} GiB "
-        f"of its own, {whole:.2f} with files that are mapped",
+        f"{args.family:12} {frames / took:8.1f} frames/s on {device}, at most "
+        f"{most[0] / 2**30:.2f} GiB of its own, {whole:.2f} with files that are mapped",
         flush=True,
     )
 
