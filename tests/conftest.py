@@ -89,15 +89,15 @@ def edit_yaml(path: Path, **values: object) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def keep_rows(table: dict[str, Any], keeps: Callable[[str], bool]) -> None:
-    """Cut a table to the rows of some variants, and to what the paper says of those."""
-    table["rows"] = [row for row in table["rows"] if keeps(row["variant"])]
-    said = table.get("statements", {})
-    table["statements"] = {
-        name: given
-        for name, given in said.items()
-        if keeps(given["row"]) and keeps(given["against"])
-    }
+def keep_rows(shown: dict[str, Any], keeps: Callable[[str], bool]) -> None:
+    """Cut a table or figure to the rows of some variants, and to what the paper says of those."""
+    shown["rows"] = [row for row in shown["rows"] if keeps(row["variant"])]
+    if "statements" in shown:
+        shown["statements"] = {
+            name: given
+            for name, given in shown["statements"].items()
+            if keeps(given["row"]) and keeps(given["against"])
+        }
 
 
 def write_fake_clips(

@@ -14,7 +14,7 @@ from cluster import SlurmCluster
 from study import Job, Run, accounted, environment
 
 from clones import copy_project, run
-from conftest import edit_yaml
+from conftest import edit_yaml, keep_rows
 from geomem.config import Cluster, Config, Resources, load_cluster, load_config
 
 pytestmark = pytest.mark.slurm
@@ -54,9 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = yaml.safe_load(experiments.read_text())
     main = {"tables": ["ablation_table2"], "figures": ["qualitative", "per_frame_psnr"]}
     for shown in (content[kind][name] for kind, names in main.items() for name in names):
-        shown["rows"] = [
-            row for row in shown["rows"] if row["variant"] in ("memory_empty", "memory_4")
-        ]
+        keep_rows(shown, {"memory_empty", "memory_4"}.__contains__)
     content["figures"]["qualitative"]["protocol"] = "spin"
     content["main"] = [*main["tables"], *main["figures"]]
     table = content["tables"]["ablation_table2"]
