@@ -6,21 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import LONG, NEEDS_CHROMIUM, started
 from serving import Served
 
 from conftest import wait_for
 from geomem.study.plan import QUESTIONS
 from rated import make_study
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason=f"needs {CHROMIUM}: apt-get install -y chromium"
-    ),
-]
-LONG = 30_000  # milliseconds; several tests may share two cores
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture
@@ -34,11 +27,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as play:
-        # tests may run as root, for whom Chromium has no sandbox
-        started = play.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield started
-        started.close()
+    with started() as browser:
+        yield browser
 
 
 def open_page(browser: Any, link: str, **options: Any) -> Any:

@@ -5,20 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import LONG, NEEDS_CHROMIUM, started
 
 from conftest import wait_for
 from geomem.commands.main import main
 from site_run import CONTEXT, FRAMES, PROTOCOL, SHADES, make_run
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason=f"needs {CHROMIUM}: apt-get install -y chromium"
-    ),
-]
-LONG = 30_000  # milliseconds; several tests may share two cores
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +24,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A page as wide as a phone, whose faults and requests are collected."""
-    with playwright_api.sync_playwright() as play:
-        # tests may run as root, for whom Chromium has no sandbox
-        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+    with started() as browser:
         page = browser.new_page(viewport={"width": 400, "height": 800})
         page.set_default_timeout(LONG)
         page.faults, page.asked = [], []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.on("request", lambda request: page.asked.append(request.url))
         yield page
-        browser.close()
 
 
 def column(page: Any, number: int) -> list[str]:

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geomem.commands.compare import TOLERANCE, compare_with_git, tracked_text
+from geomem.commands.compare import compare_with_git, comparison_parser, tracked_text
 from geomem.config import Config
 from geomem.errors import InputError
 from geomem.formats import read_record
-from geomem.jobs import job_config, job_parser
+from geomem.jobs import job_config
 from geomem.layout import Layout
-from geomem.settings.evaluation import Statement
-
-NO_CONTEST = "no contest"
+from geomem.settings.evaluation import NO_CONTEST, Statement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +124,5 @@ def check(args: argparse.Namespace) -> None:
 
 def add_commands(commands: Any) -> None:
     """Add `check` to the `geomem` command."""
-    command = job_parser(commands.add_parser("check", help=check.__doc__))
-    command.add_argument("--main-job", action="store_true", help="its tables alone")
-    command.add_argument("--against", default="HEAD", help="revision of git (default: HEAD)")
-    command.add_argument(
-        "--tolerance",
-        type=float,
-        default=TOLERANCE,
-        help=f"share of a value's 95 %% interval by which it may move (default: {TOLERANCE})",
-    )
+    command = comparison_parser(commands.add_parser("check", help=check.__doc__))
     command.set_defaults(command=check)

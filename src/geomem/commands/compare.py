@@ -160,9 +160,9 @@ def compare(args: argparse.Namespace) -> None:
         raise InputError(f"{differing} of {len(lines)} tables differ from {args.against}")
 
 
-def add_commands(commands: Any) -> None:
-    """Add `compare` to the `geomem` command."""
-    command = job_parser(commands.add_parser("compare", help=compare.__doc__))
+def comparison_parser(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the arguments of a command that compares a run with git."""
+    job_parser(command)
     command.add_argument("--main-job", action="store_true", help="its tables alone")
     command.add_argument("--against", default="HEAD", help="revision of git (default: HEAD)")
     command.add_argument(
@@ -171,5 +171,11 @@ def add_commands(commands: Any) -> None:
         default=TOLERANCE,
         help=f"share of a value's 95 %% interval by which it may move (default: {TOLERANCE})",
     )
+    return command
+
+
+def add_commands(commands: Any) -> None:
+    """Add `compare` to the `geomem` command."""
+    command = comparison_parser(commands.add_parser("compare", help=compare.__doc__))
     command.add_argument("--tell", action="store_true", help="differences are told and no failure")
     command.set_defaults(command=compare)

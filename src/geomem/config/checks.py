@@ -217,7 +217,8 @@ def check_cache_fidelity(config: Config, chosen: CacheFidelity) -> None:
         raise ValueError(f"{name}.test_split: {chosen.test_split} is what bases are fitted on")
     _known(name, "variant", "name", chosen.variant, config.variants)
     alignment = config.variants[chosen.variant].alignment
-    if not config.compressed(chosen.variant) or alignment.objective not in COMPARABLE:  # type: ignore[union-attr]
+    aligned = alignment is not None and alignment.objective in COMPARABLE
+    if not (aligned and config.compressed(chosen.variant)):
         raise ValueError(
             f"{name}.variant: {chosen.variant} is not aligned with the 3D teacher by one of "
             f"{list(COMPARABLE)}"

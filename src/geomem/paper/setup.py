@@ -1,7 +1,5 @@
 """The table of what is trained at a scale, on which data, and how long videos are sampled."""
 
-from collections import Counter
-
 from geomem.formats.teacher_sizes import teacher_config
 from geomem.networks.unread import unread_tensors
 from geomem.networks.vggt.model import VGGT
@@ -33,14 +31,18 @@ def setup_table(settings: FactsJob) -> Table:
         teacher = VGGT(teacher_config(settings.architecture))
         rows = [_row(row, settings) for row in settings.rows]
     size = Cell(value=sum(p.numel() for p in teacher.parameters()) / 1e6)
-    frozen = Row(label=f"{settings.teacher} (frozen teacher)", cells={"parameters": size})
+    frozen = Row(
+        label=f"{settings.teacher} (frozen teacher)",
+        cells={"parameters": size},
+        rule_above=bool(rows),
+    )
     return Table(
         label="setup",
         caption=sentences(
             f"What is trained at scale {settings.scale}: recipes, and the variants of each."
         ),
         columns=COLUMNS,
-        rows=[*rows, Row(label=frozen.label, cells=frozen.cells, rule_above=bool(rows))],
+        rows=[*rows, frozen],
         notes=[
             sentences(
                 "Parameters are of the first variant that is named; windows are those of its plan."
@@ -78,7 +80,7 @@ def _data(settings: FactsJob) -> Latex:
     for name, split in settings.splits.items():
         key = (split.dataset, split.clips, split.frames, split.role)
         alike.setdefault(key, []).append(name.replace("_", " "))
-    roles = Counter(split.role for split in settings.splits.values())
+    roles = {split.role for split in settings.splits.values()}
     parts = [
         f"{', '.join(names)}{' each' * (len(names) > 1)} {clips} clips of {frames} frames "
         f"({dataset.replace('_', ' ')}, {role} scenes)"

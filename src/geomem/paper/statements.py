@@ -13,11 +13,11 @@ from geomem.metrics.registry import metric_of
 from geomem.paper.collect import Array, Scores, clip_interval, clip_values, known_clips
 from geomem.paper.results import column_key, digits, heading, heading_in_one_line, runs_of
 from geomem.paper.tables import Latex, escape_latex, format_number
-from geomem.settings.evaluation import Statement, TableColumn, TableRow, Verdict
+from geomem.settings.evaluation import NO_CONTEST, Statement, TableColumn, TableRow, Verdict
 from geomem.settings.jobs import TableJob
 from geomem.statistics import Interval, paired_differences
 
-VERDICTS: tuple[Verdict, ...] = ("better", "not distinguishable", "worse", "no contest")
+VERDICTS: tuple[Verdict, ...] = ("better", "not distinguishable", "worse", NO_CONTEST)
 REPLAY = "_replay"
 
 
@@ -49,7 +49,7 @@ class Difference:
     def verdict(self) -> Verdict:
         """Return which side of zero the interval lies on."""
         if self.exact:
-            return "no contest"
+            return NO_CONTEST
         if self.gain.low > 0:
             return "better"
         return "worse" if self.gain.high < 0 else "not distinguishable"
@@ -130,14 +130,14 @@ def statement_latex(found: Sequence[Difference]) -> Latex:
             for metric in metrics
         ]
         if listed:
-            why = ", where a copy is exact" * (verdict == "no contest")
+            why = ", where a copy is exact" * (verdict == NO_CONTEST)
             parts.append(f"{verdict} {enumeration(listed)}{why}")
     return Latex("in replay " * in_replay + "; ".join(parts))
 
 
 def overall(found: Sequence[Difference]) -> str:
     """Return what a row is where it is the same in every contest, else `mixed`."""
-    verdicts = {one.verdict for one in found} - {"no contest"}
+    verdicts = {one.verdict for one in found} - {NO_CONTEST}
     return verdicts.pop() if len(verdicts) == 1 else "mixed"
 
 

@@ -1,7 +1,7 @@
 """Long generation, its scores, and the tables and figures that show them."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -320,6 +320,7 @@ class Sanity(Strict):
     clips: Annotated[int, Field(ge=2)] = Field(default=40, description="how many, at most")
 
 
+NO_CONTEST: Final = "no contest"  # where one of the rows is a perfect copy
 Verdict = Literal["better", "not distinguishable", "worse", "no contest"]
 
 
@@ -339,7 +340,7 @@ class Statement(Strict):
 
     def holds(self, verdicts: Iterable[str]) -> bool | None:
         """Return whether the claim holds, by its verdict in each column; None without a contest."""
-        contests = [verdict for verdict in verdicts if verdict != "no contest"]
+        contests = [verdict for verdict in verdicts if verdict != NO_CONTEST]
         return all(verdict == self.expect for verdict in contests) if contests else None
 
 
